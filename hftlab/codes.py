@@ -1,0 +1,166 @@
+"""The vocabulary: every code, reject reason and sentinel, an integer with a name, declared once.
+
+Kernels and Arrow buffers carry the integers; people read and write the names. A code compares equal
+to its integer and to its name in any case (``Status.FILLED == "filled"``), and ``Action.parse`` takes
+either.
+"""
+
+from __future__ import annotations
+
+from enum import IntEnum
+from typing import Self
+
+PRICE_SCALE = 1_000_000_000  # price units per 1.0, as in Databento's DBN
+UNDEF_PRICE = 2**63 - 1  # "no price" in fixed-width price arrays, as in Databento's DBN
+MAX_QTY = 2**63 - 1  # lots
+NO_SLOT = 0  # slot 0 of every order array is never used, so zeroed memory is an empty book
+DEFAULT_SYMBOL = "DEFAULT"  # the instrument of a table without a symbol column
+
+
+class Code(IntEnum):
+    """An integer code that also knows its names."""
+
+    def __str__(self) -> str:
+        return self.name
+
+    def __eq__(self, other: object) -> bool:
+        if isinstance(other, str):
+            return self._by_name().get(other.lower()) is self
+        return int.__eq__(self, other)
+
+    def __ne__(self, other: object) -> bool:
+        return not self == other
+
+    __hash__ = IntEnum.__hash__
+
+    @classmethod
+    def _aliases(cls) -> dict[str, str]:
+        """Further spellings, lower case -> member name."""
+        return {}
+
+    @classmethod
+    def _by_name(cls) -> dict[str, Self]:
+        names = cls.__dict__.get("_names_")
+        if names is None:
+            names = {member.name.lower(): member for member in cls}
+            names |= {alias: cls[name] for alias, name in cls._aliases().items()}
+            type.__setattr__(cls, "_names_", names)
+        return names
+
+    @classmethod
+    def parse(cls, value: int | str) -> Self:
+        """The member for an integer or a name in any case.
+
+        Raises ValueError naming the value and what was expected.
+        """
+        try:
+            return cls._by_name()[value.lower()] if isinstance(value, str) else cls(value)
+        except (KeyError, ValueError):
+            expected = ", ".join(f"{member.name} ({member.value})" for member in cls)
+            raise ValueError(f"found {value!r}, expected one of {expected}") from None
+
+
+class Side(Code):
+    """Side of an order; the sign of what it does to the buyer's position."""
+
+    BUY = 1
+    SELL = -1
+
+    @classmethod
+    def _aliases(cls) -> dict[str, str]:
+        return {"b": "BUY", "bid": "BUY", "a": "SELL", "s": "SELL", "ask": "SELL"}
+
+
+class Action(Code):
+    """What a command asks the venue to do."""
+
+    NEW = 0
+    CANCEL = 1
+    REDUCE = 2  # qty is what is taken off; priority is kept
+    REPLACE = 3  # qty is the new open quantity
+    MASS_CANCEL = 4  # every order of one account in one symbol
+    CLEAR = 5  # every order of one symbol
+
+
+class OrderType(Code):
+    """LIMIT has a worst price; MARKET takes any."""
+
+    LIMIT = 0
+    MARKET = 1
+
+
+class Tif(Code):
+    """Time in force: GTC and DAY may rest, IOC and FOK never do."""
+
+    GTC = 0
+    DAY = 1
+    IOC = 2
+    FOK = 3
+
+
+class Status(Code):
+    """The one outcome of a command."""
+
+    RESTING = 0  # the order is open: after NEW (perhaps partly filled) or REDUCE
+    FILLED = 1
+    CANCELLED = 2
+    EXPIRED = 3  # the remainder of an IOC or MARKET, or a FOK that could not fill
+    REPLACED = 4
+    REJECTED = 5  # nothing changed
+
+
+class Reason(Code):
+    """Why a command was rejected; FIX's word where FIX has one."""
+
+    NONE = 0
+    UNKNOWN_ORDER = 1
+    DUPLICATE_ORDER = 2
+    UNKNOWN_SYMBOL = 3
+    INVALID_QTY = 4
+    INVALID_PRICE = 5
+    POST_ONLY_WOULD_CROSS = 6
+    SELF_TRADE = 7
+    MAX_ORDER_QTY = 8
+    MAX_NOTIONAL = 9
+    MAX_POSITION = 10
+    MAX_OPEN_ORDERS = 11
+    PRICE_BAND = 12
+    RATE_LIMIT = 13
+    MAX_PORTFOLIO_VALUE = 14
+    STOP_LOSS = 15
+    REDUCE_ONLY = 16
+    KILL_SWITCH = 17
+    CAPACITY_EXHAUSTED = 18
+
+
+class Stage(Code):
+    """Where in the life of a command it was decided."""
+
+    VALIDATE = 0  # the row alone, and whether the order it names is open
+    KILL = 1
+    LIMITS = 2
+    SELF_TRADE = 3
+    MATCH = 4
+
+
+class MboAction(Code):
+    """What the venue says has happened; only A, M, C and R change the book (Databento's letters)."""
+
+    A = 0  # add: an order rests, at the back of its level
+    M = 1  # modify: loses priority on a new price or a larger size
+    C = 2  # cancel: `size` is taken off
+    R = 3  # clear: the book is empty
+    T = 4  # trade, as the aggressor saw it
+    F = 5  # fill of a resting order; the C that follows is what changes the book
+    N = 6  # nothing to the book: a halt marker, an administrative message
+
+
+class Origin(Code):
+    """Whether a row was observed or concluded from others."""
+
+    OBSERVED = 0
+    INFERRED = 1
+
+
+MBO_FLAG_LAST = 128  # last record of an event: the book may be compared here (Databento)
+MBO_FLAG_SNAPSHOT = 32  # from a snapshot, not from the stream (Databento)

@@ -1,0 +1,65 @@
+"""Every error hftlab raises on purpose.
+
+::
+
+    HftlabError                      anything a user can act on; the message is one line
+    ├── InputError                   the data is not what it should be (exit status 1)
+    │   ├── FormatError              a file is broken or is not what its name says: file, row, found, expected
+    │   └── TableError               a table has the wrong shape; lists every problem at once
+    ├── OutputError                  a result can't be written (exit status 1)
+    └── UsageError                   the call itself is wrong (exit status 2)
+        └── ConfigError              a configuration file or variable is wrong
+
+A *row* with bad content is never an error: it becomes a reject with a reason.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+
+class HftlabError(Exception):
+    """Anything a user can act on."""
+
+    exit_status = 1
+
+
+class InputError(HftlabError):
+    """The data is not what it should be."""
+
+
+class FormatError(InputError):
+    """A file is broken or is not what its name says.
+
+    ``row`` is 1-based, as an editor shows it; the message reads
+    ``file, row N: found X, expected Y``.
+    """
+
+    def __init__(self, path: str | Path, found: str, expected: str, row: int | None = None) -> None:
+        self.path, self.row, self.found, self.expected = path, row, found, expected
+        where = f"{path}, row {row}" if row is not None else f"{path}"
+        super().__init__(f"{where}: found {found}, expected {expected}")
+
+
+class TableError(InputError):
+    """A table has the wrong shape: each problem names column, row (0-based), found and expected."""
+
+    def __init__(self, problems: Sequence[str], what: str = "orders table") -> None:
+        self.problems = tuple(problems)
+        count = "1 problem" if len(self.problems) == 1 else f"{len(self.problems)} problems"
+        super().__init__(f"{what}: {count}: " + "; ".join(self.problems))
+
+
+class OutputError(HftlabError):
+    """A result can't be written where it was asked for."""
+
+
+class UsageError(HftlabError):
+    """The call itself is wrong: an unknown option value, a mode the input can't serve."""
+
+    exit_status = 2
+
+
+class ConfigError(UsageError):
+    """A configuration file or environment variable is wrong."""

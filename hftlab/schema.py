@@ -1,0 +1,156 @@
+"""The tables: Arrow schemas with units in the field metadata, declared once.
+
+Times are nanoseconds UTC, prices int64 in units of 1e-9, quantities int64 lots. Codes are Arrow
+dictionaries whose int8 indices are the kernels' own integers, so that a code column costs nothing.
+"""
+
+from __future__ import annotations
+
+import pyarrow as pa
+
+from hftlab import codes
+
+TIMESTAMP = pa.timestamp("ns", tz="UTC")
+SYMBOL = pa.dictionary(pa.int32(), pa.string())
+CODE = pa.dictionary(pa.int8(), pa.string())
+
+TABLE_KEY = b"hftlab.table"  # schema metadata: which of the tables below this is
+
+
+def _field(name: str, type_: pa.DataType, unit: str, nullable: bool = False) -> pa.Field:
+    return pa.field(name, type_, nullable=nullable, metadata={"unit": unit})
+
+
+def _schema(table: str, *fields: pa.Field) -> pa.Schema:
+    return pa.schema(fields, metadata={TABLE_KEY: table.encode()})
+
+
+def names(code: type[codes.Code]) -> list[str]:
+    """Dictionary of a code column: the names, where position = integer."""
+    return [member.name for member in sorted(code, key=int)]
+
+
+def code_array(values, code: type[codes.Code]) -> pa.DictionaryArray:
+    """A code column over a kernel's int8 buffer, without a copy."""
+    return pa.DictionaryArray.from_arrays(pa.array(values), pa.array(names(code)), safe=False)
+
+
+_TS = _field("ts", TIMESTAMP, "ns since epoch")
+_SEQ = _field("seq", pa.int64(), "row of the command, 0-based")
+_SYMBOL = _field("symbol", SYMBOL, "instrument")
+_ORDER_ID = _field("order_id", pa.uint64(), "id")
+
+
+def _price(name: str, nullable: bool = False) -> pa.Field:
+    return _field(name, pa.int64(), "1e-9", nullable)
+
+
+def _lots(name: str) -> pa.Field:
+    return _field(name, pa.int64(), "lots")
+
+
+ORDERS = _schema(
+    "orders",
+    _TS,
+    _SYMBOL,
+    _field("action", CODE, "Action"),
+    _ORDER_ID,
+    _field("new_order_id", pa.uint64(), "id, REPLACE only", nullable=True),
+    _field("side", pa.int8(), "Side: +1 buy, -1 sell"),
+    _field("order_type", CODE, "OrderType"),
+    _field("tif", CODE, "Tif"),
+    _price("price"),
+    _lots("qty"),
+    _field("account", pa.int32(), "account"),
+    _field("post_only", pa.bool_(), "flag"),
+)
+
+MBO = _schema(
+    "mbo",
+    _field("ts_event", TIMESTAMP, "ns since epoch"),
+    _field("ts_recv", TIMESTAMP, "ns since epoch"),
+    _SYMBOL,
+    _field("action", CODE, "MboAction"),
+    _field("side", pa.int8(), "Side of the resting order (A, M, C, F) or aggressor (T), 0 none"),
+    _price("price"),
+    _lots("size"),
+    _ORDER_ID,
+    _field("flags", pa.uint8(), "Databento flag bits"),
+    _field("sequence", pa.int64(), "message number of the source"),
+)
+
+FILLS = _schema(
+    "fills",
+    _SEQ,
+    _field("match_id", pa.int64(), "count of fills before this one"),
+    _TS,
+    _SYMBOL,
+    _price("price"),
+    _lots("qty"),
+    _field("aggressor_side", pa.int8(), "Side: +1 buy, -1 sell"),
+    _field("taker_order_id", pa.uint64(), "id"),
+    _field("maker_order_id", pa.uint64(), "id"),
+    _field("taker_account", pa.int32(), "account"),
+    _field("maker_account", pa.int32(), "account"),
+    _lots("taker_leaves"),
+    _lots("maker_leaves"),
+)
+
+REJECTS = _schema(
+    "rejects",
+    _SEQ,
+    _TS,
+    _SYMBOL,
+    _ORDER_ID,
+    _field("account", pa.int32(), "account"),
+    _field("action", CODE, "Action"),
+    _field("stage", CODE, "Stage"),
+    _field("reason", CODE, "Reason"),
+    _field("limit_value", pa.int64(), "as the reason says: lots or 1e-9", nullable=True),
+    _field("observed_value", pa.int64(), "as the reason says: lots or 1e-9", nullable=True),
+)
+
+OUTCOMES = _schema(
+    "outcomes",
+    _SEQ,
+    _field("status", CODE, "Status"),
+    _lots("filled_qty"),
+    _lots("leaves_qty"),
+)
+
+L1 = _schema(
+    "l1",
+    _SEQ,
+    _TS,
+    _SYMBOL,
+    _price("bid_px", nullable=True),
+    _lots("bid_sz"),
+    _field("bid_ct", pa.int64(), "orders"),
+    _price("ask_px", nullable=True),
+    _lots("ask_sz"),
+    _field("ask_ct", pa.int64(), "orders"),
+)
+
+BOOK = _schema(
+    "book",
+    _SYMBOL,
+    _field("side", pa.int8(), "Side: +1 buy, -1 sell"),
+    _price("price"),
+    _lots("qty"),
+    _ORDER_ID,
+    _field("account", pa.int32(), "account"),
+)
+
+
+def depth(levels: int) -> pa.Schema:
+    """Schema of a depth table: six lists of `levels` values, best first; `UNDEF_PRICE` where no level is."""
+
+    def column(name: str, unit: str) -> pa.Field:
+        return _field(name, pa.list_(pa.int64(), levels), unit)
+
+    sides = [
+        column(f"{side}_{what}", unit)
+        for side in ("bid", "ask")
+        for what, unit in (("px", "1e-9"), ("sz", "lots"), ("ct", "orders"))
+    ]
+    return _schema("depth", _SEQ, _TS, _SYMBOL, *sides)
