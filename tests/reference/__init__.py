@@ -1,0 +1,1 @@
+"""The slow twin: a second matching engine in plain Python, for the fast one to disagree with."""
