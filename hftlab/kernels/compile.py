@@ -1,0 +1,52 @@
+"""How kernels are compiled: the one place that names numba's options.
+
+numba's own disk cache looks only at the file a function stands in and misses an edit in a callee
+elsewhere (numba issue 1833), so the cache folder carries a digest of all kernel sources.
+`HFTLAB_CACHE_DIR` moves the folder; NUMBA_DISABLE_JIT=1 runs everything as plain Python.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from pathlib import Path
+
+import numba
+import numpy as np
+from numba.core import config
+
+DISABLED = bool(config.DISABLE_JIT)
+
+
+def _sources_digest() -> str:
+    here = Path(__file__).parent
+    digest = hashlib.blake2b(digest_size=8)
+    for path in [*sorted(here.glob("*.py")), here.parent / "codes.py"]:
+        digest.update(path.name.encode() + path.read_bytes())
+    return digest.hexdigest()
+
+
+def _cache_dir() -> Path:
+    home = os.environ.get("HFTLAB_CACHE_DIR") or os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    checked = "-checked" if config.BOUNDSCHECK else ""  # bounds checks change the code, not numba's key
+    return Path(home).expanduser() / "hftlab" / f"kernels-{_sources_digest()}{checked}"
+
+
+CACHE_DIR = _cache_dir()
+
+
+def kernel(function):
+    """Compile a function that Python calls: cached on disk, without the GIL."""
+    if DISABLED:
+        return np.errstate(over="ignore")(function)  # integers wrap, as they do compiled
+    previous = config.CACHE_DIR
+    config.CACHE_DIR = str(CACHE_DIR)
+    try:
+        return numba.njit(cache=True, nogil=True, error_model="numpy")(function)
+    finally:
+        config.CACHE_DIR = previous
+
+
+def helper(function):
+    """Compile a leaf that kernels call: always inlined (30 -> 24 ns per command in the prototype)."""
+    return numba.njit(forceinline=True, nogil=True, error_model="numpy")(function)

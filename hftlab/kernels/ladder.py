@@ -1,0 +1,161 @@
+"""Price levels and their queues.
+
+Each book owns two runs of levels, bids then asks, of `size` each. Asks are mirrored: on either side a
+higher index is a better price, so one code path serves both (11.3 -> 8.6 ns per command, the largest
+single gain measured). A level `g` and the worst opposite level it trades with always add up to the
+book's `mirror`.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+from hftlab.codes import NO_SLOT
+from hftlab.kernels.bits import NONE, Bitmap, clear_bit, make_bitmap, previous_bit, set_bit
+from hftlab.kernels.compile import helper, kernel
+from hftlab.kernels.machine import bare
+from hftlab.kernels.records import LEVEL, ORDER
+
+BASE, SIZE, MIRROR, BEST = 0, 1, 2, 3  # columns of `heads`; BEST + side
+HEAD_WIDTH = 16  # int32: a cache line per book
+
+
+class Books(NamedTuple):
+    """Every book of a run: shared arrays, one row of `heads` per book."""
+
+    heads: np.ndarray  # int32 [books, HEAD_WIDTH]
+    levels: np.ndarray  # LEVEL [levels]
+    orders: np.ndarray  # ORDER [slots]; slot 0 is never used
+    accounts: np.ndarray  # int32 [slots], or [0] where no order has one
+    bitmap: Bitmap  # which levels hold orders
+
+
+def make_books(sizes: np.ndarray, slots: int, width: np.dtype, accounts: bool) -> Books:
+    """Empty books of `sizes` levels a side and room for `slots` orders, slot 0 included."""
+    sizes = np.asarray(sizes, np.int64)
+    bases = np.concatenate(([0], np.cumsum(2 * sizes)))
+    heads = np.zeros((len(sizes), HEAD_WIDTH), np.int32)
+    heads[:, BASE] = bases[:-1]
+    heads[:, SIZE] = sizes
+    heads[:, MIRROR] = 2 * bases[:-1] + 2 * sizes - 1
+    heads[:, BEST : BEST + 2] = NONE
+    return Books(
+        heads,
+        np.zeros(bases[-1], LEVEL),
+        np.zeros(slots, ORDER[width]),
+        np.zeros(slots if accounts else 0, np.int32),
+        make_bitmap(int(bases[-1])),
+    )
+
+
+@helper
+def bare_books(books):
+    """The same books without reference counts (see machine.py)."""
+    bitmap = books.bitmap
+    return Books(
+        bare(books.heads),
+        bare(books.levels),
+        bare(books.orders),
+        bare(books.accounts),
+        Bitmap(bare(bitmap.words), bare(bitmap.blocks), bare(bitmap.regions)),
+    )
+
+
+@helper
+def side_of(books, book, level):
+    """Side index of a level: 0 bids, 1 asks."""
+    return np.int64(level >= books.heads[book, BASE] + books.heads[book, SIZE])
+
+
+@helper
+def level_of(books, book, side, rung):
+    """The level of a price: `rung` counts the book's prices upwards."""
+    base, size = books.heads[book, BASE], books.heads[book, SIZE]
+    return np.int64(base + 2 * size - 1 - rung if side else base + rung)
+
+
+@helper
+def lower_best(books, book, side, level):
+    """After `level`, the best of its side, has emptied: find the next best."""
+    found = previous_bit(books.bitmap, level)
+    if found < books.heads[book, BASE] + side * books.heads[book, SIZE]:
+        found = NONE  # what was found belongs to somebody else
+    books.heads[book, BEST + side] = found
+    return np.int64(found)
+
+
+@helper
+def append(books, book, side, level, slot, qty):
+    """Rest an order at the back of its level."""
+    orders, levels = books.orders, books.levels
+    tail = levels[level]["tail"]
+    orders[slot]["qty"] = qty
+    orders[slot]["level"] = level
+    orders[slot]["prev"] = tail
+    orders[slot]["next"] = NO_SLOT
+    if tail == NO_SLOT:
+        levels[level]["head"] = slot
+        set_bit(books.bitmap, level)
+        if level > books.heads[book, BEST + side]:
+            books.heads[book, BEST + side] = level
+    else:
+        orders[tail]["next"] = slot
+    levels[level]["tail"] = slot
+    levels[level]["qty"] += qty
+    levels[level]["count"] += 1
+
+
+@helper
+def remove(books, book, slot):
+    """Take an open order out of its queue."""
+    orders, levels = books.orders, books.levels
+    level = np.int64(orders[slot]["level"])
+    older, younger = np.int64(orders[slot]["prev"]), np.int64(orders[slot]["next"])
+    levels[level]["qty"] -= orders[slot]["qty"]
+    levels[level]["count"] -= 1
+    orders[slot]["qty"] = 0
+    if older == NO_SLOT:
+        levels[level]["head"] = younger
+    else:
+        orders[older]["next"] = younger
+    if younger == NO_SLOT:
+        levels[level]["tail"] = older
+    else:
+        orders[younger]["prev"] = older
+    if older == NO_SLOT and younger == NO_SLOT:
+        clear_bit(books.bitmap, level)
+        side = side_of(books, book, level)
+        if level == books.heads[book, BEST + side]:
+            lower_best(books, book, side, level)
+
+
+@kernel
+def list_orders(books, slots, levels):
+    """Every open order: per book, bids then asks, best level first, oldest first; returns how many."""
+    books, slots, levels = bare_books(books), bare(slots), bare(levels)
+    count = 0
+    for book in range(books.heads.shape[0]):
+        for side in range(2):
+            bottom = books.heads[book, BASE] + side * books.heads[book, SIZE]
+            level = np.int64(books.heads[book, BEST + side])
+            while level >= bottom and level != NONE:
+                slot = np.int64(books.levels[level]["head"])
+                while slot != NO_SLOT:
+                    slots[count], levels[count] = slot, level
+                    count += 1
+                    slot = np.int64(books.orders[slot]["next"])
+                level = previous_bit(books.bitmap, level)
+    return count
+
+
+@kernel
+def load_orders(books, book_of, slots, levels, quantities, accounts):
+    """Rest orders in the order given, without matching."""
+    books = bare_books(books)
+    for i in range(slots.size):
+        level = np.int64(levels[i])
+        append(books, book_of[i], side_of(books, book_of[i], level), level, np.int64(slots[i]), quantities[i])
+        if books.accounts.size:
+            books.accounts[slots[i]] = accounts[i]

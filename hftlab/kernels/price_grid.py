@@ -1,0 +1,77 @@
+"""Where a price stands on its book's ladder.
+
+A ladder is cut into pages of 64 ticks. Only pages in use exist, in price order, so a book with one order
+at 0.01 and one at 199,999.99 needs two. A price's *rung* is its page's position times 64 plus the tick's
+place in the page; rungs keep the order of prices, so kernels compare rungs and never see a price.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+from hftlab.kernels.compile import helper
+from hftlab.kernels.ladder import BASE, SIZE
+from hftlab.kernels.machine import bare
+from hftlab.kernels.order_index import lookup
+
+PAGE_BITS = 6
+PAGE = 1 << PAGE_BITS  # ticks: a bitmap word, and 1.5 kB of levels a side
+NO_RUNG = -1
+
+
+class Grid(NamedTuple):
+    """The ladders of every book; `pages` is an index (page, book) -> position + 1."""
+
+    ticks: np.ndarray  # int64 [books] tick size in price units
+    first: np.ndarray  # int64 [books] lowest page of a ladder without holes; only if `whole`
+    whole: np.ndarray  # bool [books] whether the ladder has no holes
+    sizes: np.ndarray  # int64 [books] rungs
+    numbers: np.ndarray  # int64 [pages] page number at each position, book after book
+    starts: np.ndarray  # int64 [books] where a book's positions start in `numbers`
+    pages: np.ndarray  # ENTRY
+
+
+@helper
+def bare_grid(grid):
+    """The same grid without reference counts (see machine.py)."""
+    return Grid(
+        bare(grid.ticks),
+        bare(grid.first),
+        bare(grid.whole),
+        bare(grid.sizes),
+        bare(grid.numbers),
+        bare(grid.starts),
+        bare(grid.pages),
+    )
+
+
+@helper
+def rung_of(grid, book, price):
+    """Rung of a price that is a multiple of the tick, or NO_RUNG where its page is not on the ladder."""
+    tick = price // grid.ticks[book]
+    if grid.whole[book]:
+        rung = tick - (grid.first[book] << PAGE_BITS)
+        return rung if 0 <= rung < grid.sizes[book] else np.int64(NO_RUNG)
+    place = lookup(grid.pages, tick >> PAGE_BITS, book)
+    if place == 0:
+        return np.int64(NO_RUNG)
+    return ((place - 1) << PAGE_BITS) | (tick & (PAGE - 1))
+
+
+@helper
+def price_of(grid, book, rung):
+    """Price of a rung."""
+    page = grid.numbers[grid.starts[book] + (rung >> PAGE_BITS)]
+    return ((page << PAGE_BITS) | (rung & (PAGE - 1))) * grid.ticks[book]
+
+
+@helper
+def level_price(grid, heads, book, level):
+    """Price of a level."""
+    base, size = np.int64(heads[book, BASE]), np.int64(heads[book, SIZE])
+    rung = level - base
+    if rung >= size:
+        rung = 2 * size - 1 - rung
+    return price_of(grid, book, rung)
