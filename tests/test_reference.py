@@ -162,7 +162,8 @@ def test_a_clear_empties_the_book():
 @pytest.mark.parametrize("action", [T, F, N])
 def test_a_trade_a_fill_and_a_halt_change_nothing(action):
     """T, F and N are looked at and left alone, even when they name an open order."""
-    book = rebuilt(Fact(A, 1, BUY, 10, 5), Fact(action, 1, BUY, 10, 5))
+    book = rebuilt(Fact(A, 1, BUY, 10, 5))
+    assert book.apply_fact(Fact(action, 1, BUY, 10, 5)).status == Status.NO_EFFECT
     assert list(book.resting()) == [(BUY, 10, 5, 1, 0)]
 
 

@@ -35,7 +35,8 @@ LIMIT_63 = 2**63  # quantities, and what is open at one price, stay below this
 BUY, SELL = int(Side.BUY), int(Side.SELL)
 MARKET = int(OrderType.MARKET)
 GTC, DAY, FOK = int(Tif.GTC), int(Tif.DAY), int(Tif.FOK)
-RESTING, FILLED, CANCELLED, EXPIRED, REPLACED, REJECTED = map(int, sorted(Status, key=int))
+RESTING, FILLED, CANCELLED = int(Status.RESTING), int(Status.FILLED), int(Status.CANCELLED)
+EXPIRED, REPLACED, REJECTED = int(Status.EXPIRED), int(Status.REPLACED), int(Status.REJECTED)
 
 
 class Command(NamedTuple):
@@ -105,6 +106,7 @@ DUPLICATE_ORDER = _rejected(Reason.DUPLICATE_ORDER, Stage.VALIDATE)
 POST_ONLY_WOULD_CROSS = _rejected(Reason.POST_ONLY_WOULD_CROSS, Stage.MATCH)
 CAPACITY_EXHAUSTED = _rejected(Reason.CAPACITY_EXHAUSTED, Stage.MATCH)
 ALL_CANCELLED = Outcome(CANCELLED)
+NO_EFFECT = Outcome(int(Status.NO_EFFECT))
 
 
 def whole(value: Any) -> int | None:
@@ -199,11 +201,11 @@ class HalfBook:
 class ReferenceBook:
     """One instrument: ``apply`` a command, or a fact, and look at what is left."""
 
-    __slots__ = ("_handlers", "allow_nonpositive", "bids", "offers", "open", "tick")
+    __slots__ = ("_handlers", "bids", "lowest_price", "offers", "open", "tick")
 
     def __init__(self, tick: int = 1, allow_nonpositive: bool = False) -> None:
         self.tick = tick
-        self.allow_nonpositive = allow_nonpositive
+        self.lowest_price = -LIMIT_63 if allow_nonpositive else 1
         self.bids = HalfBook(BUY)
         self.offers = HalfBook(SELL)
         self.open: dict[int, Order] = {}
@@ -234,7 +236,7 @@ class ReferenceBook:
             qty = exact
         if order_type == MARKET:
             price = None
-        elif type(price) is not int or price % self.tick or (price <= 0 and not self.allow_nonpositive):
+        elif type(price) is not int or price % self.tick or not self.lowest_price <= price < LIMIT_63:
             exact = units(price)
             if not self._is_price(exact):
                 return self._invalid_price(exact)
@@ -310,13 +312,13 @@ class ReferenceBook:
 
     # -- facts
 
-    def apply_fact(self, fact: Fact | tuple) -> Outcome | None:
-        """What a fact did to the book; None for one that does nothing to it."""
+    def apply_fact(self, fact: Fact | tuple) -> Outcome:
+        """The one outcome of a fact."""
         action, order_id, side, price, size = fact
         if action == MboAction.R:
             return self._clear()
         if action not in (MboAction.A, MboAction.M, MboAction.C):
-            return None
+            return NO_EFFECT
         size, refusal = self._checked_qty(size)
         if refusal is not None:
             return refusal
@@ -361,9 +363,7 @@ class ReferenceBook:
         return exact, None
 
     def _is_price(self, price: int | None) -> bool:
-        if column_value(price) is None or price % self.tick:
-            return False
-        return price > 0 or self.allow_nonpositive
+        return price is not None and self.lowest_price <= price < LIMIT_63 and price % self.tick == 0
 
     def _invalid_qty(self, qty: int | None) -> Outcome:
         return _rejected(Reason.INVALID_QTY, Stage.VALIDATE, 1, column_value(qty))
@@ -551,8 +551,8 @@ class ReferenceVenue:
         for seq, (ts, symbol, *fact) in enumerate(rows, len(self.outcomes)):
             book = self.book(symbol)
             outcome = book.apply_fact(fact)
-            self.outcomes.append((seq, *(outcome[:3] if outcome is not None else (None, 0, 0))))
-            if outcome is not None and outcome.reject is not None:
+            self.outcomes.append((seq, *outcome[:3]))
+            if outcome.reject is not None:
                 reason, stage, limit, observed = outcome.reject
                 self.rejects.append((seq, ts, symbol, fact[1], 0, fact[0], stage, reason, limit, observed))
             self._record_market_data(seq, ts, symbol, book)
