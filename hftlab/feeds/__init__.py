@@ -1,0 +1,71 @@
+"""Feeds: one module per format, from bytes to an `orders` or `mbo` table, and the registry that finds it.
+
+A feed is a module with three names:
+
+* ``DESCRIPTION``: what it reads, in a few words;
+* ``sniff(path, head) -> bool``: whether it recognises the file; `head` is its beginning, decompressed
+  (of a zip archive, the archive's own first bytes). Content counts first, the name second;
+* ``load(path, *, format, symbols, ...) -> Flow``: `format` is the registry name it was asked for under, None
+  where it was recognised; whatever else it takes may be given to `open_flow`.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterable
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from hftlab.errors import FormatError, UsageError
+from hftlab.feeds import lobster, source, tables
+from hftlab.feeds.flow import Flow
+
+__all__ = ["FEEDS", "Flow", "open_flow"]
+
+FEEDS: dict[str, ModuleType] = {"lobster": lobster, "orders": tables, "mbo": tables}
+
+
+def open_flow(
+    path: str | Path,
+    format: str | None = None,
+    symbols: str | Iterable[str] | None = None,
+    initial_book: str | Path | bool | None = None,
+    **options: Any,
+) -> Flow:
+    """Open any supported source of order flow.
+
+    Parameters: `format` is a name in `FEEDS`, None to recognise it; `symbols` are carried in the flow for
+    the replay; `initial_book` and further options go to the feed (LOBSTER: `symbol`, `date`).
+
+    Raises FormatError for a broken or unknown file, UsageError for a format, an option or a file that does
+    not exist.
+    """
+    path, asked = Path(path), format and format.lower()
+    if asked and asked not in FEEDS:
+        raise UsageError(f"unknown format {format!r}, expected one of {', '.join(FEEDS)}")
+    if initial_book is not None and initial_book is not False:
+        options["initial_book"] = initial_book
+    feed = FEEDS[asked or _detect(path)]
+    _refuse_unknown(options, feed)
+    return feed.load(path, format=asked, symbols=symbols, **options)
+
+
+def _refuse_unknown(options: dict[str, Any], feed: ModuleType) -> None:
+    """A misspelt option is the caller's mistake, not a traceback from the feed."""
+    parameters = inspect.signature(feed.load).parameters
+    taken = [name for name in parameters if name not in ("path", "format", "symbols")]
+    unknown = [name for name in options if name not in taken]
+    if unknown:
+        expected = f"one of {', '.join(taken)}" if taken else "none"
+        raise UsageError(f"option {unknown[0]!r} means nothing to {feed.DESCRIPTION}, expected {expected}")
+
+
+def _detect(path: Path) -> str:
+    """The first feed that recognises the file."""
+    head = source.head(path)
+    for name, feed in FEEDS.items():
+        if feed.sniff(path, head):
+            return name
+    supported = "; ".join(dict.fromkeys(feed.DESCRIPTION for feed in FEEDS.values()))
+    raise FormatError(path, "a format that was not recognised", f"one of: {supported}")

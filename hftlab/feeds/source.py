@@ -1,0 +1,129 @@
+"""Bytes out of plain, gzip, xz and zip files, with every way a file can be broken turned into one line.
+
+A feed asks for the first bytes (to recognise its format) or for all of them; what the container is
+comes from the content. A name that says otherwise is an error: whoever named the file believed something
+about it that isn't true.
+"""
+
+from __future__ import annotations
+
+import gzip
+import lzma
+import zipfile
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO
+
+from hftlab.errors import FormatError, InputError, UsageError
+
+HEAD_BYTES = 1 << 16  # enough to recognise a format, and for the first row of a 200-level book
+
+_MAGIC = {
+    b"\xfd7zXZ\x00": "xz",
+    b"\x1f\x8b": "gzip",
+    b"PK\x03\x04": "zip",
+    b"PK\x05\x06": "zip",  # an archive with nothing in it
+    b"\x28\xb5\x2f\xfd": "zstd",
+    b"PAR1": "Parquet",
+    b"ARROW1": "Arrow IPC",
+}
+_CLAIMS = {
+    ".xz": "xz",
+    ".gz": "gzip",
+    ".zip": "zip",
+    ".zst": "zstd",
+    ".csv": "text",
+    ".txt": "text",
+    ".parquet": "Parquet",
+    ".pq": "Parquet",
+    ".arrow": "Arrow IPC",
+    ".feather": "Arrow IPC",
+    ".ipc": "Arrow IPC",
+}
+_STREAM_MAGIC = b"\xff\xff\xff\xff"  # an Arrow IPC stream has no magic, only its continuation mark
+_OPENERS = {"xz": lzma.open, "gzip": gzip.open}
+
+
+@contextmanager
+def reading(path: Path, what: str) -> Iterator[None]:
+    """Turn what a decompressor or the system raises into an error of one line."""
+    try:
+        yield
+    except (EOFError, lzma.LZMAError, zlib.error, gzip.BadGzipFile) as error:
+        raise FormatError(path, f"broken {what} data ({_said(error)})", f"a whole {what} file") from error
+    except (zipfile.BadZipFile, NotImplementedError, RuntimeError) as error:
+        expected = "a whole zip archive without a password"
+        raise FormatError(path, f"a broken zip archive ({_said(error)})", expected) from error
+    except OSError as error:
+        raise InputError(f"{path}: can't be read: {error.strerror or error}") from error
+
+
+def container(path: Path) -> str:
+    """What the content is: 'xz', 'gzip', 'zip', 'zstd', 'Parquet', 'Arrow IPC' or 'text' (none of them).
+
+    Raises UsageError where there is no such file, FormatError for an empty file and for a name
+    that says something else.
+    """
+    if not path.exists():
+        raise UsageError(f"{path}: there is no such file")
+    if path.is_dir():
+        raise UsageError(f"{path}: this is a folder, expected a file")
+    with reading(path, "input"), path.open("rb") as file:
+        start = file.read(8)
+    claim = _CLAIMS.get(path.suffix.lower())
+    if not start:
+        raise FormatError(path, "an empty file", f"{claim or 'order flow'} data")
+    found = next((kind for magic, kind in _MAGIC.items() if start.startswith(magic)), "text")
+    if found == "text" and start.startswith(_STREAM_MAGIC):
+        found = "Arrow IPC"
+    if claim and claim != found:
+        content = "content that is not" if found == "text" else f"{found} data, not"
+        raise FormatError(path, f"{content} {claim}", f"{claim} data, as the name says")
+    return found
+
+
+def inner_name(path: Path) -> str:
+    """The file's name without what compressed it."""
+    return path.stem if path.suffix.lower() in (".xz", ".gz", ".zst") else path.name
+
+
+def members(path: Path) -> list[str]:
+    """Names of the files in a zip archive."""
+    with reading(path, "zip"), zipfile.ZipFile(path) as archive:
+        return [name for name in archive.namelist() if not name.endswith("/")]
+
+
+def head(path: Path, member: str | None = None, size: int = HEAD_BYTES) -> bytes:
+    """The first `size` bytes, decompressed; of a zip archive without `member`, the archive's own."""
+    return _read(path, member, size)
+
+
+def read(path: Path, member: str | None = None) -> bytes:
+    """All bytes, decompressed; `member` names a file in a zip archive."""
+    data = _read(path, member, -1)
+    if not data:
+        raise FormatError(path, f"nothing in {member or 'it'}", "order flow data")
+    return data
+
+
+def _read(path: Path, member: str | None, size: int) -> bytes:
+    kind = container(path)
+    with reading(path, kind), _open(path, kind, member) as file:
+        return file.read(size)
+
+
+@contextmanager
+def _open(path: Path, kind: str, member: str | None) -> Iterator[IO[bytes]]:
+    if kind == "zip" and member is not None:
+        with zipfile.ZipFile(path) as archive, archive.open(member) as file:
+            yield file
+    else:
+        with _OPENERS.get(kind, open)(path, "rb") as file:
+            yield file
+
+
+def _said(error: BaseException) -> str:
+    """The first line of what a library said."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -1,0 +1,158 @@
+"""Native files: Parquet and Arrow IPC that already hold an `orders` or `mbo` table.
+
+They are what `convert` writes and what large flows are kept in, so they are read lazily: opening looks at
+the footer alone, and `Flow.batches` holds one row group or record batch at a time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pyarrow as pa
+
+from hftlab.errors import FormatError
+from hftlab.feeds import source
+from hftlab.feeds.flow import Flow, Kind
+from hftlab.schema import TABLE_KEY
+
+DESCRIPTION = "Parquet and Arrow IPC files with an orders or mbo table"
+
+_NATIVE = ("Parquet", "Arrow IPC")
+_NEEDED: dict[Kind, set[str]] = {
+    "mbo": {"ts_event", "action", "side", "price", "size", "order_id"},
+    "orders": {"action", "order_id"},
+}
+
+
+def sniff(path: Path, head: bytes) -> bool:
+    """Whether the content is Parquet or Arrow IPC (a name that only claims so is already an error)."""
+    return source.container(path) in _NATIVE
+
+
+def load(path: Path, *, format: str | None = None, symbols: Iterable[str] | None = None) -> Flow:
+    """Open a native table; what it holds is in its schema's metadata, else told by its columns.
+
+    Raises FormatError for a file that is broken, or holds another table than `format` asks for.
+    """
+    found = source.container(path)
+    if found not in _NATIVE:
+        raise FormatError(path, f"{found} data", "a Parquet or Arrow IPC file")
+    with _broken(path, found):
+        file = _Parquet(path) if found == "Parquet" else _Ipc(path)
+        rows = file.num_rows()
+    kind = _kind(path, file.schema)
+    if format is not None and format != kind:
+        raise FormatError(path, f"an {kind} table", f"an {format} table")
+    read, batches = _guarded(file.read, path, found), _guarded_batches(file.batches, path, found)
+    return Flow(path, kind, kind, read, symbols=symbols, batches=batches, num_rows=rows)
+
+
+class _Parquet:
+    """A Parquet file, opened again for each reading so that nothing stays open between."""
+
+    def __init__(self, path: Path) -> None:
+        import pyarrow.parquet as pq
+
+        self._open = lambda: pq.ParquetFile(path, memory_map=True)
+        with self._open() as file:
+            self.schema, self._rows = file.schema_arrow, file.metadata.num_rows
+
+    def num_rows(self) -> int:
+        return self._rows
+
+    def read(self) -> pa.Table:
+        with self._open() as file:
+            return file.read().unify_dictionaries()
+
+    def batches(self, rows: int) -> Iterator[pa.Table]:
+        with self._open() as file:
+            yield from _resliced(file.iter_batches(batch_size=rows), file.schema_arrow, rows)
+
+
+class _Ipc:
+    """An Arrow IPC file or stream, memory-mapped: what isn't compressed is never copied."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        with pa.memory_map(str(path)) as file:
+            self._is_file = file.read(6) == b"ARROW1"
+        self.schema = self._open().schema
+
+    def _open(self) -> pa.RecordBatchFileReader | pa.RecordBatchStreamReader:
+        mapped = pa.memory_map(str(self._path))
+        return pa.ipc.open_file(mapped) if self._is_file else pa.ipc.open_stream(mapped)
+
+    def _record_batches(self) -> Iterator[pa.RecordBatch]:
+        """Each batch checked in full: a dictionary index out of range would be a crash further up."""
+        reader = self._open()
+        batches = map(reader.get_batch, range(reader.num_record_batches)) if self._is_file else reader
+        for batch in batches:
+            batch.validate(full=True)
+            yield batch
+
+    def num_rows(self) -> int:
+        if not self._is_file:
+            return sum(batch.num_rows for batch in self._open())
+        import pyarrow.dataset as ds
+
+        return ds.dataset(self._path, format="ipc").count_rows()
+
+    def read(self) -> pa.Table:
+        return pa.Table.from_batches(self._record_batches(), self.schema).unify_dictionaries()
+
+    def batches(self, rows: int) -> Iterator[pa.Table]:
+        yield from _resliced(self._record_batches(), self.schema, rows)
+
+
+def _resliced(batches: Iterable[pa.RecordBatch], schema: pa.Schema, rows: int) -> Iterator[pa.Table]:
+    """Tables of `rows` rows whatever the batches' sizes; the last may have fewer."""
+    held: list[pa.RecordBatch] = []
+    count = 0
+    for batch in batches:
+        held.append(batch)
+        count += batch.num_rows
+        while count >= rows:
+            table = pa.Table.from_batches(held, schema)
+            yield table.slice(0, rows).unify_dictionaries()
+            held, count = table.slice(rows).to_batches(), count - rows
+    if count:
+        yield pa.Table.from_batches(held, schema).unify_dictionaries()
+
+
+def _kind(path: Path, schema: pa.Schema) -> Kind:
+    stated = (schema.metadata or {}).get(TABLE_KEY, b"").decode(errors="replace")
+    if stated and stated not in _NEEDED:
+        raise FormatError(path, f"the table {stated!r}", "an orders or mbo table")
+    for kind, needed in _NEEDED.items():
+        if stated == kind or (not stated and needed <= set(schema.names)):
+            return kind
+    columns = ", ".join(schema.names[:12]) or "none"
+    raise FormatError(path, f"columns {columns}", "at least action and order_id (orders) or those of mbo")
+
+
+@contextmanager
+def _broken(path: Path, found: str) -> Iterator[None]:
+    """What Arrow says about a broken file, in one line."""
+    try:
+        yield
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+        said = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise FormatError(path, f"broken {found} data ({said})", f"a whole {found} file") from error
+
+
+def _guarded(read: Callable[[], pa.Table], path: Path, found: str) -> Callable[[], pa.Table]:
+    def guarded() -> pa.Table:
+        with _broken(path, found):
+            return read()
+
+    return guarded
+
+
+def _guarded_batches(batches: Callable[[int], Iterator[pa.Table]], path: Path, found: str):
+    def guarded(rows: int) -> Iterator[pa.Table]:
+        with _broken(path, found):
+            yield from batches(rows)
+
+    return guarded
