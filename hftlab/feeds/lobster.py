@@ -211,7 +211,7 @@ def parse_messages(data: bytes, path: Path) -> Messages:
         table = _read_csv(data)
     except pa.ArrowInvalid as error:
         _raise_first_fault(data, path)
-        raise FormatError(path, str(error).strip().splitlines()[0], "LOBSTER messages") from error
+        raise FormatError(path, source.said(error), "LOBSTER messages") from error
     time_ps, *others = (table.column(i).combine_chunks() for i in range(6))
     low_words = np.frombuffer(time_ps.buffers()[1], dtype="<i8")[::2]  # 17 digits fit half of 128 bits
     start = time_ps.offset

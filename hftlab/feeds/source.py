@@ -52,10 +52,10 @@ def reading(path: Path, what: str) -> Iterator[None]:
     try:
         yield
     except (EOFError, lzma.LZMAError, zlib.error, gzip.BadGzipFile) as error:
-        raise FormatError(path, f"broken {what} data ({_said(error)})", f"a whole {what} file") from error
+        raise FormatError(path, f"broken {what} data ({said(error)})", f"a whole {what} file") from error
     except (zipfile.BadZipFile, NotImplementedError, RuntimeError) as error:
         expected = "a whole zip archive without a password"
-        raise FormatError(path, f"a broken zip archive ({_said(error)})", expected) from error
+        raise FormatError(path, f"a broken zip archive ({said(error)})", expected) from error
     except OSError as error:
         raise InputError(f"{path}: can't be read: {error.strerror or error}") from error
 
@@ -79,8 +79,8 @@ def container(path: Path) -> str:
     if found == "text" and start.startswith(_STREAM_MAGIC):
         found = "Arrow IPC"
     if claim and claim != found:
-        content = "content that is not" if found == "text" else f"{found} data, not"
-        raise FormatError(path, f"{content} {claim}", f"{claim} data, as the name says")
+        content = "other content" if found == "text" else f"{found} data"
+        raise FormatError(path, content, f"{claim} data, as the name says")
     return found
 
 
@@ -119,11 +119,14 @@ def _open(path: Path, kind: str, member: str | None) -> Iterator[IO[bytes]]:
     if kind == "zip" and member is not None:
         with zipfile.ZipFile(path) as archive, archive.open(member) as file:
             yield file
+    elif kind == "zstd":
+        raise FormatError(path, "zstd data", "text, gzip, xz or zip data")
     else:
         with _OPENERS.get(kind, open)(path, "rb") as file:
             yield file
 
 
-def _said(error: BaseException) -> str:
-    """The first line of what a library said."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+def said(error: BaseException) -> str:
+    """The first line of what a library said, fit for a terminal."""
+    line = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    return "".join(char if char.isprintable() else "?" for char in line)
