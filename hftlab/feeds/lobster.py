@@ -290,8 +290,7 @@ def _fault(line: bytes) -> tuple[str, str] | None:
 
 
 def _found(name: str, text: bytes) -> str:
-    shown = text[:40].decode("ascii", errors="backslashreplace")
-    return f"{name} {shown!r}"
+    return f"{name} {text[:40]!r}".replace(" b'", " '", 1)
 
 
 # ------------------------------------------------------------------ columns to facts
@@ -345,12 +344,12 @@ def _quirks(m: Messages) -> list[str]:
     backwards = int((m.time_ps[1:] < m.time_ps[:-1]).sum())
     by_type = np.bincount(m.type, minlength=HALT + 1)
     counts = [
-        (backwards, "messages are earlier than the one before; file order is kept"),
+        (backwards, "messages earlier than the one before (file order is kept)"),
         (by_type[HIDDEN], "executions of hidden orders, which no book shows"),
         (by_type[CROSS], "cross or auction trades"),
         (by_type[HALT], "halt markers"),
     ]
-    return [f"{count:,} {what}" for count, what in counts if count]
+    return [f"{what}: {count:,}" for count, what in counts if count]
 
 
 # ------------------------------------------------------------------ opening state
@@ -429,11 +428,8 @@ def _give_to_levels(facts: Facts, levels: Levels, ids: np.ndarray) -> list[str]:
     level = np.array([level_at.get(place, -1) for place in places], dtype=np.int64)
     found = level >= 0
     facts.order_id[unknown[found]] = ids[level[found]]
-    return [
-        f"{int(count):,} messages name orders never added here {where}"
-        for count, where in (
-            (found.sum(), "and were given to the opening book"),
-            ((~found).sum(), "nor in the opening book"),
-        )
-        if count
-    ]
+    counts = (
+        (int(found.sum()), "facts of orders never added here, given to the opening book's level"),
+        (int((~found).sum()), "facts of orders that are neither added here nor in the opening book"),
+    )
+    return [f"{what}: {count:,}" for count, what in counts if count]

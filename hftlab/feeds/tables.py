@@ -111,7 +111,7 @@ class _Ipc:
 
 
 def _checked(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-    """Each batch checked in full: a dictionary index out of range would be a crash further up (1.7 ns a row)."""
+    """Each batch checked in full (1.7 ns a row): an index outside its dictionary would crash further up."""
     for batch in batches:
         batch.validate(full=True)
         yield batch

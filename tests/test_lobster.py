@@ -1,0 +1,538 @@
+"""LOBSTER: what each message becomes, exact times, the opening book, broken lines, the published books."""
+
+from __future__ import annotations
+
+import gzip
+import lzma
+import zipfile
+from datetime import date, datetime
+from decimal import Decimal
+from zoneinfo import ZoneInfo
+
+import numpy as np
+import polars as pl
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hftlab.errors import FormatError, UsageError
+from hftlab.feeds import lobster, open_flow, source
+from hftlab.schema import MBO
+
+NAME = "AAPL_2012-06-21_34200000_37800000_message_50.csv"
+BOOK_NAME = NAME.replace("message", "orderbook")
+MIDNIGHT_NS = 1340251200 * 10**9  # 2012-06-21 00:00 in New York, UTC-4
+SEED = lobster.SEED_ID_BASE
+
+AAPL = "lobster/AAPL_2012-06-21_34200000_37800000_"
+AMZN = "lobster/LOBSTER_SampleFile_AMZN_2012-06-21_1.zip"
+
+
+def write(folder, *lines, name=NAME):
+    """A message file of these lines."""
+    (path := folder / name).write_text("".join(f"{line}\n" for line in lines))
+    return path
+
+
+def facts(flow, *columns):
+    """Rows of the mbo table as tuples; names of actions, prices in dollars x 10,000."""
+    columns = columns or ("action", "side", "price", "size", "order_id", "flags", "sequence")
+    frame = pl.from_arrow(flow.table()).with_columns(
+        pl.col("action", "symbol").cast(pl.String), pl.col("price") // lobster.PRICE_UNITS
+    )
+    return frame.select(pl.col(columns)).rows()
+
+
+def times(flow):
+    return flow.table().column("ts_event").cast("int64").to_pylist()
+
+
+# ------------------------------------------------------------------ messages to facts
+
+
+@pytest.mark.parametrize(
+    ("message", "expected"),
+    [
+        ("1,7,100,5853300,1", [("A", 1, 5853300, 100, 7, 128, 0)]),
+        ("1,7,100,5853300,-1", [("A", -1, 5853300, 100, 7, 128, 0)]),
+        ("2,7,40,5853300,1", [("C", 1, 5853300, 40, 7, 128, 0)]),
+        ("3,7,100,5853300,1", [("C", 1, 5853300, 100, 7, 128, 0)]),
+        ("4,7,60,5853300,-1", [("F", -1, 5853300, 60, 7, 0, 0), ("C", -1, 5853300, 60, 7, 128, 0)]),
+        ("5,0,25,5853300,1", [("T", -1, 5853300, 25, 0, 128, 0)]),
+        ("5,0,25,5853300,-1", [("T", 1, 5853300, 25, 0, 128, 0)]),
+        ("6,-1,900,5853300,-1", [("T", 0, 5853300, 900, 0, 128, 0)]),
+        ("7,0,0,-1,-1", [("N", 0, -1, 0, 0, 128, 0)]),
+    ],
+)
+def test_what_a_message_becomes(tmp_path, message, expected):
+    """Each of the seven types has its facts; an execution is F and then the C that changes the book."""
+    assert facts(open_flow(write(tmp_path, f"34200.5,{message}"))) == expected
+
+
+def test_a_file_becomes_a_table(tmp_path):
+    """Schema MBO, one symbol, messages numbered by line, both halves of an execution under one number."""
+    flow = open_flow(
+        write(tmp_path, "34200.1,1,7,100,10000,1", "34200.2,4,7,60,10000,1", "34200.2,3,7,40,10000,1")
+    )
+    assert flow.table().schema.equals(MBO)
+    assert (flow.kind, flow.format, flow.num_rows, flow.notes) == ("mbo", "lobster", 4, [])
+    assert facts(flow, "symbol", "action", "sequence", "flags") == [
+        ("AAPL", "A", 0, 128),
+        ("AAPL", "F", 1, 0),
+        ("AAPL", "C", 1, 128),
+        ("AAPL", "C", 2, 128),
+    ]
+    assert [t - MIDNIGHT_NS for t in times(flow)] == [34_200_100_000_000] + [34_200_200_000_000] * 3
+    assert flow.table().column("ts_recv").equals(flow.table().column("ts_event"))
+    assert flow.table().column("price").to_pylist() == [10**9] * 4  # one dollar
+
+
+def test_rows_that_run_backwards_are_kept_and_counted(tmp_path):
+    """File order is the only order; equal times are nothing special."""
+    flow = open_flow(
+        write(tmp_path, "2.5,1,7,1,1,1", "2.5,1,8,1,1,1", "1.5,1,9,1,1,1", "3.5,1,10,1,1,1", "0.5,5,0,1,1,1")
+    )
+    assert facts(flow, "order_id") == [(7,), (8,), (9,), (10,), (0,)]
+    assert flow.notes == [
+        "messages earlier than the one before (file order is kept): 2",
+        "executions of hidden orders, which no book shows: 1",
+    ]
+
+
+def test_sizes_are_the_replay_s_to_judge(tmp_path):
+    """A size of zero or less is bad content, not a broken file: it reaches the replay, which rejects it."""
+    assert facts(open_flow(write(tmp_path, "1.5,1,7,0,1,1", "1.5,1,8,-5,1,1")), "size") == [(0,), (-5,)]
+
+
+def test_commands_are_inferred(tmp_path):
+    """A flow of facts offers commands as well."""
+    flow = open_flow(write(tmp_path, "1.5,1,7,10,100,1", "2.5,4,7,10,100,1"))
+    orders = pl.from_arrow(flow.orders()).select(pl.col("action", "tif").cast(pl.String), "side", "qty")
+    assert orders.rows() == [("NEW", "GTC", 1, 10), ("NEW", "IOC", -1, 10)]
+
+
+# ------------------------------------------------------------------ time
+
+
+@pytest.mark.parametrize(
+    ("text", "ns"),
+    [
+        ("34200.0042", 34_200_004_200_000),
+        ("34200.00426064", 34_200_004_260_640),
+        ("34200.004241176", 34_200_004_241_176),
+        ("34200.004241176999", 34_200_004_241_176),
+        ("34200.000000000001", 34_200_000_000_000),
+        ("0.000000001", 1),
+        ("86399.999999999999", 86_399_999_999_999),
+        ("34200", 34_200_000_000_000),
+    ],
+)
+def test_decimals_are_exact(tmp_path, text, ns):
+    """Four to twelve decimals come through to the nanosecond; what is below is cut off, not rounded."""
+    assert times(open_flow(write(tmp_path, f"{text},1,7,1,1,1"), format="lobster")) == [MIDNIGHT_NS + ns]
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 86_399), st.text("0123456789", min_size=4, max_size=12)), min_size=1)
+)
+def test_any_decimals_are_exact(parts):
+    """Whatever the digits, the result is the decimal's whole nanoseconds."""
+    texts = [f"{seconds}.{decimals}" for seconds, decimals in parts]
+    data = "".join(f"{text},1,7,1,1,1\n" for text in texts).encode()
+    found = lobster.parse_messages(data, NAME).time_ps // 1000
+    assert found.tolist() == [int(Decimal(text) * 10**9) for text in texts]
+
+
+@pytest.mark.parametrize(
+    ("day", "utc"),
+    [
+        ("2012-06-21", "2012-06-21T13:30:00"),
+        ("2012-01-20", "2012-01-20T14:30:00"),
+        ("2012-03-09", "2012-03-09T14:30:00"),  # the Friday before the clocks change
+        ("2012-03-12", "2012-03-12T13:30:00"),  # the Monday after
+        ("2012-11-02", "2012-11-02T13:30:00"),
+        ("2012-11-05", "2012-11-05T14:30:00"),
+    ],
+)
+def test_new_york_to_utc(tmp_path, day, utc):
+    """09:30 in New York is 13:30 UTC in summer and 14:30 in winter."""
+    flow = open_flow(write(tmp_path, "34200.0001,1,7,1,1,1", name=NAME.replace("2012-06-21", day)))
+    opening = datetime.fromisoformat(utc).replace(tzinfo=ZoneInfo("UTC"))
+    assert times(flow) == [int(opening.timestamp()) * 10**9 + 100_000]
+
+
+# ------------------------------------------------------------------ names and wrappings
+
+
+def packed(path, kind, data, *more):
+    """The data as a file of this kind."""
+    if kind == "zip":
+        with zipfile.ZipFile(path := path.with_name("sample.zip"), "w", zipfile.ZIP_DEFLATED) as archive:
+            for name, content in ((NAME, data), *more, ("ReadMe.txt", b"from lobsterdata.com")):
+                archive.writestr(name, content)
+        return path
+    pack = {"csv": bytes, "gz": gzip.compress, "xz": lzma.compress}[kind]
+    path = path if kind == "csv" else path.with_name(f"{path.name}.{kind}")
+    path.write_bytes(pack(data))
+    return path
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+@pytest.mark.parametrize("kind", ["csv", "gz", "xz", "zip"])
+def test_every_wrapping_holds_the_same(tmp_path, kind, end):
+    """Plain, gzip, xz and the published zip give one table, and so do both line ends."""
+    data = end.join(["34200.1,1,7,100,10000,1", "34200.2,4,7,60,10000,1"]).encode()
+    flow = open_flow(packed(tmp_path / NAME, kind, data))
+    assert facts(flow, "symbol", "action", "size") == [
+        ("AAPL", "A", 100),
+        ("AAPL", "F", 60),
+        ("AAPL", "C", 60),
+    ]
+
+
+def test_content_is_enough_to_recognise_it(tmp_path):
+    """A file of any name is LOBSTER's if it reads like it; symbol and date are then parameters."""
+    path = write(tmp_path, "34200.1,1,7,100,10000,1", name="today.dat")
+    flow = open_flow(path, symbol="MSFT", date=date(2012, 6, 21))
+    assert facts(flow, "symbol") == [("MSFT",)]
+    assert times(flow) == [MIDNIGHT_NS + 34_200_100_000_000]
+
+
+@pytest.mark.parametrize(
+    ("options", "missing"),
+    [({}, "symbol and date"), ({"symbol": "MSFT"}, "date"), ({"date": "2012-06-21"}, "symbol")],
+)
+def test_a_name_that_tells_too_little(tmp_path, options, missing):
+    """What is missing is named, with an example of a name that would do."""
+    path = write(tmp_path, "34200.1,1,7,100,10000,1", name="today.csv")
+    with pytest.raises(UsageError) as caught:
+        open_flow(path, **options)
+    assert str(caught.value) == (
+        f"{path}: the file name doesn't tell the {missing}, expected a name like "
+        "AMZN_2012-06-21_34200000_57600000_message_1.csv, or symbol= and date="
+    )
+
+
+@pytest.mark.parametrize("wrong", ["21.6.2012", "2012-02-30"])
+def test_a_date_that_is_none(tmp_path, wrong):
+    """A date is YYYY-MM-DD and exists."""
+    path = write(tmp_path, "34200.1,1,7,100,10000,1")
+    with pytest.raises(UsageError, match=f"found date '{wrong}', expected YYYY-MM-DD"):
+        open_flow(path, date=wrong)
+
+
+# ------------------------------------------------------------------ broken lines
+
+GOOD = "34200.1,1,7,100,10000,1"
+NOT_INTEGER = "expected an integer of 64 bits"
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        (
+            "34200.1,1,7,100,10000",
+            "found 5 fields, expected 6 (time, type, order id, size, price, direction)",
+        ),
+        (f"{GOOD},1", "found 7 fields, expected 6 (time, type, order id, size, price, direction)"),
+        ("", "found 1 field, expected 6 (time, type, order id, size, price, direction)"),
+        ("34200.1,1,7,1o0,10000,1", f"found size '1o0', {NOT_INTEGER}"),
+        ("34200.1,1,7,,10000,1", f"found size '', {NOT_INTEGER}"),
+        ("34200.1,1,7,100,1e4,1", f"found price '1e4', {NOT_INTEGER}"),
+        ("34200.1,1,0x7,100,10000,1", f"found order id '0x7', {NOT_INTEGER}"),
+        ("34200.1,1,7,100,nan,1", f"found price 'nan', {NOT_INTEGER}"),
+        ("34200.1,1,7,10.5,10000,1", f"found size '10.5', {NOT_INTEGER}"),
+        ("34200.1,1,7,9223372036854775808,1,1", f"found size '9223372036854775808', {NOT_INTEGER}"),
+        ("34200.1,1,7,1" + "0" * 5000 + ",1,1", f"found size '1{'0' * 39}', {NOT_INTEGER}"),
+        ("34200.1,1,\xff,100,10000,1", f"found order id '\\xc3\\xbf', {NOT_INTEGER}"),
+        ("34200.1,8,7,100,10000,1", "found type '8', expected 1 to 7"),
+        ("34200.1,0,7,100,10000,1", "found type '0', expected 1 to 7"),
+        ("34200.1,300,7,100,10000,1", "found type '300', expected 1 to 7"),
+        ("34200.1,1,-7,100,10000,1", "found order id '-7', expected 0 or more"),
+        ("34200.1,1,7,100,10000,0", "found direction '0', expected 1 or -1"),
+        ("34200.1,1,7,100,10000,2", "found direction '2', expected 1 or -1"),
+        (
+            "34200.1,1,7,100,92233720368548,1",
+            "found price '92233720368548', expected at most 92233720368547 (dollars x 10,000)",
+        ),
+        (
+            "3420x.1,1,7,1,1,1",
+            "found time '3420x.1', expected seconds since midnight with at most 12 decimals",
+        ),
+        ("-1.5,1,7,1,1,1", "found time '-1.5', expected seconds since midnight with at most 12 decimals"),
+        (
+            "86400.0,1,7,1,1,1",
+            "found time '86400.0', expected seconds since midnight with at most 12 decimals",
+        ),
+        ("1e3,1,7,1,1,1", "found time '1e3', expected seconds since midnight with at most 12 decimals"),
+        (
+            "1.0000000000001,1,7,1,1,1",
+            "found time '1.0000000000001', expected seconds since midnight with at most 12 decimals",
+        ),
+    ],
+)
+@pytest.mark.parametrize("before", [0, 2])
+def test_a_line_that_is_no_message(tmp_path, line, said, before):
+    """The first row that is wrong is named as an editor counts it, with what was found and expected."""
+    path = write(tmp_path, *[GOOD] * before, line, GOOD, "rubbish")
+    with pytest.raises(FormatError) as caught:
+        open_flow(path)
+    assert str(caught.value) == f"{path}, row {before + 1}: {said}"
+
+
+def test_a_header_is_no_message(tmp_path):
+    """LOBSTER files have no header."""
+    with pytest.raises(FormatError, match="row 1: found time 'Time'"):
+        open_flow(write(tmp_path, "Time,Type,OrderID,Size,Price,Direction", GOOD))
+
+
+def test_the_limits_of_a_field_are_inside(tmp_path):
+    """The largest price and size that fit are read as they are."""
+    flow = open_flow(write(tmp_path, f"1.5,1,{2**63 - 1},{2**63 - 1},{lobster.MAX_PRICE},1"))
+    assert facts(flow, "order_id", "size", "price") == [(2**63 - 1, 2**63 - 1, lobster.MAX_PRICE)]
+
+
+def test_a_row_far_down_is_counted_right(tmp_path):
+    """Row numbers hold across the blocks in which a large file is read."""
+    path = write(tmp_path, *[GOOD] * 70_000, "34200.1,1,7,x,10000,1")
+    with pytest.raises(FormatError, match="row 70001: found size 'x'"):
+        open_flow(path)
+
+
+# ------------------------------------------------------------------ opening book
+
+EMPTY_ASK, EMPTY_BID = "9999999999,0", "-9999999999,0"
+BOOK = f"10200,5,10000,8,10300,6,9900,9,{EMPTY_ASK},9800,2"
+OPENING = [
+    ("R", 0, 0, 0, 0, 32, -1),
+    ("A", -1, 10200, 5, SEED, 32, -1),
+    ("A", -1, 10300, 6, SEED + 1, 32, -1),
+    ("A", 1, 10000, 8, SEED + 2, 32, -1),
+    ("A", 1, 9900, 9, SEED + 3, 32, -1),
+    ("A", 1, 9800, 2, SEED + 4, 160, -1),
+]
+
+
+def seeded(folder, *lines, book=BOOK):
+    return open_flow(write(folder, *lines), initial_book=write(folder, book, name=BOOK_NAME))
+
+
+def test_the_opening_book_comes_first(tmp_path):
+    """R, then an anonymous order per level; the message that led to it changes nothing any more."""
+    flow = seeded(tmp_path, "1.5,1,7,3,10000,1", "1.7,1,8,4,9900,1")
+    assert facts(flow) == [
+        *OPENING,
+        ("N", 1, 10000, 3, 7, 128, 0),
+        ("A", 1, 9900, 4, 8, 128, 1),
+    ]
+    assert [t - MIDNIGHT_NS for t in times(flow)] == [1_500_000_000] * 7 + [1_700_000_000]
+
+
+def test_a_first_message_that_executes_is_one_row(tmp_path):
+    """Message 0 is already in the book, so it has no C either."""
+    assert facts(seeded(tmp_path, "1.5,4,7,3,10000,1"))[6:] == [("N", 1, 10000, 3, 7, 128, 0)]
+
+
+def test_orders_from_before_the_file_are_found_by_side_and_price(tmp_path):
+    """Orders that rested before the file began are part of the opening order of their level."""
+    flow = seeded(
+        tmp_path,
+        "1.5,1,7,3,10000,1",
+        "1.7,4,90,2,10000,1",  # before the file
+        "1.8,3,7,3,10000,1",  # message 0's own order is in the opening level too
+        "1.9,2,91,1,10200,-1",
+        "2.0,3,92,5,10200,1",  # nothing on that side at that price
+        "2.1,1,8,4,10000,1",
+        "2.2,3,8,4,10000,1",  # known
+    )
+    assert facts(flow, "action", "order_id", "sequence")[7:] == [
+        ("F", SEED + 2, 1),
+        ("C", SEED + 2, 1),
+        ("C", SEED + 2, 2),
+        ("C", SEED, 3),
+        ("C", 92, 4),
+        ("A", 8, 5),
+        ("C", 8, 6),
+    ]
+    assert flow.notes == [
+        "facts of orders never added here, given to the opening book's level: 3",
+        "facts of orders that are neither added here nor in the opening book: 1",
+    ]
+
+
+def test_ids_of_the_opening_book_collide_with_none(tmp_path):
+    """Where real ids reach into the synthetic range, the synthetic ones start behind them."""
+    flow = seeded(tmp_path, "1.5,1,7,3,10000,1", f"1.7,1,{SEED + 3},4,9900,1")
+    assert facts(flow, "order_id")[1:6] == [(SEED + 4 + k,) for k in range(5)]
+
+
+@pytest.mark.parametrize("pack", [bytes, gzip.compress, lzma.compress])
+def test_the_book_beside_the_file(tmp_path, pack):
+    """True takes the orderbook file that was published with the messages, wrapped as they are."""
+    suffix = {bytes: "", gzip.compress: ".gz", lzma.compress: ".xz"}[pack]
+    (path := tmp_path / (NAME + suffix)).write_bytes(pack(b"1.5,1,7,3,10000,1\n"))
+    (tmp_path / (BOOK_NAME + suffix)).write_bytes(pack(f"{BOOK}\n{BOOK}\n".encode()))
+    assert facts(open_flow(path, initial_book=True))[:6] == OPENING
+
+
+def test_the_book_in_the_archive(tmp_path):
+    """True takes the orderbook member of the same archive."""
+    path = packed(tmp_path / NAME, "zip", b"1.5,1,7,3,10000,1\n", (BOOK_NAME, f"{BOOK}\n".encode()))
+    assert facts(open_flow(path, initial_book=True))[:6] == OPENING
+    assert facts(open_flow(path), "action") == [("A",)]
+
+
+def test_an_empty_opening_book(tmp_path):
+    """A book without a level is a book."""
+    flow = seeded(tmp_path, "1.5,1,7,3,10000,1", book=f"{EMPTY_ASK},{EMPTY_BID}")
+    assert facts(flow, "action", "flags") == [("R", 160), ("N", 128)]
+
+
+@pytest.mark.parametrize(
+    ("book", "said"),
+    [
+        (GOOD, "found 6 fields, expected 4 for each level of an orderbook file"),
+        ("10200,5,1oooo,8", "found value '1oooo', expected an integer"),
+        (
+            "10200,5,10000,8,10100,5,9900,8",
+            "found ask prices out of order, expected an orderbook row, best first",
+        ),
+        (
+            "10200,5,10000,8,10300,5,10000,8",
+            "found bid prices out of order, expected an orderbook row, best first",
+        ),
+        ("10200,5,10000,0", "found a level without size, expected a positive size at each price"),
+        ("10200,5,10000,99999999999999999999", "found value '99999999999999999999', expected an integer"),
+    ],
+)
+def test_a_book_that_is_none(tmp_path, book, said):
+    """The first row is checked as well as a message is."""
+    with pytest.raises(FormatError) as caught:
+        seeded(tmp_path, GOOD, book=book)
+    assert str(caught.value) == f"{tmp_path / BOOK_NAME}, row 1: {said}"
+
+
+def test_no_book_beside_the_file(tmp_path):
+    """True without an orderbook file says what would help."""
+    path = write(tmp_path, GOOD)
+    with pytest.raises(UsageError, match="no orderbook file beside it, expected initial_book=FILE"):
+        open_flow(path, initial_book=True)
+
+
+def test_a_book_is_not_the_messages(tmp_path):
+    """An orderbook file in the place of the messages is told apart by its name."""
+    with pytest.raises(FormatError, match="found an orderbook file, expected a message file"):
+        open_flow(write(tmp_path, BOOK, name=BOOK_NAME))
+
+
+# ------------------------------------------------------------------ the published books
+
+
+class LevelBook:
+    """Price levels under A, C and R alone: the smallest thing that can contradict the loader."""
+
+    def __init__(self):
+        self.orders, self.levels = {}, {1: {}, -1: {}}
+
+    def apply(self, action, side, price, size, order_id):
+        if action == "R":
+            self.__init__()
+        elif action == "A":
+            self.orders[order_id] = [side, price, size]
+            self.levels[side][price] = self.levels[side].get(price, 0) + size
+        elif action == "C" and order_id in self.orders:
+            self.take(*self.orders[order_id][:2], size, order_id)
+
+    def take(self, side, price, size, order_id):
+        order, levels = self.orders[order_id], self.levels[side]
+        size = min(size, order[2])
+        order[2] -= size
+        levels[price] -= size
+        if not order[2]:
+            del self.orders[order_id]
+        if not levels[price]:
+            del levels[price]
+
+    def row(self, depth):
+        """The best levels in LOBSTER's layout, empty ones as it writes them."""
+        asks = sorted(self.levels[-1].items())[:depth]
+        bids = sorted(self.levels[1].items(), reverse=True)[:depth]
+        asks += [(lobster.NO_LEVEL, 0)] * (depth - len(asks))
+        bids += [(-lobster.NO_LEVEL, 0)] * (depth - len(bids))
+        return [value for ask, bid in zip(asks, bids, strict=True) for value in (*ask, *bid)]
+
+    def touch(self):
+        ask, bid = min(self.levels[-1]), max(self.levels[1])
+        return [ask, self.levels[-1][ask], bid, self.levels[1][bid]]
+
+
+def table_of_integers(path, member=None):
+    return [[int(value) for value in line.split(b",")] for line in source.read(path, member).split()]
+
+
+@pytest.fixture(scope="module")
+def aapl(data_dir):
+    """The AAPL sample, opened with its first book row."""
+    prefix = f"{data_dir}/{AAPL}"
+    return open_flow(f"{prefix}message_50.csv.xz", initial_book=f"{prefix}orderbook_50_first672.csv.xz")
+
+
+def test_aapl_rebuilds_to_the_published_books(aapl, data_dir):
+    """Best bid and ask on 91,906 of 91,996 rows, 49 levels on all of the 671 there are."""
+    prefix = data_dir / AAPL
+    bests = table_of_integers(prefix.with_name(prefix.name + "bbo_of_message_50.csv.xz"))
+    deep = table_of_integers(prefix.with_name(prefix.name + "orderbook_50_first672.csv.xz"))
+    book, best, levels = LevelBook(), 0, 0
+    for *fact, flags, sequence in facts(aapl):
+        book.apply(*fact)
+        if flags & 128 and sequence > 0:
+            best += book.touch() == bests[sequence]
+            levels += sequence < len(deep) and book.row(49) == deep[sequence][: 4 * 49]
+    assert (best, levels) == (91_906, 671)
+
+
+def test_aapl_s_orders_from_before_the_file(aapl):
+    """What the opening book could and could not explain is counted."""
+    assert aapl.notes == [
+        "executions of hidden orders, which no book shows: 2,201",
+        "facts of orders never added here, given to the opening book's level: 44",
+        "facts of orders that are neither added here nor in the opening book: 41",
+    ]
+
+
+def one_step(before, after, change):
+    """Whether a message leads from one level-1 row to the next: exact, revealed (a level behind) or no."""
+    if change is None:
+        return "exact" if before == after else "no"
+    action, side, price, size = change
+    mine, other = (slice(2, 4), slice(0, 2)) if side == 1 else (slice(0, 2), slice(2, 4))
+    (best, depth), better = before[mine], side * (price - before[mine][0])
+    if before[other] != after[other] or (action == "C" and (better > 0 or (better == 0 and size > depth))):
+        return "no"
+    if better < 0:
+        return "exact" if before == after else "no"
+    if action == "C" and size == depth:
+        return "revealed" if side * (after[mine][0] - best) < 0 else "no"
+    left = [price, size] if better > 0 else [best, depth + (size if action == "A" else -size)]
+    return "exact" if left == after[mine] else "no"
+
+
+def test_amzn_one_step(data_dir):
+    """A level-1 file can't be rebuilt, but each row plus one message gives the next: no contradiction."""
+    rows = table_of_integers(data_dir / AMZN, "AMZN_2012-06-21_34200000_57600000_orderbook_1.csv")
+    wanted = facts(open_flow(data_dir / AMZN), "action", "side", "price", "size", "sequence")
+    changes = {sequence: fact for *fact, sequence in wanted if fact[0] in "AC"}
+    steps = [one_step(rows[i - 1], rows[i], changes.get(i)) for i in range(1, len(rows))]
+    assert {step: steps.count(step) for step in set(steps)} == {"exact": 43_561, "revealed": 13_953}
+
+
+def test_amzn_with_its_book(data_dir):
+    """The published zip serves messages and opening book at once."""
+    flow = open_flow(data_dir / AMZN, initial_book=True)
+    assert facts(flow, "symbol", "action", "side", "price", "size")[:4] == [
+        ("AMZN", "R", 0, 0, 0),
+        ("AMZN", "A", -1, 2239500, 100),
+        ("AMZN", "A", 1, 2231800, 100),
+        ("AMZN", "N", 1, 2238200, 1),
+    ]
+    assert np.unique(flow.table().column("sequence")).tolist() == list(range(-1, 57_515))
