@@ -92,7 +92,7 @@ def free_ids(real: np.ndarray, base: int, count: int) -> np.ndarray:
     """`count` consecutive uint64 ids not in `real`: from `base`, or above `real`, or in its first gap."""
     top = int(real.max()) if len(real) else 0
     start = base if top < base else top + 1
-    if start + count > 1 << 64:
+    if start + count >= 1 << 64:
         taken = np.unique(real)
         gaps = np.diff(taken, prepend=np.uint64(0))
         start = int(taken[np.argmax(gaps > count)]) - count

@@ -1,0 +1,386 @@
+"""Facts to commands, told as two lists: what the venue said, and what somebody must have asked for.
+
+A fact reads `F1 B 60@10 t5`: action and order id, side (B or S, of the resting order), size and price, and
+where it matters time, symbol (`=X`) and `snapshot`. A command reads `NEW 1 B 60@10`; `TAKE` is an inferred
+IOC, with the offset of its id from TAKER_ID_BASE.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import polars as pl
+import pyarrow as pa
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hftlab.codes import MboAction, Origin
+from hftlab.errors import TableError
+from hftlab.inference import SCHEMA, TAKER_ID_BASE, free_ids, infer_orders
+from hftlab.schema import MBO, ORDERS
+
+SIDES = {"B": 1, "S": -1, "-": 0}
+
+
+def fact(text):
+    """One fact as a row."""
+    head, side, amount, *more = text.split()
+    size, price = amount.split("@")
+    row = {"action": head[0], "order_id": int(head[1:] or 0), "side": SIDES[side], "size": int(size)}
+    row |= {"price": int(price), "ts_event": 1, "symbol": "X", "flags": 0}
+    for word in more:
+        if word.startswith("t"):
+            row["ts_event"] = int(word[1:])
+        elif word.startswith("="):
+            row["symbol"] = word[1:]
+        else:
+            row["flags"] = 32
+    return row
+
+
+def mbo(*facts):
+    """An mbo table in the feeds' schema, `sequence` counted from 100."""
+    rows = [fact(text) | {"ts_recv": 0, "sequence": 100 + k} for k, text in enumerate(facts)]
+
+    def column(field):
+        values = [row[field.name] for row in rows]
+        if pa.types.is_dictionary(field.type):
+            return pa.array(values, pa.string()).dictionary_encode().cast(field.type)
+        return pa.array(values, pa.uint64() if field.name == "order_id" else pa.int64()).cast(field.type)
+
+    return pa.table([column(field) for field in MBO], schema=MBO)
+
+
+def told(table):
+    """Commands in words."""
+    frame = pl.from_arrow(table).with_columns(pl.col("action", "tif", "symbol").cast(pl.String))
+    sides = {number: letter for letter, number in SIDES.items()}
+    words = []
+    for row in frame.iter_rows(named=True):
+        side, amount, name = sides[row["side"]], f"{row['qty']}@{row['price']}", row["order_id"]
+        taker = row["tif"] == "IOC"
+        words.append(
+            {
+                "NEW": f"TAKE {name - TAKER_ID_BASE} {side} {amount}"
+                if taker
+                else f"NEW {name} {side} {amount}",
+                "REPLACE": f"REPLACE {name} {amount}",
+                "REDUCE": f"REDUCE {name} {row['qty']}",
+                "CANCEL": f"CANCEL {name}",
+                "CLEAR": "CLEAR",
+            }[row["action"]]
+        )
+    return words
+
+
+def infer(*facts):
+    return told(infer_orders(mbo(*facts)))
+
+
+# ------------------------------------------------------------------ one fact, one command
+
+
+def test_an_add_is_a_new_order():
+    """A becomes NEW, on its own side."""
+    assert infer("A1 B 60@10", "A2 S 5@12") == ["NEW 1 B 60@10", "NEW 2 S 5@12"]
+
+
+def test_a_cancel_of_all_that_is_open_is_a_cancel():
+    """Also when parts went before, by cancel or by execution."""
+    assert infer("A1 B 60@10", "C1 B 60@10") == ["NEW 1 B 60@10", "CANCEL 1"]
+    assert infer("A1 B 60@10", "C1 B 20@10", "C1 B 40@10") == ["NEW 1 B 60@10", "REDUCE 1 20", "CANCEL 1"]
+    facts = ("A1 B 60@10", "F1 B 50@10", "C1 B 50@10", "C1 B 10@10")
+    assert infer(*facts) == ["NEW 1 B 60@10", "TAKE 0 S 50@10", "CANCEL 1"]
+
+
+def test_a_cancel_of_a_part_is_a_reduce():
+    """Priority stays, so it is not a replace."""
+    assert infer("A1 B 60@10", "C1 B 20@10") == ["NEW 1 B 60@10", "REDUCE 1 20"]
+
+
+def test_a_cancel_of_an_unknown_order_is_a_reduce():
+    """How much was open nobody knows; the engine will say that it knows no such order."""
+    assert infer("C1 B 20@10") == ["REDUCE 1 20"]
+
+
+def test_an_id_used_again_is_another_order():
+    """What is open counts from the last A."""
+    facts = ("A1 B 60@10", "C1 B 60@10", "A1 B 5@10", "C1 B 5@10")
+    assert infer(*facts) == ["NEW 1 B 60@10", "CANCEL 1", "NEW 1 B 5@10", "CANCEL 1"]
+
+
+def test_a_modify_is_a_replace():
+    """It says the new price and the new open quantity, as a REPLACE does; later cancels count from it."""
+    facts = ("A1 B 60@10", "M1 B 70@11", "C1 B 70@11")
+    assert infer(*facts) == ["NEW 1 B 60@10", "REPLACE 1 70@11", "CANCEL 1"]
+
+
+def test_a_clear_is_a_clear():
+    """R names no order."""
+    assert infer("R - 0@0", "A1 B 60@10") == ["CLEAR", "NEW 1 B 60@10"]
+
+
+def test_trades_and_notes_ask_for_nothing():
+    """A T without F is a hidden execution: no resting order was hit that a book could hold."""
+    assert infer("T B 5@10", "N - 0@0") == []
+
+
+def test_no_facts_no_commands():
+    """An empty table gives an empty table of the right schema."""
+    table = infer_orders(mbo())
+    assert table.schema.equals(SCHEMA)
+    assert table.num_rows == 0
+
+
+# ------------------------------------------------------------------ executions
+
+
+def test_an_execution_is_an_order_from_the_other_side():
+    """F and its C become one IOC at the executed price."""
+    assert infer("A1 B 60@10", "F1 B 60@10", "C1 B 60@10") == ["NEW 1 B 60@10", "TAKE 0 S 60@10"]
+    assert infer("A1 S 60@10", "F1 S 20@10", "C1 S 20@10") == ["NEW 1 S 60@10", "TAKE 0 B 20@10"]
+
+
+def test_an_execution_of_an_unknown_order():
+    """Its side and price are told, and that is enough."""
+    assert infer("F7 S 20@10", "C7 S 20@10") == ["TAKE 0 B 20@10"]
+
+
+def test_executions_of_one_moment_are_one_order():
+    """Quantity is their sum, the limit the last and worst price."""
+    facts = ("F1 S 20@10", "C1 S 20@10", "F2 S 5@10", "C2 S 5@10", "F3 S 1@12", "C3 S 1@12")
+    assert infer(*facts) == ["TAKE 0 B 26@12"]
+
+
+def test_fills_before_their_removals_are_one_order():
+    """Databento tells T, all F, then all C; T and hidden executions between change nothing."""
+    facts = (
+        "T B 25@10",
+        "F1 S 20@10",
+        "F2 S 5@10",
+        "C1 S 20@10",
+        "C2 S 5@10",
+        "T B 3@11",
+        "F3 S 1@12",
+        "C3 S 1@12",
+    )
+    assert infer(*facts) == ["TAKE 0 B 26@12"]
+
+
+@pytest.mark.parametrize(
+    ("second", "why"),
+    [
+        ("F2 S 5@10 t2", "another time"),
+        ("F2 B 5@10", "another side"),
+        ("F2 S 5@10 =Y", "another symbol"),
+        ("F2 S 5@9", "a better price, which the first order would have had first"),
+    ],
+)
+def test_what_parts_two_incoming_orders(second, why):
+    """Executions that one order can't have made are two."""
+    commands = infer("F1 S 20@10", "C1 S 20@10", second)
+    assert [command.split()[:2] for command in commands] == [["TAKE", "0"], ["TAKE", "1"]], why
+
+
+def test_a_seller_s_prices_fall():
+    """For an incoming sell the worst price is the lowest."""
+    assert infer("F1 B 5@10", "C1 B 5@10", "F2 B 5@9", "C2 B 5@9") == ["TAKE 0 S 10@9"]
+    assert infer("F1 B 5@10", "C1 B 5@10", "F2 B 5@11", "C2 B 5@11") == ["TAKE 0 S 5@10", "TAKE 1 S 5@11"]
+
+
+def test_a_command_between_parts_them():
+    """Whoever added an order in between came between."""
+    facts = ("F1 S 5@10", "C1 S 5@10", "A9 S 1@20", "F2 S 5@10", "C2 S 5@10")
+    assert infer(*facts) == ["TAKE 0 B 5@10", "NEW 9 S 1@20", "TAKE 1 B 5@10"]
+
+
+def test_a_remainder_rests_after_it_traded():
+    """The venue tells it as an A of its own, which no longer crosses."""
+    facts = ("A1 S 5@10", "F1 S 5@10", "C1 S 5@10", "A2 B 3@10")
+    assert infer(*facts) == ["NEW 1 S 5@10", "TAKE 0 B 5@10", "NEW 2 B 3@10"]
+
+
+def test_a_cancel_larger_than_the_fill_keeps_the_difference():
+    """What the fill did not take was cancelled."""
+    facts = ("A1 B 60@10", "F1 B 50@10", "C1 B 60@10")
+    assert infer(*facts) == ["NEW 1 B 60@10", "TAKE 0 S 50@10", "CANCEL 1"]
+    assert infer("A1 B 60@10", "F1 B 10@10", "C1 B 30@10")[1:] == ["TAKE 0 S 10@10", "REDUCE 1 20"]
+
+
+def test_several_fills_before_one_removal():
+    """The C may take off what two fills took."""
+    facts = ("A1 B 60@10", "F1 B 20@10", "F1 B 40@10", "C1 B 60@10")
+    assert infer(*facts) == ["NEW 1 B 60@10", "TAKE 0 S 60@10"]
+
+
+def test_a_modify_may_only_report_a_fill():
+    """CME tells a partial fill as F and M to what is left: that is nobody's request."""
+    facts = ("A1 B 6@10", "F1 B 4@10", "M1 B 2@10", "F1 B 2@10", "C1 B 2@10")
+    assert infer(*facts) == ["NEW 1 B 6@10", "TAKE 0 S 6@10"]
+
+
+@pytest.mark.parametrize("modify", ["M1 B 6@10", "M1 B 2@11"])
+def test_a_modify_after_a_fill_may_be_more(modify):
+    """An iceberg shows its next part, or the price moves: then it is a REPLACE."""
+    replaced = f"REPLACE 1 {modify.split()[2]}"
+    assert infer("A1 B 6@10", "F1 B 4@10", modify) == ["NEW 1 B 6@10", "TAKE 0 S 4@10", replaced]
+
+
+def test_fills_of_other_orders_do_not_count():
+    """Only its own fill explains an order's cancel, also when the order before has one without C."""
+    assert infer("A1 B 5@10", "A2 B 5@10", "F1 B 5@10", "C2 B 5@10") == [
+        "NEW 1 B 5@10",
+        "NEW 2 B 5@10",
+        "TAKE 0 S 5@10",
+        "CANCEL 2",
+    ]
+
+
+def test_one_id_in_two_symbols_is_two_orders():
+    """Ids are unique per symbol only."""
+    facts = ("A1 B 5@10 =X", "A1 B 9@10 =Y", "F1 B 5@10 =X", "C1 B 5@10 =Y", "C1 B 5@10 =X", "C1 B 4@10 =Y")
+    assert infer(*facts) == ["NEW 1 B 5@10", "NEW 1 B 9@10", "TAKE 0 S 5@10", "REDUCE 1 5", "CANCEL 1"]
+
+
+def test_bad_sizes_stay_visible():
+    """A size of zero or less becomes a command that the engine rejects; it hides in no sum."""
+    facts = ("A1 B 0@10", "C2 B -4@10", "F3 B 5@10", "F4 B -5@10", "F5 B 5@10")
+    assert infer(*facts) == [
+        "NEW 1 B 0@10",
+        "REDUCE 2 -4",
+        "TAKE 0 S 5@10",
+        "TAKE 1 S -5@10",
+        "TAKE 2 S 5@10",
+    ]
+
+
+# ------------------------------------------------------------------ the columns
+
+
+def test_the_table_is_orders_with_two_more_columns():
+    """`origin` says what was concluded, `sequence` from which fact; time and symbol are the first fact's."""
+    table = infer_orders(
+        mbo(
+            "R - 0@0 snapshot",
+            "A1 B 9@10 snapshot t3",
+            "F1 B 4@10 t7 =Y",
+            "C1 B 4@10 t7 =Y",
+            "F2 B 5@10 t7 =Y",
+            "C1 B 1@10 t9",
+        )
+    )
+    assert table.schema.names == [*ORDERS.names, "origin", "sequence"]
+    frame = pl.from_arrow(table).with_columns(pl.col("symbol", "origin", "order_type").cast(pl.String))
+    columns = ("symbol", "origin", "sequence", "order_type", "account", "post_only", "new_order_id")
+    assert frame.select(columns).rows() == [
+        ("X", "INFERRED", 100, "LIMIT", 0, False, None),
+        ("X", "INFERRED", 101, "LIMIT", 0, False, None),
+        ("Y", "INFERRED", 102, "LIMIT", 0, False, None),
+        ("X", "OBSERVED", 105, "LIMIT", 0, False, None),
+    ]
+    assert frame["ts"].to_physical().to_list() == [1, 3, 7, 9]
+    assert frame["origin"].unique().is_in([origin.name for origin in Origin]).all()
+
+
+@pytest.mark.parametrize("encode", ["names", "lower", "integers", "shuffled"])
+def test_actions_in_any_encoding(encode):
+    """Names in any case, integers, or a dictionary in another order (as Parquet gives back)."""
+    table = mbo("A1 B 60@10", "F1 B 60@10", "C1 B 60@10")
+    names = table.column("action").cast(pa.string()).to_pylist()
+    column = {
+        "names": pa.array(names),
+        "lower": pa.array([name.lower() for name in names]),
+        "integers": pa.array([int(MboAction[name]) for name in names]),
+        "shuffled": pa.chunked_array(
+            [
+                pa.DictionaryArray.from_arrays([1], ["C", "A"]),
+                pa.DictionaryArray.from_arrays([0, 1], ["F", "C"]),
+            ]
+        ),
+    }[encode]
+    table = table.set_column(table.schema.get_field_index("action"), "action", column)
+    assert told(infer_orders(table)) == ["NEW 1 B 60@10", "TAKE 0 S 60@10"]
+
+
+def test_columns_that_may_be_missing():
+    """Without symbol there is one instrument; without sequence facts count from 0."""
+    table = infer_orders(mbo("A1 B 60@10").drop_columns(["symbol", "sequence", "flags", "ts_recv"]))
+    assert table.column("symbol").to_pylist() == ["DEFAULT"]
+    assert table.column("sequence").to_pylist() == [0]
+
+
+def test_a_table_of_the_wrong_shape():
+    """Every problem is told at once."""
+    table = mbo("A1 B 60@10").drop_columns(["price", "order_id"])
+    table = table.set_column(table.schema.get_field_index("size"), "size", pa.array(["x"]))
+    table = table.set_column(table.schema.get_field_index("side"), "side", pa.nulls(1, pa.int8()))
+    table = table.set_column(table.schema.get_field_index("action"), "action", pa.array(["Z"]))
+    with pytest.raises(TableError) as caught:
+        infer_orders(table)
+    assert str(caught.value) == (
+        "mbo table: 5 problems: column action: found 'Z', expected one of A (0), M (1), C (2), R (3), T (4), "
+        "F (5), N (6); column side: found 1 nulls, expected none; column price is missing; column size: "
+        "found string, expected int64 (Failed to parse string: 'x' as a scalar of type int64); "
+        "column order_id is missing"
+    )
+
+
+# ------------------------------------------------------------------ synthetic ids
+
+
+@pytest.mark.parametrize(
+    ("real", "first"),
+    [
+        ([], 100),
+        ([5, 99], 100),
+        ([5, 100], 101),
+        ([5, 2**64 - 2], 2),  # no three left at the end: the first gap, which never includes 0
+        ([0, 1, 4, 2**64 - 1], 2**64 - 4),
+        ([3, 9, 2**64 - 1], 6),
+    ],
+)
+def test_free_ids(real, first):
+    """From the base, or above the highest real id, or in a gap between real ones."""
+    assert free_ids(np.array(real, dtype=np.uint64), 100, 3).tolist() == [first, first + 1, first + 2]
+
+
+@given(st.lists(st.integers(0, 2**64 - 1), max_size=20), st.integers(0, 2**63), st.integers(0, 20))
+def test_free_ids_are_free(real, base, count):
+    """Whatever the real ids, the synthetic ones are new, distinct and as many as asked."""
+    found = free_ids(np.array(real, dtype=np.uint64), base, count).tolist()
+    assert len(set(found)) == count
+    assert not set(found) & set(real)
+
+
+def test_takers_avoid_real_ids():
+    """A venue whose own ids use the highest bit keeps them."""
+    assert infer(f"A{TAKER_ID_BASE + 4} B 5@10", "F1 B 5@10")[1] == "TAKE 5 S 5@10"
+
+
+# ------------------------------------------------------------------ conservation
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from("AMCFTNR"),
+            st.integers(1, 3),
+            st.sampled_from("BS"),
+            st.integers(1, 9),
+            st.integers(1, 3),
+        ),
+        max_size=60,
+    )
+)
+def test_nothing_is_invented_or_lost(rows):
+    """Whatever the facts: executed quantity is taken in full, adds and clears come through, order is kept."""
+    facts = [f"{a}{i} {side} {size}@{price} t{price}" for a, i, side, size, price in rows]
+    table = infer_orders(mbo(*facts))
+    frame = pl.from_arrow(table).with_columns(pl.col("action", "tif").cast(pl.String))
+    takers = frame.filter(pl.col("tif") == "IOC")
+    assert takers["qty"].sum() == sum(size for a, _, _, size, _ in rows if a == "F")
+    assert takers["order_id"].n_unique() == takers.height
+    expected = [100 + k for k, row in enumerate(rows) if row[0] in "AR"]
+    adds = frame.filter((pl.col("action").is_in(["NEW", "CLEAR"])) & (pl.col("tif") != "IOC"))
+    assert adds["sequence"].to_list() == expected
+    assert frame["sequence"].is_sorted()
