@@ -1,3 +1,64 @@
-"""hftlab: replay historical order flow through compiled order books."""
+"""hftlab: replay historical order flow through compiled order books.
+
+>>> import hftlab
+>>> run = hftlab.replay("AMZN_2012-06-21_34200000_57600000_message_1.csv")
+>>> run.fills, run.l1, run.digest
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
 
 __version__ = "0.1.0"
+
+# name -> module; imported on first use, because numba and Arrow take longer to load than a --help should
+_EXPORTS = {
+    "Action": "codes",
+    "Side": "codes",
+    "OrderType": "codes",
+    "Tif": "codes",
+    "Status": "codes",
+    "Reason": "codes",
+    "Stage": "codes",
+    "MboAction": "codes",
+    "PRICE_SCALE": "codes",
+    "UNDEF_PRICE": "codes",
+    "HftlabError": "errors",
+    "InputError": "errors",
+    "FormatError": "errors",
+    "TableError": "errors",
+    "OutputError": "errors",
+    "UsageError": "errors",
+    "ConfigError": "errors",
+    "Config": "config",
+    "load_config": "config",
+    "Flow": "feeds",
+    "open_flow": "feeds",
+    "infer_orders": "inference",
+    "Tape": "tape",
+    "compile_tape": "tape",
+    "Result": "result",
+    "to_wide": "result",
+    "replay": "replayer",
+    "OrderBook": "order_book",
+    "Ack": "order_book",
+    "Fill": "order_book",
+    "Verification": "verification",
+    "verify": "verification",
+    "generate": "synthetic",
+}
+
+__all__ = ["__version__", *_EXPORTS]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _EXPORTS:
+        raise AttributeError(f"module 'hftlab' has no attribute {name!r}")
+    value = getattr(importlib.import_module(f"hftlab.{_EXPORTS[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -12,6 +12,7 @@ from typing import Self
 
 PRICE_SCALE = 1_000_000_000  # price units per 1.0, as in Databento's DBN
 UNDEF_PRICE = 2**63 - 1  # "no price" in fixed-width price arrays, as in Databento's DBN
+NOT_A_VALUE = -(2**63)  # a number that could not be read as an integer: NaN, 10^30, an inexact price
 MAX_QTY = 2**63 - 1  # lots
 NO_SLOT = 0  # slot 0 of every order array is never used, so zeroed memory is an empty book
 DEFAULT_SYMBOL = "DEFAULT"  # the instrument of a table without a symbol column
@@ -107,6 +108,7 @@ class Status(Code):
     EXPIRED = 3  # the remainder of an IOC or MARKET, or a FOK that could not fill
     REPLACED = 4
     REJECTED = 5  # nothing changed
+    NO_EFFECT = 6  # a fact that tells of the book without changing it: T, F, N
 
 
 class Reason(Code):

@@ -22,13 +22,14 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from importlib.metadata import version
+from itertools import chain
 from pathlib import Path
 from typing import Any, Self
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from hftlab.errors import OutputError
+from hftlab.errors import OutputError, UsageError
 
 MANIFEST = "manifest.json"
 COMPRESSION = "zstd"
@@ -68,6 +69,10 @@ class RunWriter:
             self._writers[name].write_table(table)
         self._rows[name] += table.num_rows
 
+    def missing(self, name: str) -> bool:
+        """Whether nothing has been appended to a table."""
+        return name not in self._rows
+
     def commit(self, manifest: Mapping[str, Any]) -> None:
         """Finish the tables, write the manifest (with each table's row count) and give it its name."""
         with _output_errors(self.target):
@@ -106,6 +111,49 @@ def write_run(
             for part in [parts] if isinstance(parts, pa.Table) else parts:
                 run.append(name, part)
         run.commit(manifest)
+
+
+def write_table(target: str | Path, parts: Iterable[pa.Table]) -> int:
+    """Write one table, given in parts, as Parquet or Arrow IPC by the target's suffix; return its rows.
+
+    Parquet is written part by part; an Arrow file has one dictionary per column, so it is gathered first.
+
+    Raises UsageError for another suffix, OutputError when it can't be written.
+    """
+    suffix = Path(target).suffix.lower()
+    if suffix not in SUFFIXES:
+        raise UsageError(
+            f"{target}: found the suffix {suffix or 'missing'}, expected {' or '.join(SUFFIXES)}"
+        )
+    with new_file(target) as path:
+        return SUFFIXES[suffix](path, parts)
+
+
+def _write_parquet(path: Path, parts: Iterable[pa.Table]) -> int:
+    parts = iter(parts)
+    first = next(parts)
+    with pq.ParquetWriter(path, first.schema, compression=COMPRESSION) as writer:
+        rows = 0
+        for part in chain([first], parts):
+            writer.write_table(part)
+            rows += part.num_rows
+    return rows
+
+
+def _write_arrow(path: Path, parts: Iterable[pa.Table]) -> int:
+    table = pa.concat_tables(parts).unify_dictionaries().combine_chunks()
+    with pa.ipc.new_file(path, table.schema) as writer:
+        writer.write_table(table)
+    return table.num_rows
+
+
+SUFFIXES = {
+    ".parquet": _write_parquet,
+    ".pq": _write_parquet,
+    ".arrow": _write_arrow,
+    ".feather": _write_arrow,
+    ".ipc": _write_arrow,
+}
 
 
 @contextmanager

@@ -10,10 +10,11 @@ from typing import NamedTuple
 import numpy as np
 
 from hftlab.kernels import ops
+from hftlab.kernels.bits import NONE, previous_bit
 from hftlab.kernels.compile import helper, kernel
 from hftlab.kernels.ladder import BASE, BEST, SIZE, bare_books
-from hftlab.kernels.machine import prefetch, bare
-from hftlab.kernels.matching import CANCELLED, add, reduce, remove_all, replace
+from hftlab.kernels.machine import bare, prefetch
+from hftlab.kernels.matching import CANCELLED, NO_EFFECT, add, reduce, remove_all, replace
 
 LOOKAHEAD = 8  # commands; the future of a batch is known
 
@@ -34,7 +35,7 @@ class Outputs(NamedTuple):
     outcomes: np.ndarray  # uint8 [input rows]: see ops.py
     filled: np.ndarray  # [input rows] lots
     leaves: np.ndarray  # [input rows] lots
-    touch: np.ndarray  # int64 [TOUCH_WIDTH, rows], or [TOUCH_WIDTH, 0] when not recorded
+    touch: np.ndarray  # int64 [rows, TOUCH_WIDTH], or [0, TOUCH_WIDTH] when not recorded
     last_touch: np.ndarray  # int64 [books, TOUCH_WIDTH]
 
 
@@ -76,6 +77,8 @@ def step(books, fills, count, row, op, slot, target, level, qty, account):
         return replace(books, fills, count, row, book, op, slot, target, level, qty)
     if kind == ops.INVALID:
         return ops.REJECTED + qty, np.int64(0), np.int64(0), count
+    if kind == ops.NOTHING:
+        return NO_EFFECT, np.int64(0), np.int64(0), count
     remove_all(books, book, account, kind == ops.CLEAR)
     return CANCELLED, np.int64(0), np.int64(0), count
 
@@ -100,9 +103,9 @@ def note_touch(books, outputs, book, row, count):
             last[book, TOUCH_QTY + side] = qty
             last[book, TOUCH_COUNT + side] = orders
     if changed:
-        outputs.touch[TOUCH_ROW, count] = row
+        outputs.touch[count, TOUCH_ROW] = row
         for column in range(1, TOUCH_WIDTH):
-            outputs.touch[column, count] = last[book, column]
+            outputs.touch[count, column] = last[book, column]
         count += 1
     return count
 
@@ -114,36 +117,108 @@ def look_ahead(books, rows, position):
         prefetch(books.orders, np.int64(rows[position]["slot"]))
 
 
+@helper
+def play(books, commands, outputs, position, count):
+    """Apply the command at a position and write its outcome; returns (input row, book, fills written)."""
+    rows = commands.rows
+    look_ahead(books, rows, position + LOOKAHEAD)
+    op = np.int64(rows[position]["op"])
+    slot = np.int64(rows[position]["slot"])
+    row = np.int64(commands.order[position]) if commands.order.size else np.int64(position)
+    outcome, filled, leaves, count = step(
+        books,
+        outputs.fills,
+        count,
+        row,
+        op,
+        slot,
+        np.int64(commands.targets[position]) if commands.targets.size else slot,
+        np.int64(rows[position]["level"]),
+        np.int64(rows[position]["qty"]),
+        np.int64(commands.accounts[row]) if commands.accounts.size else np.int64(0),
+    )
+    outputs.outcomes[row] = outcome
+    outputs.filled[row] = filled
+    outputs.leaves[row] = leaves
+    return row, np.int64(op >> ops.BOOK_SHIFT), count
+
+
 @kernel
 def run(books, commands, outputs, start, stop):
     """Apply commands [start, stop); returns (fills written, touches written)."""
     books, commands, outputs = bare_books(books), bare_commands(commands), bare_outputs(outputs)
-    rows, fills = commands.rows, outputs.fills
     count, touches = np.int64(0), np.int64(0)
-    account = np.int64(0)
     for position in range(start, stop):
-        look_ahead(books, rows, position + LOOKAHEAD)
-        op = np.int64(rows[position]["op"])
-        slot = np.int64(rows[position]["slot"])
-        row = np.int64(commands.order[position]) if commands.order.size else np.int64(position)
-        target = np.int64(commands.targets[position]) if commands.targets.size else slot
-        if commands.accounts.size:
-            account = np.int64(commands.accounts[row])
-        outcome, filled, leaves, count = step(
-            books,
-            fills,
-            count,
-            row,
-            op,
-            slot,
-            target,
-            np.int64(rows[position]["level"]),
-            np.int64(rows[position]["qty"]),
-            account,
-        )
-        outputs.outcomes[row] = outcome
-        outputs.filled[row] = filled
-        outputs.leaves[row] = leaves
+        row, book, count = play(books, commands, outputs, position, count)
         if outputs.touch.size:
-            touches = note_touch(books, outputs, np.int64(op >> ops.BOOK_SHIFT), row, touches)
+            touches = note_touch(books, outputs, book, row, touches)
     return count, touches
+
+
+@kernel
+def start_touch(books, last):
+    """Take the touch as it stands before the first command, so that it isn't a change."""
+    books, last = bare_books(books), bare(last)
+    for book in range(last.shape[0]):
+        for side in range(2):
+            level = np.int64(books.heads[book, BEST + side])
+            last[book, TOUCH_LEVEL + side] = level
+            if level >= 0:
+                last[book, TOUCH_QTY + side] = books.levels[level]["qty"]
+                last[book, TOUCH_COUNT + side] = books.levels[level]["count"]
+
+
+@helper
+def note_depth(books, book, last, values, count):
+    """Write the best levels of a book at `count` if they changed; returns whether they did.
+
+    `last` is [books, 6, n], `values` [6, rows, n]: level, lots, orders of bids, then of asks.
+    """
+    changed = False
+    for side in range(2):
+        bottom = books.heads[book, BASE] + side * books.heads[book, SIZE]
+        level = np.int64(books.heads[book, BEST + side])
+        for rank in range(last.shape[2]):
+            qty, orders = np.int64(0), np.int64(0)
+            if level < bottom:
+                level = np.int64(NONE)
+            else:
+                qty, orders = books.levels[level]["qty"], np.int64(books.levels[level]["count"])
+            column = 3 * side
+            if (
+                last[book, column, rank] != level
+                or last[book, column + 1, rank] != qty
+                or last[book, column + 2, rank] != orders
+            ):
+                changed = True
+                last[book, column, rank] = level
+                last[book, column + 1, rank] = qty
+                last[book, column + 2, rank] = orders
+            if level >= 0:
+                level = np.int64(previous_bit(books.bitmap, level))
+    if changed:
+        for column in range(6):
+            for rank in range(last.shape[2]):
+                values[column, count, rank] = last[book, column, rank]
+    return changed
+
+
+@kernel
+def run_depth(books, commands, outputs, start, stop, last, changes, values):
+    """`run` that also writes the best levels after each command that changed them.
+
+    `changes` [rows] takes the input rows; returns (fills written, changes written). With start = stop
+    it only takes the depth as it stands.
+    """
+    books, commands, outputs = bare_books(books), bare_commands(commands), bare_outputs(outputs)
+    last, changes, values = bare(last), bare(changes), bare(values)
+    fills, count = np.int64(0), np.int64(0)
+    if start == stop:
+        for book in range(last.shape[0]):
+            note_depth(books, book, last, values, 0)
+    for position in range(start, stop):
+        row, book, fills = play(books, commands, outputs, position, fills)
+        if note_depth(books, book, last, values, count):
+            changes[count] = row
+            count += 1
+    return fills, count

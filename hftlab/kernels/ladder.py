@@ -159,3 +159,14 @@ def load_orders(books, book_of, slots, levels, quantities, accounts):
         append(books, book_of[i], side_of(books, book_of[i], level), level, np.int64(slots[i]), quantities[i])
         if books.accounts.size:
             books.accounts[slots[i]] = accounts[i]
+
+
+@kernel
+def mark_levels(books):
+    """Make the bitmap anew from the levels, after threads have kept their own."""
+    books = bare_books(books)
+    for floor in books.bitmap:
+        floor[:] = 0
+    for level in range(books.levels.size):
+        if books.levels[level]["head"] != NO_SLOT:
+            set_bit(books.bitmap, np.int64(level))

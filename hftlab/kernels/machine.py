@@ -65,10 +65,10 @@ if DISABLED:
     def prefetch(array, index):
         """Ask for array[index] to be brought into the cache."""
 
-    def array_at(address, length, dtype):
-        """The array of `length` records of `dtype` at a memory address."""
-        size = int(length) * np.dtype(dtype).itemsize
-        return np.frombuffer((ctypes.c_char * size).from_address(int(address)), dtype)
+    def array_at(address, shape, dtype):
+        """The array of this shape and type at a memory address."""
+        size = int(np.prod(shape)) * np.dtype(dtype).itemsize
+        return np.frombuffer((ctypes.c_char * size).from_address(int(address)), dtype).reshape(shape)
 
     def bare(array):
         """The same array without a reference count."""
@@ -87,9 +87,9 @@ else:
         _prefetch(array, index)
 
     @helper
-    def array_at(address, length, dtype):
-        """The array of `length` records of `dtype` at a memory address."""
-        return carray(_pointer(address), (length,), dtype)
+    def array_at(address, shape, dtype):
+        """The array of this shape and type at a memory address."""
+        return carray(_pointer(address), shape, dtype)
 
     @helper
     def bare(array):

@@ -9,13 +9,13 @@ from __future__ import annotations
 import numpy as np
 
 from hftlab.codes import MAX_QTY, NO_SLOT, Reason, Status
+from hftlab.kernels.bits import NONE, clear_bit, previous_bit
 from hftlab.kernels.compile import helper
 from hftlab.kernels.ladder import BASE, BEST, MIRROR, SIZE, append, level_of, lower_best, remove, side_of
-from hftlab.kernels.bits import NONE, clear_bit, previous_bit
 from hftlab.kernels.ops import ALL_OR_NOTHING, NO_REST, PASSIVE, POST_ONLY, REJECTED, SELL, SPECIAL
 
 RESTING, FILLED, CANCELLED = int(Status.RESTING), int(Status.FILLED), int(Status.CANCELLED)
-EXPIRED, REPLACED = int(Status.EXPIRED), int(Status.REPLACED)
+EXPIRED, REPLACED, NO_EFFECT = int(Status.EXPIRED), int(Status.REPLACED), int(Status.NO_EFFECT)
 UNKNOWN_ORDER = REJECTED + int(Reason.UNKNOWN_ORDER)
 DUPLICATE_ORDER = REJECTED + int(Reason.DUPLICATE_ORDER)
 WOULD_CROSS = REJECTED + int(Reason.POST_ONLY_WOULD_CROSS)

@@ -7,7 +7,7 @@ CANCEL is a REDUCE by everything, a MARKET is a limit at the far end of the ladd
 BUY, SELL = 0, 1  # bit 0: side as an index
 
 KIND_SHIFT, KIND_MASK = 1, 7  # bits 1-3
-ADD, REDUCE, REPLACE, MASS_CANCEL, CLEAR, INVALID = range(6)
+ADD, REDUCE, REPLACE, MASS_CANCEL, CLEAR, INVALID, NOTHING = range(7)
 
 NO_REST = 1 << 4  # what is left expires
 ALL_OR_NOTHING = 1 << 5  # FOK

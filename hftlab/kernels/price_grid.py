@@ -12,7 +12,6 @@ from typing import NamedTuple
 import numpy as np
 
 from hftlab.kernels.compile import helper
-from hftlab.kernels.ladder import BASE, SIZE
 from hftlab.kernels.machine import bare
 from hftlab.kernels.order_index import lookup
 
@@ -28,6 +27,7 @@ class Grid(NamedTuple):
     first: np.ndarray  # int64 [books] lowest page of a ladder without holes; only if `whole`
     whole: np.ndarray  # bool [books] whether the ladder has no holes
     sizes: np.ndarray  # int64 [books] rungs
+    bases: np.ndarray  # int64 [books] first level of the book (see ladder.py)
     numbers: np.ndarray  # int64 [pages] page number at each position, book after book
     starts: np.ndarray  # int64 [books] where a book's positions start in `numbers`
     pages: np.ndarray  # ENTRY
@@ -41,6 +41,7 @@ def bare_grid(grid):
         bare(grid.first),
         bare(grid.whole),
         bare(grid.sizes),
+        bare(grid.bases),
         bare(grid.numbers),
         bare(grid.starts),
         bare(grid.pages),
@@ -68,10 +69,22 @@ def price_of(grid, book, rung):
 
 
 @helper
-def level_price(grid, heads, book, level):
+def level_price(grid, book, level):
     """Price of a level."""
-    base, size = np.int64(heads[book, BASE]), np.int64(heads[book, SIZE])
-    rung = level - base
+    rung, size = level - grid.bases[book], grid.sizes[book]
     if rung >= size:
-        rung = 2 * size - 1 - rung
+        rung = 2 * size - 1 - rung  # asks are mirrored
     return price_of(grid, book, rung)
+
+
+@helper
+def price_level(grid, book, side, rung):
+    """Level of a rung on the side of index 0 (bids) or 1 (asks)."""
+    base, size = grid.bases[book], grid.sizes[book]
+    return base + 2 * size - 1 - rung if side else base + rung
+
+
+@helper
+def top_level(grid, book, side):
+    """The most aggressive level of a side: a MARKET order's limit."""
+    return grid.bases[book] + (side + 1) * grid.sizes[book] - 1

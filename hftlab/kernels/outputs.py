@@ -1,0 +1,138 @@
+"""From what a run wrote to the columns of its tables, and to its digest."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+from hftlab.kernels.compile import helper, kernel
+from hftlab.kernels.machine import bare
+from hftlab.kernels.price_grid import bare_grid, level_price
+from hftlab.kernels.tape_compiler import REPLACE, bare_columns, value_at
+
+# int64 columns of expanded fills
+SEQ, TS, PRICE, QTY, TAKER, MAKER, TAKER_LEAVES, MAKER_LEAVES = range(8)
+# int32 columns of expanded fills
+SYMBOL, TAKER_ACCOUNT, MAKER_ACCOUNT = range(3)
+
+
+class Rows(NamedTuple):
+    """What is known of the rows of a tape."""
+
+    seq: np.ndarray  # int64 [rows], or [0]
+    ts: np.ndarray  # int64 [rows], or [0]
+    first: np.ndarray  # int64 [1]: seq and ts of row 0 where those are absent
+
+
+@kernel
+def order_by_row(rows, counts, order):
+    """Stable counting sort of records by row; `counts` [input rows + 1] comes in as zeros."""
+    rows, counts, order = bare(rows), bare(counts), bare(order)
+    for i in range(rows.size):
+        counts[rows[i] + 1] += 1
+    for row in range(1, counts.size):
+        counts[row] += counts[row - 1]
+    for i in range(rows.size):
+        row = rows[i]
+        order[counts[row]] = i
+        counts[row] += 1
+
+
+@kernel
+def expand_fills(fills, order, columns, grid, rows, maker_ids, by_slot, longs, ints, sides):
+    """Fill records, in `order` (or as they stand), as columns.
+
+    `maker_ids` is by slot, or by fill.
+    """
+    fills, order, columns, grid = bare(fills), bare(order), bare_columns(columns), bare_grid(grid)
+    seqs, times, first, maker_ids = bare(rows.seq), bare(rows.ts), rows.first[0], bare(maker_ids)
+    longs, ints, sides = bare(longs), bare(ints), bare(sides)
+    for i in range(sides.size):
+        place = np.int64(order[i]) if order.size else np.int64(i)
+        row = np.int64(fills[place]["row"])
+        book = value_at(columns.book, row)
+        level = np.int64(fills[place]["level"])
+        maker_is_bid = level < grid.bases[book] + grid.sizes[book]
+        taker = columns.order_id[row]
+        if columns.new_order_id.size and columns.action[row] == REPLACE:
+            taker = columns.new_order_id[row]
+        longs[SEQ, i] = seqs[row] if seqs.size else first + row
+        longs[TS, i] = times[row] if times.size else first + row
+        longs[PRICE, i] = level_price(grid, book, level)
+        longs[QTY, i] = fills[place]["qty"]
+        longs[TAKER, i] = taker
+        longs[MAKER, i] = maker_ids[fills[place]["maker"]] if by_slot else maker_ids[place]
+        longs[TAKER_LEAVES, i] = fills[place]["taker_leaves"]
+        longs[MAKER_LEAVES, i] = fills[place]["maker_leaves"]
+        ints[SYMBOL, i] = book
+        ints[TAKER_ACCOUNT, i] = fills[place]["taker_account"]
+        ints[MAKER_ACCOUNT, i] = fills[place]["maker_account"]
+        sides[i] = -1 if maker_is_bid else 1
+
+
+_PRIME_1, _PRIME_2 = np.int64(-7046029254386353131), np.int64(-4417276706812531889)  # xxHash64's primes
+
+
+@helper
+def mix(state, value):
+    """Stir a value into a 64-bit state."""
+    state = (state ^ value) * _PRIME_1
+    return state ^ ((state >> 29) & 0x7_FFFF_FFFF)
+
+
+@helper
+def finish(state):
+    """The second half of a record's 128 bits."""
+    return mix(state * _PRIME_2, state)
+
+
+@kernel
+def digest_outcomes(outcomes, filled, leaves, rows, sums):
+    """Add every outcome to a digest."""
+    outcomes, filled, leaves = bare(outcomes), bare(filled), bare(leaves)
+    seqs, first, sums = bare(rows.seq), rows.first[0], bare(sums)
+    low, high = np.int64(0), np.int64(0)
+    for row in range(outcomes.size):
+        state = mix(np.int64(1), seqs[row] if seqs.size else first + row)
+        state = mix(state, np.int64(outcomes[row]) ^ (np.int64(filled[row]) << 8))
+        state = mix(state, np.int64(leaves[row]))
+        low += state
+        high += finish(state)
+    sums[0] += low
+    sums[1] += high
+
+
+@kernel
+def digest_fills(longs, ints, symbols, sums):
+    """Add expanded fills, in input order, to a digest; `symbols` [books] are hashes of names."""
+    longs, ints, symbols, sums = bare(longs), bare(ints), bare(symbols), bare(sums)
+    low, high, nth = np.int64(0), np.int64(0), np.int64(0)
+    for i in range(longs.shape[1]):
+        nth = nth + 1 if i > 0 and longs[SEQ, i] == longs[SEQ, i - 1] else np.int64(0)
+        state = mix(np.int64(2), longs[SEQ, i])
+        state = mix(state, nth ^ symbols[ints[SYMBOL, i]])
+        for column in range(PRICE, MAKER_LEAVES + 1):
+            state = mix(state, longs[column, i])
+        accounts = (np.int64(ints[TAKER_ACCOUNT, i]) << 32) ^ np.int64(ints[MAKER_ACCOUNT, i])
+        state = mix(state, accounts)
+        low += state
+        high += finish(state)
+    sums[0] += low
+    sums[1] += high
+
+
+@kernel
+def digest_orders(book, side, price, qty, order_id, account, symbols, sums):
+    """Add a book's resting orders, in priority order, to a digest."""
+    nth = np.int64(0)
+    for i in range(book.size):
+        nth = nth + 1 if i > 0 and book[i] == book[i - 1] else np.int64(0)
+        state = mix(np.int64(3), symbols[book[i]])
+        state = mix(state, (nth << 1) ^ np.int64(side[i] > 0))
+        state = mix(state, price[i])
+        state = mix(state, qty[i])
+        state = mix(state, order_id[i])
+        state = mix(state, np.int64(account[i]))
+        sums[0] += state
+        sums[1] += finish(state)

@@ -1,0 +1,372 @@
+"""One order book, event by event: a Python call per command, through the same kernels as a batch."""
+
+from __future__ import annotations
+
+import html
+from decimal import Decimal
+from operator import index
+from typing import Any, NamedTuple, Self
+
+import numpy as np
+import polars as pl
+import pyarrow as pa
+from numba import types
+
+from hftlab import outputs, schema
+from hftlab.codes import (
+    DEFAULT_SYMBOL,
+    PRICE_SCALE,
+    Action,
+    Code,
+    OrderType,
+    Reason,
+    Side,
+    Status,
+    Tif,
+)
+from hftlab.errors import FormatError, UsageError
+from hftlab.grid import spread_grid
+from hftlab.kernels import events
+from hftlab.kernels.compile import entry_point
+from hftlab.kernels.ops import REJECTED
+from hftlab.resting import Resting, nothing
+from hftlab.tables import to_units
+from hftlab.tape import tick_units
+from hftlab.venue import Venue
+
+SNAPSHOT_VERSION = b"1"
+FIRST_SLOTS = 1024
+
+_submit = entry_point(events.submit, (*[types.int64] * 6, *[types.uint64] * 2, *[types.int64] * 3))
+
+
+class Fill(NamedTuple):
+    """An execution of the submitted (taker's) order against a resting (maker's) one."""
+
+    maker_order_id: int
+    price: int  # 1e-9
+    qty: int  # lots
+    maker_account: int
+    maker_leaves: int
+    taker_leaves: int
+
+
+class Ack(NamedTuple):
+    """The outcome of one command."""
+
+    status: Status
+    filled_qty: int
+    leaves_qty: int
+    fills: tuple[Fill, ...]
+    reason: Reason
+
+
+class Level(NamedTuple):
+    """A price level."""
+
+    price: int  # 1e-9
+    qty: int  # open lots
+    count: int  # orders
+
+
+class Depth(NamedTuple):
+    """The best levels of each side, best first."""
+
+    bids: list[Level]
+    asks: list[Level]
+
+
+def _spellings(code: type[Code]) -> dict[Any, int]:
+    """Every usual way to write a code, to its integer."""
+    table: dict[Any, int] = {}
+    for name, member in code._by_name().items():
+        table |= dict.fromkeys((name, name.upper(), name.capitalize(), int(member)), int(member))
+    return table
+
+
+_SIDES, _TYPES, _TIFS = _spellings(Side), _spellings(OrderType), _spellings(Tif)
+_OUTCOMES = {int(s): (s, Reason.NONE) for s in Status} | {
+    REJECTED + int(r): (Status.REJECTED, r) for r in Reason
+}
+
+
+def _code(value: Any, table: dict[Any, int], code: type[Code], what: str) -> int:
+    """A code in an unusual spelling. Raises UsageError for none at all."""
+    try:
+        return int(code.parse(value))
+    except (ValueError, AttributeError) as error:
+        raise UsageError(f"{what}: {error}") from None
+
+
+def _whole(value: Any) -> int:
+    """An id or account of another integer type. Raises UsageError."""
+    try:
+        return index(value)
+    except TypeError:
+        raise UsageError(f"order id or account: found {value!r}, expected an integer") from None
+
+
+def _check_range(order_id: int, new_id: int, account: int) -> None:
+    """Raises UsageError for an id or account that does not fit."""
+    for what, value, low, high in (
+        ("order_id", order_id, 0, 2**64),
+        ("new_order_id", new_id, 0, 2**64),
+        ("account", account, -(2**31), 2**31),
+    ):
+        if not low <= value < high:
+            raise UsageError(f"{what}: found {value}, expected an integer from {low} to {high - 1}")
+
+
+class OrderBook:
+    """A limit order book with price-time priority, one instrument.
+
+    Prices are integers in units of 1e-9, or `Decimal`, `str` and `float` where they are exact; quantities
+    whole lots; order ids any integer from 0 to 2^64-1. What a command does is in docs/SEMANTICS.md. A bad
+    price or quantity is a reject (`ack.reason`), like in a batch; an argument of the wrong kind raises
+    UsageError.
+
+    >>> book = OrderBook(symbol="BTC-USDT", tick_size="0.01")
+    >>> book.submit(order_id=1, side="sell", price="50000", qty=100).status
+    <Status.RESTING: 0>
+    >>> book.submit(order_id=2, side="buy", price="50000.01", qty=60).fills[0].price
+    50000000000000
+    >>> book.best_ask
+    Level(price=50000000000000, qty=40, count=1)
+    """
+
+    def __init__(
+        self,
+        symbol: str = DEFAULT_SYMBOL,
+        tick_size: str | int | float | Decimal = "0.01",
+        allow_nonpositive_prices: bool = False,
+    ) -> None:
+        self.symbol, self.tick_size = symbol, tick_units(tick_size)
+        self.allow_nonpositive_prices = allow_nonpositive_prices
+        self._open(nothing())
+
+    def _open(self, orders: Resting) -> None:
+        pages = np.unique((orders.price // self.tick_size) >> 6) if orders.count else np.zeros(1, np.int64)
+        slots = max(FIRST_SLOTS, 1 << int(orders.count + 1).bit_length())
+        signed = np.array([self.allow_nonpositive_prices])
+        self._venue = Venue(spread_grid(self.tick_size, pages), signed, orders, slots)
+
+    def submit(
+        self,
+        order_id: int,
+        side: Side | str | int,
+        price: int | str | Decimal | float = 0,
+        qty: int = 0,
+        order_type: OrderType | str | int = 0,
+        tif: Tif | str | int = 0,
+        account: int = 0,
+        post_only: bool = False,
+    ) -> Ack:
+        """NEW: match, then rest or expire what is left."""
+        if type(price) is not int:
+            price = to_units(price)
+        side_code = _SIDES.get(side)
+        type_code = _TYPES.get(order_type)
+        tif_code = _TIFS.get(tif)
+        if side_code is None or type_code is None or tif_code is None:
+            side_code = _code(side, _SIDES, Side, "side")
+            type_code = _code(order_type, _TYPES, OrderType, "order_type")
+            tif_code = _code(tif, _TIFS, Tif, "tif")
+        return self._send(
+            0, side_code, type_code, tif_code, post_only, order_id, order_id, price, qty, account
+        )
+
+    def cancel(self, order_id: int) -> Ack:
+        """CANCEL an open order."""
+        return self._send(int(Action.CANCEL), 0, 0, 0, False, order_id, order_id, 0, 0, 0)
+
+    def reduce(self, order_id: int, qty: int) -> Ack:
+        """REDUCE an open order by `qty`; priority is kept."""
+        return self._send(int(Action.REDUCE), 0, 0, 0, False, order_id, order_id, 0, qty, 0)
+
+    def replace(
+        self,
+        order_id: int,
+        price: int | str | Decimal | float,
+        qty: int,
+        new_order_id: int | None = None,
+        post_only: bool = False,
+    ) -> Ack:
+        """REPLACE an open order's price, open quantity and, if asked, id."""
+        price = price if type(price) is int else to_units(price)
+        new_id = order_id if new_order_id is None else new_order_id
+        return self._send(int(Action.REPLACE), 0, 0, 0, post_only, order_id, new_id, price, qty, 0)
+
+    def mass_cancel(self, account: int) -> Ack:
+        """MASS_CANCEL: every open order of an account."""
+        return self._send(int(Action.MASS_CANCEL), 0, 0, 0, False, 0, 0, 0, 0, account)
+
+    def clear(self) -> Ack:
+        """CLEAR: every open order."""
+        return self._send(int(Action.CLEAR), 0, 0, 0, False, 0, 0, 0, 0, 0)
+
+    def _send(self, action, side, order_type, tif, post_only, order_id, new_id, price, qty, account) -> Ack:
+        if type(qty) is not int:
+            qty = to_units(qty, scale=1)
+        if type(order_id) is not int or type(new_id) is not int or type(account) is not int:
+            order_id, new_id, account = _whole(order_id), _whole(new_id), _whole(account)
+        while True:
+            try:
+                outcome, filled, leaves, count = _submit(
+                    self._venue.address,
+                    action,
+                    side,
+                    order_type,
+                    tif,
+                    post_only,
+                    order_id,
+                    new_id,
+                    price,
+                    qty,
+                    account,
+                )
+            except OverflowError:
+                _check_range(order_id, new_id, account)
+                price, qty = to_units(price), to_units(qty, scale=1)  # beyond 64 bits: a reject
+                continue
+            if outcome < events.NEEDS_SLOTS:
+                break
+            if not self._grow(outcome, price):
+                return Ack(Status.REJECTED, 0, 0, (), Reason.CAPACITY_EXHAUSTED)
+        status, reason = _OUTCOMES[outcome]
+        return Ack(status, filled, leaves, self._fills(count) if count else (), reason)
+
+    def _grow(self, need: int, price: int) -> bool:
+        if need == events.NEEDS_SLOTS:
+            return self._venue.grow_slots()
+        return self._venue.add_price(price)
+
+    def _fills(self, count: int) -> tuple[Fill, ...]:
+        arrays = self._venue.arrays
+        makers = arrays.makers[:count].view(np.uint64).tolist()
+        fills = arrays.fills[:count].tolist()
+        return tuple(
+            Fill(maker, self._price(level), qty, account, maker_leaves, taker_leaves)
+            for maker, (_, _, level, account, _, qty, maker_leaves, taker_leaves) in zip(
+                makers, fills, strict=True
+            )
+        )
+
+    def _price(self, level: int) -> int:
+        grid = self._venue.grid
+        size = int(grid.sizes[0])
+        rung = 2 * size - 1 - level if level >= size else level
+        return ((int(grid.numbers[rung >> 6]) << 6) | (rung & 63)) * self.tick_size
+
+    @property
+    def best_bid(self) -> Level | None:
+        """Highest bid level, None where there is none."""
+        levels = self.depth(1).bids
+        return levels[0] if levels else None
+
+    @property
+    def best_ask(self) -> Level | None:
+        """Lowest ask level, None where there is none."""
+        levels = self.depth(1).asks
+        return levels[0] if levels else None
+
+    def depth(self, levels: int = 10) -> Depth:
+        """The best levels of each side."""
+        return Depth(*(self._side(side, levels) for side in (0, 1)))
+
+    def _side(self, side: int, count: int) -> list[Level]:
+        venue, size = self._venue, int(self._venue.grid.sizes[0])
+        table = venue.books.levels
+        occupied = np.flatnonzero(table["head"][side * size : (side + 1) * size])[::-1][:count] + side * size
+        return [
+            Level(self._price(level), int(table[level]["qty"]), int(table[level]["count"]))
+            for level in occupied.tolist()
+        ]
+
+    def orders(self) -> pl.DataFrame:
+        """Every open order in priority order: symbol, side, price, qty, order_id, account."""
+        return pl.from_arrow(self._book_table())
+
+    def _book_table(self) -> pa.Table:
+        return outputs.book_table((self.symbol,), self._venue.resting())
+
+    def snapshot(self) -> bytes:
+        """The whole book with its queue order, as an Arrow IPC stream; `restore` takes it back."""
+        table = self._book_table()
+        settings = {
+            b"hftlab.snapshot": SNAPSHOT_VERSION,
+            b"symbol": self.symbol.encode(),
+            b"tick_size": str(self.tick_size).encode(),
+            b"allow_nonpositive_prices": str(int(self.allow_nonpositive_prices)).encode(),
+            b"orders": str(table.num_rows).encode(),
+        }
+        sink = pa.BufferOutputStream()
+        table = table.replace_schema_metadata({**(table.schema.metadata or {}), **settings})
+        with pa.ipc.new_stream(sink, table.schema) as stream:
+            stream.write_table(table)
+        return sink.getvalue().to_pybytes()
+
+    @classmethod
+    def restore(cls, blob: bytes) -> Self:
+        """The book of a snapshot. Raises FormatError where it isn't one, or not whole."""
+        try:
+            with pa.ipc.open_stream(blob) as stream:
+                table = stream.read_all()
+            settings = table.schema.metadata or {}
+            version = settings.get(b"hftlab.snapshot")
+            whole = int(settings.get(b"orders", -1)) == table.num_rows
+        except (pa.ArrowException, OSError, TypeError, ValueError) as error:
+            raise FormatError(
+                "snapshot", f"broken data ({error})", "the bytes of OrderBook.snapshot()"
+            ) from None
+        if version != SNAPSHOT_VERSION or not whole or table.schema.names != schema.BOOK.names:
+            raise FormatError("snapshot", "other or incomplete data", "the bytes of OrderBook.snapshot()")
+        tick, signed = int(settings[b"tick_size"]), settings[b"allow_nonpositive_prices"] == b"1"
+        book = cls(settings[b"symbol"].decode(), tick, signed)
+        book._open(_resting(table))
+        return book
+
+    def copy(self) -> Self:
+        """An independent book with the same orders in the same queues."""
+        twin = type(self)(self.symbol, self.tick_size, self.allow_nonpositive_prices)
+        twin._open(self._venue.resting())
+        return twin
+
+    def __len__(self) -> int:
+        return self._venue.open_count
+
+    def __repr__(self) -> str:
+        def side(level: Level | None) -> str:
+            return "-" if level is None else f"{level.qty}@{_decimal(level.price)}"
+
+        return f"<OrderBook {self.symbol} {side(self.best_bid)} | {side(self.best_ask)}, {len(self)} orders>"
+
+    def _repr_html_(self) -> str:
+        bids, asks = self.depth(5)
+        row = "<tr><td>{}</td><td>{}</td><td>{}</td></tr>"
+        lines = [row.format("", _decimal(a.price), a.qty) for a in reversed(asks)]
+        lines += [row.format(b.qty, _decimal(b.price), "") for b in bids]
+        return (
+            f"<table><caption>{html.escape(self.symbol)}</caption>"
+            f"<tr><th>bid</th><th>price</th><th>ask</th></tr>{''.join(lines)}</table>"
+        )
+
+
+def _decimal(price: int) -> str:
+    """A price for people."""
+    return f"{Decimal(price) / PRICE_SCALE:f}"
+
+
+def _resting(table: pa.Table) -> Resting:
+    """Open orders from a book table of one symbol."""
+
+    def column(name: str, dtype: str) -> np.ndarray:
+        return table.column(name).to_numpy().astype(dtype)
+
+    return Resting(
+        np.zeros(table.num_rows, np.int32),
+        column("side", "i1"),
+        column("price", "i8"),
+        column("qty", "i8"),
+        table.column("order_id").to_numpy().view("i8"),
+        column("account", "i4"),
+    )

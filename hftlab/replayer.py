@@ -1,0 +1,326 @@
+"""Replay: any flow through the books, in one piece or in chunks, in batch or event by event."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
+from functools import cache, partial
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pyarrow as pa
+
+from hftlab import outputs
+from hftlab.config import Config, load_config
+from hftlab.errors import UsageError
+from hftlab.feeds import Flow, open_flow
+from hftlab.inference import infer_orders
+from hftlab.resting import Resting, nothing
+from hftlab.result import TABLES, Counts, Result
+from hftlab.run_folder import RunWriter
+from hftlab.runner import Progress, TapeRun, run_events, run_tape
+from hftlab.tables import ABSENT, CheckedTable, as_arrow, frozen, only_symbols, read_facts, read_orders
+from hftlab.tape import GROUP_FROM, Tape, compile_checked, rules_for
+
+MODES, PATHS = ("match", "rebuild"), ("batch", "event")
+CHUNK_FROM = 16_000_000  # rows: longer files are replayed in chunks unless asked otherwise
+CHUNK_ROWS = 4_000_000
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How a replay is done: the arguments of `replay`, checked, over the configuration."""
+
+    mode: str
+    path: str
+    threads: int
+    record: tuple[str, ...]
+    depth: int
+    chunk_rows: int | None
+    config: Config
+    tick_size: Any
+    symbols: tuple[str, ...] | None
+    input: str | None
+    progress: Progress | None
+
+    def settings(self) -> dict[str, Any]:
+        """What a run folder and a summary say of it."""
+        names = ("input", "mode", "path", "threads", "record", "depth", "chunk_rows")
+        return {name: getattr(self, name) for name in names}
+
+
+def replay(
+    flow: Any,
+    mode: str = "match",
+    path: str | None = None,
+    threads: int | None = None,
+    record: Iterable[str] | str | None = None,
+    config: Config | str | Path | None = None,
+    *,
+    symbols: str | Iterable[str] | None = None,
+    depth: int | None = None,
+    tick_size: Any = None,
+    chunk_rows: int | None = None,
+    out: str | Path | None = None,
+    progress: Progress | None = None,
+) -> Result:
+    """Feed a flow through the books.
+
+    Parameters: `flow` is a path, a `Flow`, a `Tape` or an orders or mbo table (pyarrow, polars, dict of
+    arrays). `mode` "match" runs commands through the matcher (inferred first, if the flow holds facts),
+    "rebuild" applies facts as the venue told them. `path` is "batch" (default) or "event", with identical
+    results. `threads` share out instruments. `record` names the tables to keep, of fills, rejects,
+    outcomes, l1, depth, book (default fills and outcomes). `config` is a `Config` or a TOML file.
+    `symbols` keeps only some. `depth` is levels per side. `tick_size` is one for all or by symbol; inferred
+    where missing. `chunk_rows` replays in pieces with bounded memory, as files of more than 16 M rows are
+    anyway. `out` writes a run folder as the replay goes. `progress` is called with rows done.
+
+    Raises FormatError and TableError for broken input, UsageError for a wrong call, OutputError where
+    `out` can't be written.
+    """
+    settings = config if isinstance(config, Config) else load_config(config)
+    record = (record,) if isinstance(record, str) else record
+    plan = Plan(
+        _one_of("mode", mode, MODES),
+        _one_of("path", path or settings.replay.path, PATHS),
+        _positive("threads", threads if threads is not None else settings.replay.threads),
+        tuple(
+            _one_of("record", name, TABLES) for name in (settings.replay.record if record is None else record)
+        ),
+        _positive("depth", depth if depth is not None else settings.replay.depth),
+        _positive("chunk_rows", chunk_rows or settings.replay.chunk_rows, optional=True),
+        settings,
+        tick_size,
+        _names(symbols),
+        None,
+        progress,
+    )
+    if isinstance(flow, Tape):
+        return _with_output(plan, out, partial(_replay_tape, flow))
+    if isinstance(flow, str | Path):
+        flow = open_flow(flow)
+    if isinstance(flow, Flow):
+        plan = replace(plan, input=str(flow.path), symbols=plan.symbols or flow.symbols)
+    return _with_output(plan, out, partial(_replay_source, Source(flow, plan)))
+
+
+def _one_of(what: str, value: str, expected: tuple[str, ...]) -> str:
+    if value not in expected:
+        raise UsageError(f"{what}: found {value!r}, expected {' or '.join(expected)}")
+    return value
+
+
+def _positive(what: str, value: int | None, optional: bool = False) -> int | None:
+    if value is None and optional:
+        return None
+    if not isinstance(value, int) or value < 1:
+        raise UsageError(f"{what}: found {value!r}, expected a whole number of 1 or more")
+    return value
+
+
+def _names(symbols: str | Iterable[str] | None) -> tuple[str, ...] | None:
+    if symbols is None:
+        return None
+    return tuple(symbols.split(",")) if isinstance(symbols, str) else tuple(symbols)
+
+
+class Source:
+    """Where the tables of a replay come from, whole or in chunks."""
+
+    def __init__(self, flow: Any, plan: Plan) -> None:
+        self.flow, self.plan = flow, plan
+        self.table = None if isinstance(flow, Flow) else as_arrow(flow)
+        facts = flow.kind == "mbo" if self.table is None else _holds_facts(self.table)
+        if plan.mode == "rebuild" and not facts:
+            what = plan.input or "this table"
+            raise UsageError(
+                f"{what}: found orders (commands), expected an mbo table (facts) to rebuild from"
+            )
+        self.read = read_facts if plan.mode == "rebuild" else read_orders
+        self.inferred = facts and plan.mode == "match"
+
+    def tables(self) -> Iterator[pa.Table]:
+        """The native table, or the commands inferred from it, in pieces if the plan says so."""
+        rows = self.plan.chunk_rows
+        if self.table is None and not self.inferred:
+            if rows is None and self.flow.num_rows > CHUNK_FROM:
+                rows = CHUNK_ROWS
+            if rows is not None:
+                yield from self.flow.batches(rows)
+                return
+        table = self.table if self.table is not None else None
+        if self.inferred:
+            table = self.flow.orders() if table is None else infer_orders(table)
+        elif table is None:
+            table = self.flow.table()
+        for start in range(0, max(1, table.num_rows), rows or max(1, table.num_rows)):
+            yield table.slice(start, rows)
+
+    def chunks(self) -> Iterator[tuple[CheckedTable, int, float]]:
+        """Checked chunks, the rows left out of each by the symbol filter, and the seconds it took."""
+        first, started = 0, perf_counter()
+        for table in self.tables():
+            checked = self.read(table, first)
+            first += checked.rows
+            skipped = 0
+            if self.plan.symbols is not None:
+                kept = only_symbols(checked, self.plan.symbols)
+                checked, skipped = kept, checked.rows - kept.rows
+            yield checked, skipped, perf_counter() - started
+            started = perf_counter()
+
+
+def _holds_facts(table: pa.Table) -> bool:
+    return "size" in table.column_names and "qty" not in table.column_names
+
+
+class Sink:
+    """Where the recorded tables of a replay in chunks go: memory, or a run folder as it grows."""
+
+    def __init__(self, plan: Plan, writer: RunWriter | None) -> None:
+        self.plan, self.writer = plan, writer
+        self.parts: dict[str, list[pa.Table]] = {name: [] for name in plan.record if name != "book"}
+
+    def add(self, run: TapeRun, fills: outputs.Fills, first_match: int) -> None:
+        """Keep the recorded tables of a chunk."""
+        make = {
+            "fills": lambda: outputs.fills_table(run.tape, fills, first_match),
+            "rejects": lambda: outputs.rejects_table(run),
+            "outcomes": lambda: outputs.outcomes_table(run),
+            "l1": lambda: outputs.l1_table(run),
+            "depth": lambda: outputs.depth_table(run.tape, self.plan.depth),
+        }
+        for name, parts in self.parts.items():
+            table = make[name]()
+            if self.writer is None:
+                parts.append(table)
+            else:
+                self.writer.append(name, table)
+
+    def tables(self) -> dict[str, Callable[[], pa.Table]]:
+        """The whole tables, by name."""
+        if self.writer is None:
+            return {name: partial(_joined, parts) for name, parts in self.parts.items()}
+        return {name: partial(_read_back, self.writer.target, name) for name in self.parts}
+
+
+def _joined(parts: list[pa.Table]) -> pa.Table:
+    return pa.concat_tables(parts).unify_dictionaries().combine_chunks()
+
+
+def _read_back(folder: Path, name: str) -> pa.Table:
+    return pl.read_parquet(folder / f"{name}.parquet").to_arrow()
+
+
+def _with_output(
+    plan: Plan, out: str | Path | None, work: Callable[[Plan, RunWriter | None], Result]
+) -> Result:
+    if out is None:
+        return work(plan, None)
+    with RunWriter(out) as writer:
+        result = work(plan, writer)
+        for name in plan.record:
+            if writer.missing(name):
+                writer.append(name, result.to_arrow(name))
+        writer.commit(result.manifest())
+    result.written_to = Path(out)
+    return result
+
+
+def _run_one(plan: Plan, tape: Tape, progress: Progress | None) -> TapeRun:
+    touch = "l1" in plan.record
+    if plan.path == "event":
+        return run_events(tape, touch, progress)
+    return run_tape(tape, plan.threads, touch, progress)
+
+
+def _replay_tape(tape: Tape, plan: Plan, writer: RunWriter | None) -> Result:
+    return _single(plan, tape, 0, {})
+
+
+def _single(plan: Plan, tape: Tape, skipped: int, seconds: dict[str, float]) -> Result:
+    """A result of one piece: its tables are made when somebody asks for them."""
+    run = _run_one(plan, tape, plan.progress)
+    counts = Counts()
+    counts.add(run, skipped)
+    return Result(
+        digest=outputs.Digest(),
+        counts=counts,
+        symbols=tape.symbols,
+        resting=lambda: run.open_orders,
+        settings=plan.settings(),
+        seconds={**seconds, "run": run.seconds},
+        tables={},
+        run=run,
+        fills=cache(partial(outputs.expand_fills, run)),
+    )
+
+
+def _grouped(plan: Plan, checked: CheckedTable) -> bool:
+    return len(checked.symbols) >= GROUP_FROM or (plan.threads > 1 and plan.path == "batch")
+
+
+def _compile(plan: Plan, checked: CheckedTable, opening: Resting) -> Tape:
+    rules = rules_for(checked.symbols, plan.tick_size, plan.config)
+    return compile_checked(checked, rules, opening, _grouped(plan, checked))
+
+
+def _replay_source(source: Source, plan: Plan, writer: RunWriter | None) -> Result:
+    chunks = source.chunks()
+    checked, skipped, read = next(chunks)
+    following = next(chunks, None)
+    if following is None:
+        started = perf_counter()
+        tape = _compile(plan, checked, nothing())
+        return _single(plan, tape, skipped, {"read": read, "compile": perf_counter() - started})
+    return _replay_chunks(plan, writer, [(checked, skipped, read), following], chunks)
+
+
+def _replay_chunks(plan: Plan, writer: RunWriter | None, first: list, rest: Iterator) -> Result:
+    """Chunk after chunk, each beginning with the orders the last one left open."""
+    digest, counts, sink = outputs.Digest(), Counts(), Sink(plan, writer)
+    seconds = dict.fromkeys(("read", "compile", "run", "tables"), 0.0)
+    symbols: tuple[str, ...] = ()
+    resting = nothing()
+    while first or (following := next(rest, None)) is not None:
+        checked, skipped, read = first.pop(0) if first else following
+        started = perf_counter()
+        checked = _with_symbols(checked, symbols)
+        symbols = checked.symbols
+        tape = _compile(plan, checked, resting)
+        compiled = perf_counter()
+        run = _run_one(plan, tape, plan.progress)
+        ran = perf_counter()
+        fills = outputs.expand_fills(run)
+        digest.add_run(run, fills)
+        sink.add(run, fills, counts.fills)
+        counts.add(run, skipped)
+        resting = run.open_orders
+        seconds["read"] += read
+        seconds["compile"] += compiled - started
+        seconds["run"] += ran - compiled
+        seconds["tables"] += perf_counter() - ran
+    return Result(
+        digest=digest,
+        counts=counts,
+        symbols=symbols,
+        resting=lambda: resting,
+        settings=plan.settings(),
+        seconds=seconds,
+        tables=sink.tables(),
+    )
+
+
+def _with_symbols(checked: CheckedTable, known: tuple[str, ...]) -> CheckedTable:
+    """The same rows with the books numbered as before, and new symbols behind."""
+    if checked.symbols == known or not known:
+        return checked
+    symbols = known + tuple(s for s in checked.symbols if s not in set(known))
+    number = {symbol: book for book, symbol in enumerate(symbols)}
+    books = np.array([number[symbol] for symbol in checked.symbols], np.int32)
+    book = checked.columns.book if checked.columns.book.size else np.zeros(checked.rows, np.int32)
+    book = frozen(books[book], "i4") if len(symbols) > 1 else ABSENT["i4"]
+    return replace(checked, symbols=symbols, columns=checked.columns._replace(book=book))

@@ -1,0 +1,73 @@
+"""A book is its resting orders in priority order.
+
+That one table is how books move: seeding a run, carrying it from one chunk to the next, growing an
+OrderBook, snapshots and copies.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+from hftlab.kernels.ladder import Books, list_orders
+from hftlab.kernels.price_grid import PAGE, PAGE_BITS, Grid
+
+
+class Resting(NamedTuple):
+    """Open orders: book by book, bids then asks, best price first, oldest first."""
+
+    book: np.ndarray  # int32
+    side: np.ndarray  # int8: +1, -1
+    price: np.ndarray  # int64, 1e-9
+    qty: np.ndarray  # int64, lots
+    order_id: np.ndarray  # int64, the bits of a uint64
+    account: np.ndarray  # int32
+
+    def __len__(self) -> int:
+        raise TypeError("use .count: len() of a named tuple is the number of its fields")
+
+    @property
+    def count(self) -> int:
+        """Open orders."""
+        return self.book.size
+
+
+def nothing() -> Resting:
+    """No open orders."""
+    return Resting(*(np.zeros(0, t) for t in ("i4", "i1", "i8", "i8", "i8", "i4")))
+
+
+def level_prices(grid: Grid, book: np.ndarray, level: np.ndarray) -> np.ndarray:
+    """Prices of levels, vectorized; the twin of kernels.price_grid.level_price."""
+    rung = level - grid.bases[book]
+    size = grid.sizes[book]
+    rung = np.where(rung >= size, 2 * size - 1 - rung, rung)
+    page = grid.numbers[grid.starts[book] + (rung >> PAGE_BITS)]
+    return ((page << PAGE_BITS) | (rung & (PAGE - 1))) * grid.ticks[book]
+
+
+def levels_of(grid: Grid, orders: Resting) -> np.ndarray:
+    """Levels of open orders, int32; every price is on the grid."""
+    book, tick = orders.book, orders.price // grid.ticks[orders.book]
+    position = np.zeros(orders.count, np.int64)
+    for b in np.unique(book):
+        mine = book == b
+        pages = grid.numbers[grid.starts[b] :][: grid.sizes[b] >> PAGE_BITS]
+        position[mine] = np.searchsorted(pages, tick[mine] >> PAGE_BITS)
+    rung = (position << PAGE_BITS) | (tick & (PAGE - 1))
+    mirrored = np.where(orders.side > 0, rung, 2 * grid.sizes[book] - 1 - rung)
+    return (grid.bases[book] + mirrored).astype(np.int32)
+
+
+def open_orders(books: Books, grid: Grid, ids: np.ndarray, capacity: int) -> Resting:
+    """The resting orders of some books; `ids` is by slot, `capacity` at least their number."""
+    slots, levels = np.empty(capacity, np.int32), np.empty(capacity, np.int32)
+    count = list_orders(books, slots, levels)
+    slots, levels = slots[:count], levels[:count].astype(np.int64)
+    # a level belongs to the book with the last base at or below it
+    book = (np.searchsorted(grid.bases, levels, side="right") - 1).astype(np.int32)
+    side = np.where(levels - grid.bases[book] < grid.sizes[book], 1, -1).astype(np.int8)
+    account = books.accounts[slots] if books.accounts.size else np.zeros(count, np.int32)
+    qty = books.orders["qty"][slots].astype(np.int64)
+    return Resting(book, side, level_prices(grid, book, levels), qty, ids[slots], account)

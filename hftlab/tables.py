@@ -1,0 +1,471 @@
+"""The door for tables: any of the accepted containers becomes checked integer columns.
+
+A table of the wrong shape is one error that lists every problem. A cell of bad content is not an error
+here: a price or quantity that can't be an integer becomes NOT_A_VALUE, and its row a reject later.
+Nobody downstream checks again what has passed here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from decimal import Decimal, InvalidOperation
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from hftlab.codes import (
+    DEFAULT_SYMBOL,
+    NOT_A_VALUE,
+    PRICE_SCALE,
+    Action,
+    Code,
+    MboAction,
+    OrderType,
+    Side,
+    Tif,
+)
+from hftlab.errors import TableError, UsageError
+from hftlab.kernels.tape_compiler import NOTE, Columns
+
+ABSENT = {t: np.zeros(0, t) for t in ("i1", "i4", "i8", "?")}
+for _array in ABSENT.values():
+    _array.setflags(write=False)
+
+_UNIT_NS = {"s": 1_000_000_000, "ms": 1_000_000, "us": 1_000, "ns": 1}
+
+
+@dataclass(frozen=True)
+class CheckedTable:
+    """An orders or mbo table as integer columns of `rows` cells, or of none where a column is absent."""
+
+    rows: int
+    columns: Columns
+    symbols: tuple[str, ...]  # by book number
+    ts: np.ndarray  # int64 ns, or [0]: row numbers
+    first_row: int = 0  # of the whole flow, when this is a chunk of it
+    # input row of each row, or [0]: first_row + position
+    seq: np.ndarray = field(default_factory=lambda: ABSENT["i8"])
+    facts: bool = False  # mbo: nothing matches
+
+
+def frozen(array: np.ndarray, dtype: str) -> np.ndarray:
+    """A contiguous read-only array of a type; a view where it can be one."""
+    result = np.ascontiguousarray(array, dtype).view()
+    result.setflags(write=False)
+    return result
+
+
+def as_arrow(table: Any) -> pa.Table:
+    """Any accepted container as an Arrow table.
+
+    Raises UsageError for another type, TableError where columns can't be read or differ in length.
+    """
+    if isinstance(table, pa.Table):
+        return table
+    if isinstance(table, pa.RecordBatch):
+        return pa.Table.from_batches([table])
+    if isinstance(table, Mapping):
+        return _from_mapping(table)
+    if hasattr(table, "collect"):  # a LazyFrame
+        table = table.collect()
+    if hasattr(table, "to_arrow"):
+        return table.to_arrow()
+    if hasattr(table, "__arrow_c_stream__"):
+        return pa.table(table)
+    raise UsageError(
+        f"table: found {type(table).__name__}, expected a pyarrow.Table, polars frame or dict of arrays"
+    )
+
+
+def _from_mapping(columns: Mapping[str, Any]) -> pa.Table:
+    arrays, problems = {}, []
+    for name, values in columns.items():
+        if isinstance(values, pa.Array | pa.ChunkedArray):
+            arrays[name] = values
+            continue
+        if hasattr(values, "to_arrow"):
+            values = values.to_arrow()
+        try:
+            arrays[name] = pa.array(values)
+        except (pa.ArrowException, ValueError, TypeError, OverflowError):
+            arrays[name] = _mixed(values)
+        if arrays[name] is None:
+            problems.append(f"column {name}: found {type(values).__name__}, expected an array of one type")
+    lengths = {name: len(array) for name, array in arrays.items() if array is not None}
+    if len(set(lengths.values())) > 1:
+        problems.append("columns differ in length: " + ", ".join(f"{k} {v}" for k, v in lengths.items()))
+    if problems:
+        raise TableError(problems)
+    return pa.table(arrays)
+
+
+def _mixed(values: Any) -> pa.Array | None:
+    """A column of mixed numbers (Decimal beside str, integers beyond 64 bits) as strings."""
+    if isinstance(values, Iterable):
+        values = list(values)
+        if all(isinstance(v, int | float | str | Decimal | np.number) for v in values):
+            return pa.array([str(v) for v in values])
+    return None
+
+
+class _Reader:
+    """Reads the columns of one table and gathers what is wrong with them."""
+
+    def __init__(self, table: pa.Table, what: str) -> None:
+        self.table, self.what = table, what
+        self.problems: list[str] = []
+
+    def finish(self) -> None:
+        if self.problems:
+            raise TableError(self.problems, self.what)
+
+    def wrong(self, name: str, found: str, expected: str, row: int | None = None) -> None:
+        where = f"column {name}" if row is None else f"column {name}, row {row}"
+        self.problems.append(f"{where}: found {found}, expected {expected}")
+
+    def column(self, name: str, required: str = "", nulls: bool = False) -> pa.Array | None:
+        """A column as one array; None where it is absent or full of nulls it may not have."""
+        if name not in self.table.column_names:
+            if required:
+                self.problems.append(f"column {name} is missing, {required}")
+            return None
+        column = self.table.column(name)
+        column = column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
+        if isinstance(column, pa.ChunkedArray):  # an empty one
+            column = pa.concat_arrays(column.chunks) if column.chunks else pa.array([], column.type)
+        if column.null_count and not nulls:
+            row = pc.index(pc.is_null(column), True).as_py()
+            self.wrong(name, f"{column.null_count} null(s)", "none (fill_null before)", row)
+            return None
+        return column
+
+    def integers(self, name: str, dtype: str, required: str = "") -> np.ndarray:
+        """An integer column; the absent array where there is none."""
+        column = self.column(name, required)
+        if column is None:
+            return ABSENT[dtype]
+        if pa.types.is_boolean(column.type) and dtype == "?":
+            return frozen(column.to_numpy(zero_copy_only=False), "?")
+        if not pa.types.is_integer(column.type):
+            self.wrong(name, str(column.type), "integers" if dtype != "?" else "booleans")
+            return ABSENT[dtype]
+        values = column.to_numpy()
+        if dtype not in ("?", "i8") and values.size:
+            bounds = np.iinfo(dtype)
+            outside = (values < bounds.min) | (values > bounds.max)
+            if outside.any():
+                row = int(np.argmax(outside))
+                self.wrong(name, str(values[row]), f"{bounds.min} to {bounds.max}", row)
+        return frozen(values, dtype)
+
+    def ids(self, name: str, required: str = "") -> np.ndarray:
+        """Order ids as the bits of a uint64 in an int64."""
+        column = self.column(name, required)
+        if column is None:
+            return ABSENT["i8"]
+        if pa.types.is_string(column.type):
+            column = self._parsed_ids(name, column)
+        if column is None or not pa.types.is_integer(column.type):
+            if column is not None:
+                self.wrong(name, str(column.type), "integers from 0 to 2^64-1")
+            return ABSENT["i8"]
+        values = column.to_numpy()
+        return frozen(values.view("i8") if values.dtype == np.uint64 else values, "i8")
+
+    def _parsed_ids(self, name: str, column: pa.Array) -> pa.Array | None:
+        try:
+            return column.cast(pa.uint64())
+        except pa.ArrowInvalid:
+            self.wrong(name, "text", "integers from 0 to 2^64-1")
+            return None
+
+    def codes(self, name: str, code: type[Code], required: str = "") -> np.ndarray:
+        """A column of integer codes or of names."""
+        column = self.column(name, required)
+        if column is None:
+            return ABSENT["i1"]
+        if _is_text(column.type):
+            column = column.dictionary_encode()
+        if pa.types.is_dictionary(column.type) and _is_text(column.type.value_type):
+            return self._named(name, code, column)
+        if not pa.types.is_integer(column.type):
+            self.wrong(name, str(column.type), f"{code.__name__} names or integers")
+            return ABSENT["i1"]
+        values = column.to_numpy()
+        legal = np.isin(values, [int(member) for member in code] + ([0] if code is Side else []))
+        if not legal.all():
+            self._unknown_code(name, code, values[int(np.argmin(legal))].item(), int(np.argmin(legal)))
+            return ABSENT["i1"]
+        return frozen(values, "i1")
+
+    def _named(self, name: str, code: type[Code], column: pa.DictionaryArray) -> np.ndarray:
+        indices = column.indices.to_numpy()
+        codes = np.zeros(max(1, len(column.dictionary)), "i1")
+        for position, text in enumerate(column.dictionary.to_pylist()):
+            try:
+                codes[position] = 0 if code is Side and text in ("", "N") else code.parse(text)
+            except ValueError:
+                rows = np.flatnonzero(indices == position)
+                if rows.size:
+                    self._unknown_code(name, code, text, int(rows[0]))
+                    return ABSENT["i1"]
+        if np.array_equal(codes, np.arange(codes.size)) and indices.dtype == np.int8:
+            return frozen(indices, "i1")
+        return frozen(codes[indices] if indices.size else ABSENT["i1"], "i1")
+
+    def _unknown_code(self, name: str, code: type[Code], value: object, row: int) -> None:
+        names = ", ".join(member.name for member in code)
+        self.wrong(name, repr(value), f"one of {names}", row)
+
+    def symbols(self) -> tuple[np.ndarray, tuple[str, ...]]:
+        """Book number of each row, and the symbols by book number."""
+        column = self.column("symbol")
+        if column is None:
+            return ABSENT["i4"], (DEFAULT_SYMBOL,)
+        if not pa.types.is_dictionary(column.type):
+            if not _is_text(column.type):
+                self.wrong("symbol", str(column.type), "text")
+                return ABSENT["i4"], (DEFAULT_SYMBOL,)
+            column = column.dictionary_encode()
+        names = [str(name) for name in column.dictionary.to_pylist()]
+        indices = column.indices.to_numpy()
+        if len(set(names)) != len(names):  # a dictionary may repeat itself
+            unique = list(dict.fromkeys(names))
+            indices = np.array([unique.index(name) for name in names], "i4")[indices]
+            names = unique
+        if len(names) == 1 and indices.size:
+            return ABSENT["i4"], (names[0],)
+        return frozen(indices, "i4"), tuple(names) or (DEFAULT_SYMBOL,)
+
+    def times(self, name: str) -> np.ndarray:
+        """Timestamps as ns since the epoch."""
+        column = self.column(name)
+        if column is None:
+            return ABSENT["i8"]
+        if pa.types.is_timestamp(column.type):
+            values = column.cast(pa.int64()).to_numpy()
+            scale = _UNIT_NS[column.type.unit]
+            return frozen(values if scale == 1 else values * scale, "i8")
+        if not pa.types.is_integer(column.type):
+            self.wrong(name, str(column.type), "a timestamp, or integer ns since the epoch")
+            return ABSENT["i8"]
+        return frozen(column.to_numpy(), "i8")
+
+    def prices(self, name: str, required: str = "") -> np.ndarray:
+        """Prices in units of 1e-9 from integers (taken as such), floats, decimals or text."""
+        column = self.column(name, required)
+        if column is None:
+            return ABSENT["i8"]
+        kind = column.type
+        if pa.types.is_integer(kind):
+            return frozen(_integers_to_units(column.to_numpy()), "i8")
+        if pa.types.is_floating(kind):
+            return frozen(_floats_to_units(column.to_numpy().astype("f8")), "i8")
+        if pa.types.is_decimal(kind) or _is_text(kind):
+            return frozen(_decimals_to_units(column), "i8")
+        if pa.types.is_null(kind) and len(column) == 0:
+            return ABSENT["i8"]
+        self.wrong(name, str(kind), "integers of 1e-9, floats, decimals or text")
+        return ABSENT["i8"]
+
+    def quantities(self, name: str, required: str = "") -> np.ndarray:
+        """Whole lots from integers or floats."""
+        column = self.column(name, required)
+        if column is None:
+            return ABSENT["i8"]
+        if pa.types.is_integer(column.type):
+            return frozen(_integers_to_units(column.to_numpy()), "i8")
+        if pa.types.is_floating(column.type):
+            return frozen(_whole(column.to_numpy().astype("f8")), "i8")
+        if pa.types.is_decimal(column.type) or _is_text(column.type):
+            units = _decimals_to_units(column, scale=1)
+            return frozen(units, "i8")
+        self.wrong(name, str(column.type), "whole lots")
+        return ABSENT["i8"]
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    return pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)
+
+
+def _integers_to_units(values: np.ndarray) -> np.ndarray:
+    if values.dtype == np.uint64:
+        return np.where(values > np.uint64(2**63 - 1), NOT_A_VALUE, values.astype("i8"))
+    return values
+
+
+def _whole(values: np.ndarray) -> np.ndarray:
+    """Floats that are whole numbers, as integers."""
+    fits = (np.abs(values) < 2.0**63) & (np.floor(values) == values)
+    return np.where(fits, np.where(fits, values, 0).astype("i8"), NOT_A_VALUE)
+
+
+def _floats_to_units(values: np.ndarray) -> np.ndarray:
+    """Floats that are the nearest double of a price in units of 1e-9."""
+    with np.errstate(invalid="ignore", over="ignore"):
+        scaled = np.rint(values * PRICE_SCALE)
+        small = np.abs(scaled) < 2.0**53  # where the division below is correctly rounded
+        units = np.where(small, scaled, 0).astype("i8")
+        exact = small & (units / PRICE_SCALE == values)
+    result = np.where(exact, units, NOT_A_VALUE)
+    for row in np.flatnonzero(~small & np.isfinite(values)):
+        result[row] = _decimal_to_units(Decimal(repr(float(values[row]))), PRICE_SCALE)
+    return result
+
+
+def _decimals_to_units(column: pa.Array, scale: int = PRICE_SCALE) -> np.ndarray:
+    """Decimals or text that are exact multiples of 1/scale."""
+    try:
+        exact = column.cast(pa.decimal128(38, len(str(scale)) - 1))
+        words = np.frombuffer(exact.buffers()[1], "i8").reshape(-1, 2)[exact.offset :][: len(exact)]
+        low, high = words[:, 0], words[:, 1]
+        return np.where(high == low >> 63, low, NOT_A_VALUE)
+    except (pa.ArrowException, TypeError):
+        values = [to_units(value, scale) for value in column.to_pylist()]
+        return np.array(values, "i8")
+
+
+def _decimal_to_units(value: Decimal, scale: int) -> int:
+    if not value.is_finite():
+        return NOT_A_VALUE
+    if value.adjusted() > 20:
+        return NOT_A_VALUE
+    units = value * scale
+    whole = int(units)
+    return whole if whole == units and abs(whole) < 2**63 else NOT_A_VALUE
+
+
+def to_units(value: int | float | str | Decimal, scale: int = PRICE_SCALE) -> int:
+    """One price in units of 1e-9: integers are taken as such; NOT_A_VALUE where it isn't exact."""
+    if isinstance(value, int | np.integer):
+        return int(value) if -(2**63) < value < 2**63 else NOT_A_VALUE
+    try:
+        return _decimal_to_units(Decimal(repr(float(value)) if isinstance(value, float) else value), scale)
+    except (InvalidOperation, TypeError, ValueError):
+        return NOT_A_VALUE
+
+
+def read_orders(table: Any, first_row: int = 0) -> CheckedTable:
+    """Check an orders table.
+
+    Raises TableError listing everything that is wrong with its shape.
+    """
+    reader = _Reader(as_arrow(table), "orders table")
+    action = reader.codes("action", Action, "needed in every orders table")
+    order_id = reader.ids("order_id", "needed in every orders table")
+    order_type = reader.codes("order_type", OrderType)
+    has = {a: bool((action == a).any()) for a in (Action.NEW, Action.REDUCE, Action.REPLACE)}
+    adds = "needed by rows of action NEW" if has[Action.NEW] else ""
+    sized = "needed by rows of action NEW, REDUCE and REPLACE" if any(has.values()) else ""
+    priced = has[Action.REPLACE] or (
+        has[Action.NEW] and not (order_type.size and bool(order_type[action == Action.NEW].all()))
+    )
+    side = reader.codes("side", Side, adds)
+    if has[Action.NEW] and side.size:
+        sideless = (action == Action.NEW) & (side == 0)
+        if sideless.any():
+            reader.wrong("side", "no side", "BUY or SELL on every NEW", int(np.argmax(sideless)))
+    book, symbols = reader.symbols()
+    columns = Columns(
+        action,
+        side,
+        order_type,
+        reader.codes("tif", Tif),
+        reader.integers("post_only", "?"),
+        order_id,
+        _new_ids(reader, order_id),
+        reader.prices("price", "needed by limit orders and REPLACE" if priced else ""),
+        reader.quantities("qty", sized),
+        book,
+        _without_default(reader.integers("account", "i4")),
+    )
+    ts = reader.times("ts")
+    reader.finish()
+    return CheckedTable(reader.table.num_rows, columns, symbols, ts, first_row)
+
+
+def _new_ids(reader: _Reader, order_id: np.ndarray) -> np.ndarray:
+    """New ids of REPLACE, the old one where there is none."""
+    column = reader.column("new_order_id", nulls=True)
+    if column is None or column.null_count == len(column):
+        return ABSENT["i8"]
+    if not pa.types.is_integer(column.type):
+        reader.wrong("new_order_id", str(column.type), "integers from 0 to 2^64-1")
+        return ABSENT["i8"]
+    missing = column.is_null().to_numpy(zero_copy_only=False)
+    values = column.fill_null(0).to_numpy()
+    values = values.view("i8") if values.dtype == np.uint64 else values.astype("i8")
+    return frozen(np.where(missing, order_id, values) if missing.any() else values, "i8")
+
+
+def _without_default(account: np.ndarray) -> np.ndarray:
+    """No column at all where every account is 0: the kernels then skip accounts."""
+    return account if account.size and account.any() else ABSENT["i4"]
+
+
+_FACT_ACTIONS = {
+    MboAction.A: Action.NEW,
+    MboAction.M: Action.REPLACE,
+    MboAction.C: Action.REDUCE,
+    MboAction.R: Action.CLEAR,
+    MboAction.T: NOTE,
+    MboAction.F: NOTE,
+    MboAction.N: NOTE,
+}
+
+
+def read_facts(table: Any, first_row: int = 0) -> CheckedTable:
+    """Check an mbo table; its facts become commands that rest and remove without matching.
+
+    Raises TableError listing everything that is wrong with its shape.
+    """
+    reader = _Reader(as_arrow(table), "mbo table")
+    needed = "needed in every mbo table"
+    fact = reader.codes("action", MboAction, needed)
+    action = frozen(np.array([_FACT_ACTIONS[a] for a in MboAction], "i1")[fact], "i1")
+    side = reader.codes("side", Side, needed)
+    if side.size == fact.size:
+        sideless = (action == Action.NEW) & (side == 0)
+        if sideless.any():
+            reader.wrong("side", "no side", "BUY or SELL on every A", int(np.argmax(sideless)))
+    book, symbols = reader.symbols()
+    columns = Columns(
+        action,
+        side,
+        ABSENT["i1"],
+        ABSENT["i1"],
+        ABSENT["?"],
+        reader.ids("order_id", needed),
+        ABSENT["i8"],
+        reader.prices("price", needed),
+        reader.quantities("size", needed),
+        book,
+        ABSENT["i4"],
+    )
+    ts = reader.times("ts_event")
+    reader.finish()
+    return CheckedTable(reader.table.num_rows, columns, symbols, ts, first_row, facts=True)
+
+
+def only_symbols(checked: CheckedTable, wanted: Iterable[str]) -> CheckedTable:
+    """The rows of some symbols; `seq` keeps their places in the whole."""
+    wanted = set(wanted)
+    books = [i for i, symbol in enumerate(checked.symbols) if symbol in wanted]
+    if checked.columns.book.size == 0:
+        keep = np.full(checked.rows, bool(books))
+    else:
+        keep = np.isin(checked.columns.book, books)
+    rows = np.flatnonzero(keep)
+    columns = Columns(*(frozen(c[rows], c.dtype.str) if c.size else c for c in checked.columns))
+    return CheckedTable(
+        len(rows),
+        columns,
+        checked.symbols,
+        frozen(checked.ts[rows], "i8") if checked.ts.size else frozen(rows + checked.first_row, "i8"),
+        checked.first_row,
+        frozen(rows + checked.first_row, "i8"),
+        checked.facts,
+    )

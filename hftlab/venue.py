@@ -1,0 +1,113 @@
+"""Books that take raw commands one at a time, and grow as they need.
+
+Growth happens here, between commands: a kernel that lacks a slot or a price page says so before it has
+changed anything, and is asked again afterwards.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from hftlab.codes import NO_SLOT
+from hftlab.grid import insert_page, spread_grid
+from hftlab.kernels import events
+from hftlab.kernels.ladder import load_orders, make_books
+from hftlab.kernels.order_index import fill_index, make_index
+from hftlab.kernels.price_grid import PAGE_BITS, Grid
+from hftlab.kernels.records import FILL, WIDE
+from hftlab.resting import Resting, levels_of, open_orders
+
+MAX_SLOTS = 1 << 30
+MAX_PAGES = 1 << 22  # of 64 ticks a side: levels are numbered in 32 bits
+
+
+class Venue:
+    """The state of the event path: kernels get `address`, this object keeps the arrays alive."""
+
+    def __init__(
+        self, grid: Grid, signed: np.ndarray, opening: Resting, slots: int, fills: int | None = None
+    ) -> None:
+        """Books on a grid holding `opening`, with room for `slots` orders (slot 0 included).
+
+        `fills` is the room for fills; by default enough for any one command, growing with the slots.
+        """
+        self.grid, self.signed = grid, signed
+        self.fixed_fills = fills
+        self._build(opening, slots)
+
+    def _build(self, opening: Resting, slots: int) -> None:
+        grid, count = self.grid, opening.count
+        books = make_books(grid.sizes, slots, WIDE, accounts=True)
+        given = np.arange(1, count + 1, dtype=np.int32)
+        load_orders(books, opening.book, given, levels_of(grid, opening), opening.qty, opening.account)
+        index = make_index(slots)
+        fill_index(index, opening.order_id, opening.book, given)
+        ids = np.zeros(slots, np.int64)
+        ids[1 : count + 1] = opening.order_id
+        free = np.zeros(slots, np.int32)
+        free[: slots - count - 1] = np.arange(slots - 1, count, -1, dtype=np.int32)
+        fills = slots if self.fixed_fills is None else self.fixed_fills
+        self.books, self.slots = books, slots
+        self.arrays = events.Venue(
+            books.heads,
+            books.levels,
+            books.orders,
+            books.accounts,
+            *books.bitmap,
+            *grid,
+            self.signed,
+            index,
+            ids,
+            free,
+            np.array([slots - count - 1], np.int64),
+            np.empty(fills, FILL[WIDE]),
+            np.empty(fills, np.int64),
+        )
+        self._block = events.block_of(self.arrays)
+        self.address = self._block.ctypes.data
+
+    @property
+    def open_count(self) -> int:
+        """Orders that rest."""
+        return self.slots - NO_SLOT - 1 - int(self.arrays.counts[events.FREE])
+
+    def resting(self) -> Resting:
+        """All open orders in priority order."""
+        return open_orders(self.books, self.grid, self.arrays.ids, self.open_count)
+
+    def grow_slots(self) -> bool:
+        """Twice the room for orders; False where there can be no more."""
+        if 2 * self.slots > MAX_SLOTS:
+            return False
+        fills, makers = self.arrays.fills, self.arrays.makers
+        opening, slots = self.resting(), 2 * self.slots
+        self._drop()
+        self._build(opening, slots)
+        if self.fixed_fills is not None:  # a run's fills stay where they are
+            self.arrays = self.arrays._replace(fills=fills, makers=makers)
+            self._block = events.block_of(self.arrays)
+            self.address = self._block.ctypes.data
+        return True
+
+    def add_price(self, price: int) -> bool:
+        """Make room on the ladder of book 0 for a price; False where there can be no more."""
+        tick = int(self.grid.ticks[0])
+        page = (price // tick) >> PAGE_BITS
+        if insert_page(self.grid, page):
+            return True
+        if self.grid.numbers.size > MAX_PAGES:
+            return False
+        opening = self.resting()
+        pages = np.append((opening.price // tick) >> PAGE_BITS, page)
+        slots = self.slots
+        self._drop()
+        self.grid = spread_grid(tick, np.unique(pages))
+        self._build(opening, slots)
+        return True
+
+    def _drop(self) -> None:
+        """Let go of the old arrays before new ones are made: growth then needs no room for both."""
+        del self.books, self.arrays, self._block
+
+
+__all__ = ["Venue"]
