@@ -37,7 +37,7 @@ from hftlab.venue import Venue
 SNAPSHOT_VERSION = b"1"
 FIRST_SLOTS = 1024
 
-_submit = entry_point(events.submit, (*[types.int64] * 6, *[types.uint64] * 2, *[types.int64] * 3))
+_submit = entry_point(events.submit, (*[types.int64] * 2, *[types.uint64] * 2, *[types.int64] * 3))
 
 
 class Fill(NamedTuple):
@@ -46,6 +46,7 @@ class Fill(NamedTuple):
     maker_order_id: int
     price: int  # 1e-9
     qty: int  # lots
+    taker_account: int
     maker_account: int
     maker_leaves: int
     taker_leaves: int
@@ -76,45 +77,55 @@ class Depth(NamedTuple):
     asks: list[Level]
 
 
-def _spellings(code: type[Code]) -> dict[Any, int]:
-    """Every usual way to write a code, to its integer."""
+def _spellings(code: type[Code], words: dict[Code, int]) -> dict[Any, int]:
+    """Every usual way to write a code, to its bits in the word of `events.submit`."""
     table: dict[Any, int] = {}
     for name, member in code._by_name().items():
-        table |= dict.fromkeys((name, name.upper(), name.capitalize(), int(member)), int(member))
+        table |= dict.fromkeys((name, name.upper(), name.capitalize(), int(member)), words[member])
     return table
 
 
-_SIDES, _TYPES, _TIFS = _spellings(Side), _spellings(OrderType), _spellings(Tif)
+_SIDES = _spellings(Side, {Side.BUY: 0, Side.SELL: 1 << events.SELL_BIT})
+_TYPES = _spellings(OrderType, {t: t << events.TYPE_BITS for t in OrderType})
+_TIFS = _spellings(Tif, {t: t << events.TIF_BITS for t in Tif})
+_POST_ONLY = 1 << events.POST_ONLY_BIT
+_CANCEL, _REDUCE, _REPLACE = int(Action.CANCEL), int(Action.REDUCE), int(Action.REPLACE)
+_MASS_CANCEL, _CLEAR = int(Action.MASS_CANCEL), int(Action.CLEAR)
+
 _OUTCOMES = {int(s): (s, Reason.NONE) for s in Status} | {
     REJECTED + int(r): (Status.REJECTED, r) for r in Reason
 }
+_PLAIN = {outcome: Ack(status, 0, 0, (), reason) for outcome, (status, reason) in _OUTCOMES.items()}
+_new = tuple.__new__  # half the time of Ack(...)
 
 
-def _code(value: Any, table: dict[Any, int], code: type[Code], what: str) -> int:
-    """A code in an unusual spelling. Raises UsageError for none at all."""
-    try:
-        return int(code.parse(value))
-    except (ValueError, AttributeError) as error:
-        raise UsageError(f"{what}: {error}") from None
+def _unusual(side: Any, order_type: Any, tif: Any) -> int:
+    """The word of codes in an unusual spelling. Raises UsageError for one that is none at all."""
+    word = 0
+    for what, value, code, table in (
+        ("side", side, Side, _SIDES),
+        ("order_type", order_type, OrderType, _TYPES),
+        ("tif", tif, Tif, _TIFS),
+    ):
+        try:
+            word |= table[int(code.parse(value))]
+        except (ValueError, TypeError, KeyError) as error:
+            raise UsageError(f"{what}: {error}") from None
+    return word
 
 
-def _whole(value: Any) -> int:
-    """An id or account of another integer type. Raises UsageError."""
-    try:
-        return index(value)
-    except TypeError:
-        raise UsageError(f"order id or account: found {value!r}, expected an integer") from None
-
-
-def _check_range(order_id: int, new_id: int, account: int) -> None:
-    """Raises UsageError for an id or account that does not fit."""
+def _checked_ids(order_id: Any, new_id: Any, account: Any) -> tuple[int, int, int]:
+    """Ids and account as integers that fit. Raises UsageError."""
+    checked = []
     for what, value, low, high in (
         ("order_id", order_id, 0, 2**64),
         ("new_order_id", new_id, 0, 2**64),
         ("account", account, -(2**31), 2**31),
     ):
-        if not low <= value < high:
-            raise UsageError(f"{what}: found {value}, expected an integer from {low} to {high - 1}")
+        if not hasattr(value, "__index__") or not low <= value < high:
+            raise UsageError(f"{what}: found {value!r}, expected an integer from {low} to {high - 1}")
+        checked.append(index(value))
+    return tuple(checked)
 
 
 class OrderBook:
@@ -164,24 +175,21 @@ class OrderBook:
         """NEW: match, then rest or expire what is left."""
         if type(price) is not int:
             price = to_units(price)
-        side_code = _SIDES.get(side)
-        type_code = _TYPES.get(order_type)
-        tif_code = _TIFS.get(tif)
-        if side_code is None or type_code is None or tif_code is None:
-            side_code = _code(side, _SIDES, Side, "side")
-            type_code = _code(order_type, _TYPES, OrderType, "order_type")
-            tif_code = _code(tif, _TIFS, Tif, "tif")
-        return self._send(
-            0, side_code, type_code, tif_code, post_only, order_id, order_id, price, qty, account
-        )
+        try:
+            word = _SIDES[side] | _TYPES[order_type] | _TIFS[tif]
+        except (KeyError, TypeError):
+            word = _unusual(side, order_type, tif)
+        if post_only:
+            word |= _POST_ONLY
+        return self._send(word, order_id, order_id, price, qty, account)
 
     def cancel(self, order_id: int) -> Ack:
         """CANCEL an open order."""
-        return self._send(int(Action.CANCEL), 0, 0, 0, False, order_id, order_id, 0, 0, 0)
+        return self._send(_CANCEL, order_id, order_id, 0, 0, 0)
 
     def reduce(self, order_id: int, qty: int) -> Ack:
         """REDUCE an open order by `qty`; priority is kept."""
-        return self._send(int(Action.REDUCE), 0, 0, 0, False, order_id, order_id, 0, qty, 0)
+        return self._send(_REDUCE, order_id, order_id, 0, qty, 0)
 
     def replace(
         self,
@@ -192,48 +200,41 @@ class OrderBook:
         post_only: bool = False,
     ) -> Ack:
         """REPLACE an open order's price, open quantity and, if asked, id."""
-        price = price if type(price) is int else to_units(price)
+        if type(price) is not int:
+            price = to_units(price)
         new_id = order_id if new_order_id is None else new_order_id
-        return self._send(int(Action.REPLACE), 0, 0, 0, post_only, order_id, new_id, price, qty, 0)
+        return self._send(_REPLACE | (_POST_ONLY if post_only else 0), order_id, new_id, price, qty, 0)
 
     def mass_cancel(self, account: int) -> Ack:
         """MASS_CANCEL: every open order of an account."""
-        return self._send(int(Action.MASS_CANCEL), 0, 0, 0, False, 0, 0, 0, 0, account)
+        return self._send(_MASS_CANCEL, 0, 0, 0, 0, account)
 
     def clear(self) -> Ack:
         """CLEAR: every open order."""
-        return self._send(int(Action.CLEAR), 0, 0, 0, False, 0, 0, 0, 0, 0)
+        return self._send(_CLEAR, 0, 0, 0, 0, 0)
 
-    def _send(self, action, side, order_type, tif, post_only, order_id, new_id, price, qty, account) -> Ack:
+    def _send(self, word: int, order_id: int, new_id: int, price: int, qty: int, account: int) -> Ack:
         if type(qty) is not int:
             qty = to_units(qty, scale=1)
-        if type(order_id) is not int or type(new_id) is not int or type(account) is not int:
-            order_id, new_id, account = _whole(order_id), _whole(new_id), _whole(account)
+        if type(order_id) is not int or type(new_id) is not int or account != 0:
+            order_id, new_id, account = _checked_ids(order_id, new_id, account)
         while True:
             try:
                 outcome, filled, leaves, count = _submit(
-                    self._venue.address,
-                    action,
-                    side,
-                    order_type,
-                    tif,
-                    post_only,
-                    order_id,
-                    new_id,
-                    price,
-                    qty,
-                    account,
+                    self._venue.address, word, order_id, new_id, price, qty, account
                 )
             except OverflowError:
-                _check_range(order_id, new_id, account)
+                _checked_ids(order_id, new_id, account)
                 price, qty = to_units(price), to_units(qty, scale=1)  # beyond 64 bits: a reject
                 continue
             if outcome < events.NEEDS_SLOTS:
                 break
             if not self._grow(outcome, price):
                 return Ack(Status.REJECTED, 0, 0, (), Reason.CAPACITY_EXHAUSTED)
+        if filled == leaves == 0:
+            return _PLAIN[outcome]
         status, reason = _OUTCOMES[outcome]
-        return Ack(status, filled, leaves, self._fills(count) if count else (), reason)
+        return _new(Ack, (status, filled, leaves, self._fills(count) if count else (), reason))
 
     def _grow(self, need: int, price: int) -> bool:
         if need == events.NEEDS_SLOTS:
@@ -245,8 +246,8 @@ class OrderBook:
         makers = arrays.makers[:count].view(np.uint64).tolist()
         fills = arrays.fills[:count].tolist()
         return tuple(
-            Fill(maker, self._price(level), qty, account, maker_leaves, taker_leaves)
-            for maker, (_, _, level, account, _, qty, maker_leaves, taker_leaves) in zip(
+            Fill(maker, self._price(level), qty, taker, account, maker_leaves, taker_leaves)
+            for maker, (_, _, level, account, taker, qty, maker_leaves, taker_leaves) in zip(
                 makers, fills, strict=True
             )
         )
@@ -286,8 +287,12 @@ class OrderBook:
         """Every open order in priority order: symbol, side, price, qty, order_id, account."""
         return pl.from_arrow(self._book_table())
 
+    def resting(self) -> Resting:
+        """The same as arrays."""
+        return self._venue.resting()
+
     def _book_table(self) -> pa.Table:
-        return outputs.book_table((self.symbol,), self._venue.resting())
+        return outputs.book_table((self.symbol,), self.resting())
 
     def snapshot(self) -> bytes:
         """The whole book with its queue order, as an Arrow IPC stream; `restore` takes it back."""
@@ -328,7 +333,7 @@ class OrderBook:
     def copy(self) -> Self:
         """An independent book with the same orders in the same queues."""
         twin = type(self)(self.symbol, self.tick_size, self.allow_nonpositive_prices)
-        twin._open(self._venue.resting())
+        twin._open(self.resting())
         return twin
 
     def __len__(self) -> int:

@@ -202,8 +202,14 @@ class Digest:
 
     def add_run(self, run: TapeRun, fills: Fills) -> None:
         """Add a run's outcomes and fills."""
-        outputs.digest_outcomes(run.outcomes, run.filled, run.leaves, _rows(run.tape), self.sums)
-        outputs.digest_fills(fills.longs, fills.ints, _hashes(run.tape.symbols), self.sums)
+        self.add(run.outcomes, run.filled, run.leaves, fills, run.tape)
+
+    def add(
+        self, outcomes: np.ndarray, filled: np.ndarray, leaves: np.ndarray, fills: Fills, tape: Tape
+    ) -> None:
+        """Add outcomes by row of a tape, and fills."""
+        outputs.digest_outcomes(outcomes, filled, leaves, _rows(tape), self.sums)
+        outputs.digest_fills(fills.longs, fills.ints, _hashes(tape.symbols), self.sums)
 
     def with_book(self, symbols: tuple[str, ...], resting: Resting) -> str:
         """The digest in hexadecimal, the final book included."""

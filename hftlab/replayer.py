@@ -81,9 +81,32 @@ def replay(
     Raises FormatError and TableError for broken input, UsageError for a wrong call, OutputError where
     `out` can't be written.
     """
+    plan = make_plan(mode, path, threads, record, config, symbols, depth, tick_size, chunk_rows, progress)
+    if isinstance(flow, Tape):
+        return _with_output(plan, out, partial(_replay_tape, flow))
+    if isinstance(flow, str | Path):
+        flow = open_flow(flow)
+    if isinstance(flow, Flow):
+        plan = replace(plan, input=str(flow.path), symbols=plan.symbols or flow.symbols)
+    return _with_output(plan, out, partial(_replay_source, Source(flow, plan)))
+
+
+def make_plan(
+    mode: str = "match",
+    path: str | None = None,
+    threads: int | None = None,
+    record: Iterable[str] | str | None = None,
+    config: Config | str | Path | None = None,
+    symbols: str | Iterable[str] | None = None,
+    depth: int | None = None,
+    tick_size: Any = None,
+    chunk_rows: int | None = None,
+    progress: Progress | None = None,
+) -> Plan:
+    """The arguments of `replay`, checked and laid over the configuration. Raises UsageError."""
     settings = config if isinstance(config, Config) else load_config(config)
     record = (record,) if isinstance(record, str) else record
-    plan = Plan(
+    return Plan(
         _one_of("mode", mode, MODES),
         _one_of("path", path or settings.replay.path, PATHS),
         _positive("threads", threads if threads is not None else settings.replay.threads),
@@ -98,13 +121,6 @@ def replay(
         None,
         progress,
     )
-    if isinstance(flow, Tape):
-        return _with_output(plan, out, partial(_replay_tape, flow))
-    if isinstance(flow, str | Path):
-        flow = open_flow(flow)
-    if isinstance(flow, Flow):
-        plan = replace(plan, input=str(flow.path), symbols=plan.symbols or flow.symbols)
-    return _with_output(plan, out, partial(_replay_source, Source(flow, plan)))
 
 
 def _one_of(what: str, value: str, expected: tuple[str, ...]) -> str:

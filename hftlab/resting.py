@@ -24,9 +24,6 @@ class Resting(NamedTuple):
     order_id: np.ndarray  # int64, the bits of a uint64
     account: np.ndarray  # int32
 
-    def __len__(self) -> int:
-        raise TypeError("use .count: len() of a named tuple is the number of its fields")
-
     @property
     def count(self) -> int:
         """Open orders."""

@@ -133,6 +133,8 @@ class _Reader:
                 self.problems.append(f"column {name} is missing, {required}")
             return None
         column = self.table.column(name)
+        if pa.types.is_null(column.type) and len(column) == 0:
+            return None  # an empty list has no type
         column = column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
         if isinstance(column, pa.ChunkedArray):  # an empty one
             column = pa.concat_arrays(column.chunks) if column.chunks else pa.array([], column.type)
@@ -266,8 +268,6 @@ class _Reader:
             return frozen(_floats_to_units(column.to_numpy().astype("f8")), "i8")
         if pa.types.is_decimal(kind) or _is_text(kind):
             return frozen(_decimals_to_units(column), "i8")
-        if pa.types.is_null(kind) and len(column) == 0:
-            return ABSENT["i8"]
         self.wrong(name, str(kind), "integers of 1e-9, floats, decimals or text")
         return ABSENT["i8"]
 

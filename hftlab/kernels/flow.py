@@ -50,7 +50,7 @@ FAST_CHILDREN, SLOW_CHILDREN = 471_859, 367_001  # of a message: 0.45 and 0.35
 NEVER = 1 << 62
 
 # The mix, in 2^-16 of all messages, cumulative
-AGGRESSIVE = 4_100  # 6.3 % NEW that trades
+AGGRESSIVE = 3_800  # 5.8 % NEW that trades
 REPLACING = AGGRESSIVE + 2_000  # 3.1 %
 AMENDING = REPLACING + 1_300  # 2.0 % REDUCE; what remains is NEW that rests or CANCEL
 
@@ -324,13 +324,16 @@ def within(books, symbol, side, level):
 
 @helper
 def resting_level(state, odds, symbol, side, words):
-    """Where an order goes that is to rest: into an open spread at times, else some ticks behind the touch."""
+    """Where an order goes that is to rest: into an open spread at times, else some ticks behind the touch.
+
+    The first of a side goes beside the fair price.
+    """
     books = state.books
     best, other = touch(books, symbol, side), touch(books, symbol, -side)
+    room = min((other - best) * side - 1, 8)
     if is_wall(best):
-        best = (books[symbol]["fair"] >> FAIR_BITS) - side
-    room = 0 if is_wall(other) else min((other - best) * side - 1, 8)
-    if (words.misc & 255) < 20 * room:
+        level = (books[symbol]["fair"] >> FAIR_BITS) - side
+    elif not is_wall(other) and (words.misc & 255) < 12 * room:
         level = best + side * (1 + ((words.misc >> 8 & 255) * room >> 8))
     else:
         level = best - side * (pick(odds.distance, words.place) & books[symbol]["reach"])
@@ -455,7 +458,7 @@ def available(state, symbol, side, limit):
 def find_order(state, odds, symbol, words):
     """An open order or NO_SLOT, young ones first; at times one that is filled already."""
     newest = state.books[symbol]["head"] - 1
-    age, late = pick(odds.age, words.place), words.misc >> 24 < 24
+    age, late = pick(odds.age, words.place), words.misc >> 24 < 64
     for back in range(age, age + state.books[symbol]["places"] + 1):
         slot = place(state.books, symbol, newest - back)
         if state.orders[slot]["qty"] > 0 or (late and state.orders[slot]["id"] != 0):
@@ -533,7 +536,7 @@ def aggressor_qty(state, odds, symbol, best, words):
     qty = 1 + pick(odds.qty, words.qty)
     at_touch = state.levels[symbol * LADDER + best]["qty"]
     choice = words.misc & 15
-    if choice < 4:
+    if choice < 2:
         return min(at_touch, 4_000)
     return min(qty, at_touch) if choice < 15 else qty * 4
 
