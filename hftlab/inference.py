@@ -27,12 +27,13 @@ fact behind the command.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
 
-from hftlab.codes import DEFAULT_SYMBOL, MBO_FLAG_SNAPSHOT, Action, MboAction, OrderType, Origin, Tif
+from hftlab.codes import DEFAULT_SYMBOL, MBO_FLAG_SNAPSHOT, Action, MboAction, OrderType, Origin, Side, Tif
 from hftlab.errors import TableError
 from hftlab.schema import CODE, ORDERS, TIMESTAMP, code_array
 
@@ -74,9 +75,9 @@ class _Causes(NamedTuple):
 def infer_orders(mbo: pa.Table) -> pa.Table:
     """The commands behind an mbo table: schema ORDERS with `origin` and `sequence`.
 
-    `symbol`, `flags` and `sequence` (then the row number) may be missing.
+    `symbol` and `flags` may be missing, and `ts_event` and `sequence`, which are then the row number.
 
-    Raises TableError where another column is missing, or one holds nulls or values that are not of its type.
+    Raises TableError listing every column that is missing, holds nulls or has values of another type.
     """
     facts = _facts(mbo)
     causes = _causes(facts)
@@ -104,77 +105,96 @@ def free_ids(real: np.ndarray, base: int, count: int) -> np.ndarray:
 
 def _facts(mbo: pa.Table) -> _Facts:
     problems: list[str] = []
+    rows = np.arange(mbo.num_rows)
 
-    def column(name: str, type_: pa.DataType, default: np.ndarray | None = None) -> np.ndarray:
-        return _column(mbo, name, type_, default, problems)
+    def integers(name: str, type_: pa.DataType, default: np.ndarray | None = None) -> np.ndarray:
+        return _integers(_column(mbo, name, problems, default is None), name, type_, default, problems)
 
-    ts = column("ts_event", TIMESTAMP)
-    symbol, symbols = _symbols(mbo)
     facts = _Facts(
-        ts.view(np.int64),
-        _actions(mbo, problems),
-        column("side", pa.int8()),
-        column("price", pa.int64()),
-        column("size", pa.int64()),
-        column("order_id", pa.uint64()),
-        column("flags", pa.uint8(), np.zeros(mbo.num_rows, dtype=np.uint8)),
-        column("sequence", pa.int64(), np.arange(mbo.num_rows)),
-        symbol,
-        symbols,
+        integers("ts_event", TIMESTAMP, rows).view(np.int64),
+        _codes(_column(mbo, "action", problems), MboAction.parse, problems),
+        _codes(_column(mbo, "side", problems), _side, problems),
+        integers("price", pa.int64()),
+        integers("size", pa.int64()),
+        integers("order_id", pa.uint64()),
+        integers("flags", pa.uint8(), np.zeros(len(rows), dtype=np.uint8)),
+        integers("sequence", pa.int64(), rows),
+        *_symbols(_column(mbo, "symbol", problems, needed=False), len(rows)),
     )
     if problems:
         raise TableError(problems, "mbo table")
     return facts
 
 
-def _column(
-    mbo: pa.Table, name: str, type_: pa.DataType, default: np.ndarray | None, problems: list[str]
-) -> np.ndarray:
-    """One column as an array; what is wrong with it goes to `problems`."""
-    nothing = np.zeros(0, dtype=np.int64)
+def _column(mbo: pa.Table, name: str, problems: list[str], needed: bool = True) -> pa.ChunkedArray | None:
+    """A column without nulls, or None; what is wrong goes to `problems`."""
     if name not in mbo.column_names:
-        if default is None:
-            problems.append(f"column {name} is missing")
-        return nothing if default is None else default
-    values = mbo.column(name)
-    if values.null_count:
-        problems.append(f"column {name}: found {values.null_count} nulls, expected none")
-        return nothing
-    try:
-        return values.cast(type_).to_numpy()
-    except pa.ArrowException as error:
-        said = str(error).splitlines()[0]
-        problems.append(f"column {name}: found {values.type}, expected {type_} ({said})")
-        return nothing
+        if needed:
+            problems.append(f"column {name}: missing")
+        return None
+    column = mbo.column(name)
+    if column.null_count:
+        problems.append(f"column {name}: found {column.null_count} null(s), expected none")
+        return None
+    return column
 
 
-def _actions(mbo: pa.Table, problems: list[str]) -> np.ndarray:
-    """MboAction codes, from names or integers."""
-    if "action" not in mbo.column_names or mbo.column("action").null_count:
-        return _column(mbo, "action", pa.int8(), None, problems)
-    indices, values = _encoded(mbo.column("action"))
-    try:
-        codes = np.array([MboAction.parse(value) for value in values.to_pylist()], dtype=np.int8)
-    except ValueError as error:
-        problems.append(f"column action: {error}")
+def _integers(
+    column: pa.ChunkedArray | None,
+    name: str,
+    type_: pa.DataType,
+    default: np.ndarray | None,
+    problems: list[str],
+) -> np.ndarray:
+    """A column of integers or times; floats are refused, because the unit of a price would be a guess."""
+    if column is None:
+        return np.zeros(0, dtype=np.int64) if default is None else default
+    if pa.types.is_integer(column.type) or pa.types.is_timestamp(column.type):
+        try:
+            return column.cast(type_).to_numpy()
+        except pa.ArrowInvalid as error:
+            problems.append(f"column {name}: {error}, expected {type_}")
+    else:
+        problems.append(f"column {name}: found {column.type}, expected {type_}")
+    return np.zeros(0, dtype=np.int64)
+
+
+def _codes(
+    column: pa.ChunkedArray | None, parse: Callable[[int | str], int], problems: list[str]
+) -> np.ndarray:
+    """Codes from names or integers."""
+    if column is None:
         return np.zeros(0, dtype=np.int8)
+    indices, values = _encoded(column)
+    codes = np.zeros(len(values), dtype=np.int8)
+    for position in np.unique(indices):  # a dictionary may hold names that no row uses
+        try:
+            codes[position] = parse(values[position].as_py())
+        except ValueError as error:
+            problems.append(str(error))
     return codes[indices]
 
 
-def _symbols(mbo: pa.Table) -> tuple[np.ndarray, pa.Array]:
-    if "symbol" not in mbo.column_names:
-        return np.zeros(mbo.num_rows, dtype=np.int32), pa.array([DEFAULT_SYMBOL])
-    return _encoded(mbo.column("symbol"))
+def _side(value: int | str) -> int:
+    """Side's codes, and 0 or "N" (Databento) for none."""
+    return 0 if value in (0, "", "N", "n") else Side.parse(value)
+
+
+def _symbols(column: pa.ChunkedArray | None, rows: int) -> tuple[np.ndarray, pa.Array]:
+    """Index of each row's symbol, and the symbols."""
+    if column is None:
+        return np.zeros(rows, dtype=np.int32), pa.array([DEFAULT_SYMBOL])
+    return _encoded(column)
 
 
 def _encoded(column: pa.ChunkedArray) -> tuple[np.ndarray, pa.Array]:
     """Indices and distinct values of a column, dictionary or not."""
     if not pa.types.is_dictionary(column.type):
         column = column.dictionary_encode()
-    array = column.unify_dictionaries().combine_chunks()
-    if isinstance(array, pa.ChunkedArray):  # a column without a single chunk
+    if not len(column):
         return np.zeros(0, dtype=np.int32), pa.array([], column.type.value_type)
-    return array.indices.to_numpy(zero_copy_only=False), array.dictionary
+    array = column.unify_dictionaries().combine_chunks()
+    return array.indices.to_numpy(), array.dictionary
 
 
 # ------------------------------------------------------------------ what caused what

@@ -298,31 +298,60 @@ def test_actions_in_any_encoding(encode):
             ]
         ),
     }[encode]
-    table = table.set_column(table.schema.get_field_index("action"), "action", column)
-    assert told(infer_orders(table)) == ["NEW 1 B 60@10", "TAKE 0 S 60@10"]
+    assert told(infer_orders(replaced(table, action=column))) == ["NEW 1 B 60@10", "TAKE 0 S 60@10"]
+
+
+def replaced(table, **columns):
+    """The table with other columns in place of its own."""
+    for name, values in columns.items():
+        table = table.set_column(table.schema.get_field_index(name), name, values)
+    return table
+
+
+@pytest.mark.parametrize(
+    "sides",
+    [["B", "A"], ["buy", "sell"], pa.array([1, -1], pa.int64()), pa.array(["b", "s"]).dictionary_encode()],
+)
+def test_sides_in_any_encoding(sides):
+    """Sides may be names or integers, as everywhere."""
+    table = replaced(
+        mbo("A1 B 60@10", "A2 S 5@12"), side=pa.array(sides) if isinstance(sides, list) else sides
+    )
+    assert told(infer_orders(table)) == ["NEW 1 B 60@10", "NEW 2 S 5@12"]
 
 
 def test_columns_that_may_be_missing():
-    """Without symbol there is one instrument; without sequence facts count from 0."""
-    table = infer_orders(mbo("A1 B 60@10").drop_columns(["symbol", "sequence", "flags", "ts_recv"]))
+    """Without symbol there is one instrument; without time and sequence rows count from 0."""
+    table = infer_orders(mbo("A1 B 60@10").select(["action", "order_id", "side", "price", "size"]))
     assert table.column("symbol").to_pylist() == ["DEFAULT"]
     assert table.column("sequence").to_pylist() == [0]
+    assert table.column("ts").cast(pa.int64()).to_pylist() == [0]
 
 
 def test_a_table_of_the_wrong_shape():
     """Every problem is told at once."""
-    table = mbo("A1 B 60@10").drop_columns(["price", "order_id"])
-    table = table.set_column(table.schema.get_field_index("size"), "size", pa.array(["x"]))
-    table = table.set_column(table.schema.get_field_index("side"), "side", pa.nulls(1, pa.int8()))
-    table = table.set_column(table.schema.get_field_index("action"), "action", pa.array(["Z"]))
+    table = replaced(
+        mbo("A1 B 60@10").drop_columns(["order_id"]),
+        price=pa.array([1.5]),
+        size=pa.array([2**63], pa.uint64()),
+        side=pa.nulls(1, pa.int8()),
+        action=pa.array(["Z"]),
+        symbol=pa.nulls(1, pa.string()),
+    )
     with pytest.raises(TableError) as caught:
         infer_orders(table)
     assert str(caught.value) == (
-        "mbo table: 5 problems: column action: found 'Z', expected one of A (0), M (1), C (2), R (3), T (4), "
-        "F (5), N (6); column side: found 1 nulls, expected none; column price is missing; column size: "
-        "found string, expected int64 (Failed to parse string: 'x' as a scalar of type int64); "
-        "column order_id is missing"
+        "mbo table: 6 problems: found 'Z', expected one of A (0), M (1), C (2), R (3), T (4), F (5), N (6); "
+        "column side: found 1 null(s), expected none; column price: found double, expected int64; "
+        "column size: Integer value 9223372036854775808 not in range: 0 to 9223372036854775807, "
+        "expected int64; column order_id: missing; column symbol: found 1 null(s), expected none"
     )
+
+
+def test_names_that_no_row_uses():
+    """A dictionary may be longer than the table needs."""
+    action = pa.DictionaryArray.from_arrays([1], ["SOMETHING ELSE", "A"])
+    assert told(infer_orders(replaced(mbo("A1 B 60@10"), action=action))) == ["NEW 1 B 60@10"]
 
 
 # ------------------------------------------------------------------ synthetic ids

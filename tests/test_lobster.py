@@ -15,6 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import hftlab
 from hftlab.errors import FormatError, UsageError
 from hftlab.feeds import lobster, open_flow, source
 from hftlab.schema import MBO
@@ -25,6 +26,7 @@ MIDNIGHT_NS = 1340251200 * 10**9  # 2012-06-21 00:00 in New York, UTC-4
 SEED = lobster.SEED_ID_BASE
 
 AAPL = "lobster/AAPL_2012-06-21_34200000_37800000_"
+UNITS = {"px": lobster.PRICE_UNITS, "sz": 1}
 AMZN = "lobster/LOBSTER_SampleFile_AMZN_2012-06-21_1.zip"
 
 
@@ -489,6 +491,31 @@ def test_aapl_rebuilds_to_the_published_books(aapl, data_dir):
             best += book.touch() == bests[sequence]
             levels += sequence < len(deep) and book.row(49) == deep[sequence][: 4 * 49]
     assert (best, levels) == (91_906, 671)
+
+
+def test_the_kernels_rebuild_aapl_too(aapl, data_dir):
+    """The compiled books reach the same 91,906 rows, and reject nothing but facts of unknown orders."""
+    run = hftlab.replay(aapl, mode="rebuild", record=("l1", "rejects"))
+    columns = ("ask_px", "ask_sz", "bid_px", "bid_sz")
+    states = run.l1.select("seq", *(pl.col(name) // UNITS[name[-2:]] for name in columns))
+    ends = (
+        pl.from_arrow(aapl.table()).select("sequence", "flags").with_row_index("seq").cast({"seq": pl.Int64})
+    )
+    ends = ends.filter((pl.col("flags") & 128 != 0) & (pl.col("sequence") > 0)).sort("seq")
+    found = ends.join_asof(states, on="seq").select(columns).to_numpy()
+    prefix = data_dir / AAPL
+    bests = table_of_integers(prefix.with_name(prefix.name + "bbo_of_message_50.csv.xz"))
+    assert (found == np.array(bests[1:])).all(axis=1).sum() == 91_906
+    assert run.rejects["reason"].cast(pl.String).unique().to_list() == ["UNKNOWN_ORDER"]
+
+
+@pytest.mark.parametrize("seed", [None, True])
+def test_amzn_matches(data_dir, seed):
+    """Commands inferred from the level-1 sample go through the matcher, and every row has its outcome."""
+    flow = open_flow(data_dir / AMZN, initial_book=seed)
+    summary = hftlab.replay(flow, mode="match").summary()
+    assert summary["accepted"] + summary["rejected"] == summary["rows"] == flow.orders().num_rows
+    assert set(summary["reasons"]) == {"UNKNOWN_ORDER"}
 
 
 def test_aapl_s_orders_from_before_the_file(aapl):
