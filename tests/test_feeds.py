@@ -165,10 +165,15 @@ def test_batches_join_to_the_table(tmp_path, name, rows):
     assert plain(joined) == plain(orders_table(10))
 
 
-def test_a_table_without_rows_has_no_batches(tmp_path):
-    """An empty table is legal: nothing was asked of the venue."""
-    flow = open_flow(write_native(tmp_path / "flow.parquet", orders_table(0)))
-    assert (flow.num_rows, flow.table().num_rows, list(flow.batches(5))) == (0, 0, [])
+@pytest.mark.parametrize("name", NATIVE)
+def test_a_table_without_rows_is_one_batch(tmp_path, name):
+    """An empty table is legal: nothing was asked of the venue. Its columns are still there to see."""
+    flow = open_flow(write_native(tmp_path / name, orders_table(0)))
+    (batch,) = flow.batches(5)
+    assert (flow.num_rows, flow.table().num_rows, batch.num_rows) == (0, 0, 0)
+    assert batch.column_names == orders_table().column_names
+    (batch,) = Flow("x.bin", "mine", "orders", orders_table(0)).batches(5)
+    assert batch.num_rows == 0
 
 
 def test_the_wrong_table_is_refused(tmp_path):

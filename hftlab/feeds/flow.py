@@ -63,13 +63,16 @@ class Flow:
         return self._orders
 
     def batches(self, rows: int) -> Iterator[pa.Table]:
-        """The table in order, `rows` rows at a time (the last perhaps fewer); in bounded memory if it can."""
+        """The table in order, `rows` rows at a time, in bounded memory if the format allows it.
+
+        The last batch may have fewer rows; a table without rows is one batch, which has its columns.
+        """
         if rows < 1:
             raise UsageError(f"batches of {rows} rows, expected at least 1")
         if self._batches is not None and not isinstance(self._source, pa.Table):
             return self._batches(rows)
         table = self.table()
-        return (table.slice(start, rows) for start in range(0, table.num_rows, rows))
+        return (table.slice(start, rows) for start in range(0, max(1, table.num_rows), rows))
 
     @property
     def num_rows(self) -> int:

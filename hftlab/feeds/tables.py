@@ -118,17 +118,17 @@ def _checked(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
 
 
 def _resliced(batches: Iterable[pa.RecordBatch], schema: pa.Schema, rows: int) -> Iterator[pa.Table]:
-    """Tables of `rows` rows whatever the batches' sizes; the last may have fewer."""
+    """Tables of `rows` rows whatever the batches' sizes; the last may have fewer; there is at least one."""
     held: list[pa.RecordBatch] = []
-    count = 0
+    count = given = 0
     for batch in batches:
         held.append(batch)
         count += batch.num_rows
         while count >= rows:
             table = pa.Table.from_batches(held, schema)
             yield table.slice(0, rows).unify_dictionaries()
-            held, count = table.slice(rows).to_batches(), count - rows
-    if count:
+            held, count, given = table.slice(rows).to_batches(), count - rows, given + rows
+    if count or not given:
         yield pa.Table.from_batches(held, schema).unify_dictionaries()
 
 
