@@ -44,8 +44,8 @@ PULL_BITS = 15  # each message takes 2^-15 of the way from the fair price to its
 CURVE_BITS = 10  # curves have 2^10 pieces
 FIXED_BITS = 20  # and values in 2^-20
 BASE_MEAN_NS = 1_000_000  # between messages without a parent
-FAST_HALF_BITS, SLOW_HALF_BITS = 14, 23  # half-lives of 2^14 ns (16 us) and 2^23 ns (8 ms)
-FAST_LIFE_NS, SLOW_LIFE_NS = 23_637, 12_102_203  # half-life / ln 2
+FAST_HALF_BITS, SLOW_HALF_BITS = 12, 24  # half-lives of 2^12 ns (4 us) and 2^24 ns (17 ms)
+FAST_LIFE_NS, SLOW_LIFE_NS = 5_909, 24_204_406  # half-life / ln 2
 FAST_CHILDREN, SLOW_CHILDREN = 471_859, 367_001  # of a message: 0.45 and 0.35
 NEVER = 1 << 62
 
@@ -101,8 +101,9 @@ ORDER = np.dtype(
         ("id", "i8"),  # 0: cancelled, or never used
         ("qty", "i4"),  # open lots; 0 with an id: filled
         ("level", "i4"),
-        ("side", "i4"),
         ("account", "i4"),
+        ("side", "i2"),
+        ("old", "i2"),  # 1: the head of the ring has passed it over
         ("older", "i4"),  # neighbours in the queue, or NO_SLOT
         ("younger", "i4"),
     ],
@@ -311,7 +312,7 @@ def touch(books, symbol, side):
 @helper
 def is_wall(level):
     """Whether a best level says that its side is empty."""
-    return level == WALL_LOW or level == WALL_HIGH
+    return level in (WALL_LOW, WALL_HIGH)
 
 
 @helper
@@ -365,12 +366,15 @@ def place(books, symbol, position):
 
 @helper
 def free_place(state, symbol):
-    """The next place of the ring that no open order holds; an old order that holds one counts as young now."""
+    """The next place of the ring that no open order holds."""
     head = state.books[symbol]["head"]
-    while state.orders[place(state.books, symbol, head)]["qty"] > 0:
+    slot = place(state.books, symbol, head)
+    while state.orders[slot]["qty"] > 0:
+        state.orders[slot]["old"] = 1
         head += 1
+        slot = place(state.books, symbol, head)
     state.books[symbol]["head"] = head + 1
-    return place(state.books, symbol, head)
+    return slot
 
 
 @helper
@@ -422,6 +426,7 @@ def remember(state, symbol, order_id, side, level, qty, account):
     state.orders[slot]["id"] = order_id
     state.orders[slot]["side"] = side
     state.orders[slot]["account"] = account
+    state.orders[slot]["old"] = 0
     enqueue(state, symbol, slot, level, qty)
 
 
@@ -456,12 +461,15 @@ def available(state, symbol, side, limit):
 
 @helper
 def find_order(state, odds, symbol, words):
-    """An open order or NO_SLOT, young ones first; at times one that is filled already."""
+    """An open order or NO_SLOT: a young one; seldom one as old as the ring, or filled already."""
     newest = state.books[symbol]["head"] - 1
-    age, late = pick(odds.age, words.place), words.misc >> 24 < 64
+    age, late, old = pick(odds.age, words.place), words.misc >> 24 < 44, (words.misc >> 20 & 7) == 0
     for back in range(age, age + state.books[symbol]["places"] + 1):
         slot = place(state.books, symbol, newest - back)
-        if state.orders[slot]["qty"] > 0 or (late and state.orders[slot]["id"] != 0):
+        if state.orders[slot]["qty"] > 0:
+            if old or state.orders[slot]["old"] == 0:
+                return slot
+        elif late and state.orders[slot]["id"] != 0:
             return slot
     return NO_SLOT
 
@@ -542,28 +550,33 @@ def aggressor_qty(state, odds, symbol, best, words):
 
 
 @helper
-def new_aggressive(state, odds, rows, row, symbol, side, words):
-    """NEW that trades: MARKET, IOC, FOK, or a marketable limit whose remainder rests."""
+def new_aggressive(state, odds, rows, row, symbol, words):
+    """NEW that trades: MARKET, IOC, FOK, or a marketable limit whose remainder rests.
+
+    False when there is nobody to trade with.
+    """
+    side = aggressor_side(state, odds, symbol, words)
     best = touch(state.books, symbol, -side)
+    if is_wall(best):
+        return False
     slip = max((words.misc >> 4 & 7) - 5, 0)
     limit = within(state.books, symbol, side, best + side * slip)
     qty = aggressor_qty(state, odds, symbol, best, words)
     order_id, account = write_new(state, odds, rows, row, symbol, side, limit, qty, words)
     style = words.misc >> 8 & 63
+    rests, fills = style >= 40, True
     if style < 8:
-        rows.order_type[row] = MARKET
-        rows.tif[row] = IOC
-        rows.price[row] = 0
+        rows.order_type[row], rows.tif[row], rows.price[row] = MARKET, IOC, 0
         limit = within(state.books, symbol, side, side * LADDER)
     elif style < 36:
         rows.tif[row] = IOC
-    elif style < 40:
+    elif not rests:
         rows.tif[row] = FOK
-        if available(state, symbol, side, limit) < qty:
-            return
-    left = sweep(state, symbol, side, limit, qty)
-    if left > 0 and style >= 40:
+        fills = available(state, symbol, side, limit) >= qty
+    left = sweep(state, symbol, side, limit, qty) if fills else 0
+    if rests and left > 0:
         remember(state, symbol, order_id, side, limit, left, account)
+    return True
 
 
 @helper
@@ -630,16 +643,13 @@ def amend(state, odds, rows, row, symbol, kind, words):
 def message(state, odds, rows, row, symbol, words):
     """Write one message and do to the book what it does."""
     drift(state.books, symbol, words.side >> HALF_BITS)
-    kind = words.action & HALF_MASK
+    kind, written = words.action & HALF_MASK, False
     if kind < AGGRESSIVE:
-        side = aggressor_side(state, odds, symbol, words)
-        if not is_wall(touch(state.books, symbol, -side)):
-            new_aggressive(state, odds, rows, row, symbol, side, words)
-            return
+        written = new_aggressive(state, odds, rows, row, symbol, words)
     elif kind < AMENDING or wants_cancel(state.books, symbol, words.action >> HALF_BITS):
-        if amend(state, odds, rows, row, symbol, kind, words):
-            return
-    new_resting(state, odds, rows, row, symbol, words)
+        written = amend(state, odds, rows, row, symbol, kind, words)
+    if not written:
+        new_resting(state, odds, rows, row, symbol, words)
 
 
 @helper
