@@ -1,0 +1,228 @@
+"""What the commands share: options of the same name mean the same, and numbers look the same."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
+
+import typer
+
+from hftlab.codes import PRICE_SCALE
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
+
+    from hftlab.feeds import Flow
+
+MODE_HELP = "match: commands meet in the book; rebuild: the venue's facts are applied as they are."
+
+
+def count_option(
+    name: str, help: str, minimum: int = 1, maximum: int | None = None, metavar: str = "N"
+) -> Any:
+    """An option that takes a whole number of at least `minimum`."""
+
+    def parse(text: str | int) -> int:
+        try:
+            number = int(text)
+        except ValueError:
+            number = minimum - 1
+        if number < minimum or (maximum and number > maximum):
+            expected = f"from {minimum} to {maximum:,}" if maximum else f"of {minimum} or more"
+            raise typer.BadParameter(f"found {text!r}, expected a whole number {expected}")
+        return number
+
+    return typer.Option(name, parser=parse, metavar=metavar, help=help)
+
+
+def choice_option(name: str, help: str, *choices: str) -> Any:
+    """An option that takes one of a few words."""
+
+    def parse(text: str) -> str:
+        if text not in choices:
+            raise typer.BadParameter(f"found {text!r}, expected {' or '.join(choices)}")
+        return text
+
+    return typer.Option(name, parser=parse, metavar="|".join(choices), help=help)
+
+
+Source = Annotated[
+    Path,
+    typer.Argument(
+        metavar="FILE", help="Any supported source: LOBSTER, Parquet or Arrow, compressed or not."
+    ),
+]
+Format = Annotated[
+    str | None,
+    typer.Option(metavar="NAME", help="What the file is, when its content and name leave a doubt."),
+]
+Mode = Annotated[str, choice_option("--mode", MODE_HELP, "match", "rebuild")]
+Symbols = Annotated[str | None, typer.Option(metavar="A,B", help="Only these instruments.")]
+Json = Annotated[bool, typer.Option("--json", help="Print the summary as one JSON object.")]
+
+
+def names(text: str | None) -> tuple[str, ...] | None:
+    """The parts of a comma-separated option."""
+    return None if text is None else tuple(part.strip() for part in text.split(",") if part.strip())
+
+
+def open_source(path: Path, format: str | None = None, symbols: str | None = None, **options: Any) -> Flow:
+    """The flow behind a FILE argument."""
+    import hftlab
+
+    return hftlab.open_flow(path, format=format, symbols=symbols, **options)
+
+
+def print_json(value: Mapping[str, Any]) -> None:
+    """One JSON object on stdout, for programs."""
+    print(json.dumps(value, indent=2, default=str))
+
+
+def console() -> Console:
+    """Where results go: as wide as the terminal, or as 100 columns in a pipe."""
+    from rich.console import Console
+
+    return Console(width=None if sys.stdout.isatty() else 100, highlight=False)
+
+
+def load_kernels(path: str | None, record: Iterable[str] | None) -> float:
+    """Load what a replay needs before its time is taken, or compile it once; the seconds it took."""
+    import hftlab
+
+    started = time.perf_counter()
+    order = {"action": ["NEW"], "order_id": [1], "side": [1], "price": [1], "qty": [1]}
+    with working("loading kernels (compiling them takes a minute, once)"):
+        result = hftlab.replay(order, path=path, record=record)
+        for name in result.settings["record"]:
+            result.to_arrow(name)
+        result.summary()
+    return time.perf_counter() - started
+
+
+@contextmanager
+def working(what: str) -> Iterator[None]:
+    """A spinner on stderr while something takes long; nothing in a pipe."""
+    if not sys.stderr.isatty():
+        yield
+        return
+    from rich.console import Console
+
+    with Console(stderr=True).status(what):
+        yield
+
+
+class Bar(NamedTuple):
+    """A progress bar's two ways to move."""
+
+    advance: Callable[[int], None]  # by so much more
+    reach: Callable[[int], None]  # to so much in all
+
+
+@contextmanager
+def progress(what: str, total: int) -> Iterator[Bar | None]:
+    """A bar on stderr; None in a pipe."""
+    if not sys.stderr.isatty():
+        yield None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn(what), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task(what, total=total)
+        yield Bar(partial(bar.advance, task), lambda done: bar.update(task, completed=done))
+
+
+def show(*tables: Table) -> None:
+    """Print tables one below the other."""
+    out = console()
+    for number, table in enumerate(tables):
+        if number:
+            out.print()
+        out.print(table)
+
+
+def _table(title: str, **how: Any) -> Table:
+    from rich import box
+    from rich.table import Table
+
+    return Table(
+        title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, show_edge=False, **how
+    )
+
+
+def facts(title: str, rows: Mapping[str, str]) -> Table:
+    """A two-column table of names and values."""
+    table = _table(title, show_header=False)
+    table.add_column(style="cyan", no_wrap=True)
+    table.add_column(overflow="fold")
+    for name, value in rows.items():
+        table.add_row(name, value)
+    return table
+
+
+def grid(title: str, *columns: str, left: int = 1) -> Table:
+    """An empty table: the first `left` columns are text, the others numbers."""
+    table = _table(title, header_style="cyan")
+    for position, name in enumerate(columns):
+        table.add_column(name, justify="left" if position < left else "right", no_wrap=True)
+    return table
+
+
+def count(number: int | None) -> str:
+    """A number with its thousands apart; a dash where there is none."""
+    return f"{number:,}" if number else "-"
+
+
+def price(units: int | None) -> str:
+    """A price of 1e-9 units as a decimal, without zeros that say nothing beyond two places."""
+    if units is None:
+        return "-"
+    whole, part = divmod(abs(units), PRICE_SCALE)
+    decimals = f"{part:09d}".rstrip("0").ljust(2, "0")
+    return f"{'-' if units < 0 else ''}{whole:,}.{decimals}"
+
+
+def moment(ts_ns: int | None) -> str:
+    """A time in UTC with all its nanoseconds."""
+    if ts_ns is None:
+        return "-"
+    seconds, nanos = divmod(ts_ns, 1_000_000_000)
+    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%d %H:%M:%S}.{nanos:09d}"
+
+
+def duration(seconds: float) -> str:
+    """A time span in the unit a person would choose."""
+    if seconds >= 100:
+        hours, minutes = divmod(round(seconds / 60), 60)
+        return f"{hours} h {minutes} min" if hours else f"{seconds / 60:.1f} min"
+    for unit, scale in (("s", 1.0), ("ms", 1e-3), ("us", 1e-6)):
+        if seconds >= scale:
+            return f"{seconds / scale:.3g} {unit}"
+    return f"{seconds * 1e9:.3g} ns"
+
+
+def size(count: int) -> str:
+    """A number of bytes."""
+    for unit, scale in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if count >= scale:
+            return f"{count / scale:.3g} {unit}"
+    return f"{count} bytes"
+
+
+def plural(count: int, noun: str) -> str:
+    """A count and its noun."""
+    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
+
+
+def share(part: int, whole: int) -> str:
+    """A count with its percentage."""
+    return f"{part:,} ({part / whole:.2%})" if whole else f"{part:,}"

@@ -1,0 +1,91 @@
+"""`hftlab convert`: any supported source to a Parquet or Arrow file."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from hftlab.cli import common
+from hftlab.errors import UsageError
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from hftlab.feeds import Flow
+
+ROWS_AT_ONCE = 1 << 20
+
+
+def convert(
+    source: common.Source,
+    output: Annotated[
+        Path, typer.Option("--output", "-o", metavar="FILE", help="Where to: .parquet or .arrow.")
+    ],
+    to: Annotated[
+        str | None,
+        common.choice_option("--to", "Facts, or commands (inferred); as the source is.", "mbo", "orders"),
+    ] = None,
+    format: common.Format = None,
+    symbols: common.Symbols = None,
+    as_json: common.Json = False,
+) -> None:
+    """Turn any supported source into a Parquet or Arrow file, which opens at once and is read in chunks.
+
+    Example: [bold]hftlab convert AMZN_2012-06-21_34200000_57600000_message_1.csv -o amzn.parquet[/]
+    """
+    from hftlab.run_folder import write_table
+
+    flow = common.open_source(source, format, symbols)
+    kind = to or flow.kind
+    _refuse_impossible(flow, kind, output)
+    with common.working(f"converting {source.name}"):
+        rows = write_table(output, _chosen(flow, _parts(flow, kind)))
+    if as_json:
+        common.print_json({"path": str(output), "kind": kind, "rows": rows, "bytes": output.stat().st_size})
+    else:
+        print(f"{output}: {common.plural(rows, 'row')} of {kind}, {common.size(output.stat().st_size)}")
+
+
+def _refuse_impossible(flow: Flow, kind: str, output: Path) -> None:
+    if kind == "mbo" and flow.kind == "orders":
+        raise UsageError(
+            f"{flow.path}: found commands (orders), expected facts (mbo): they can't be made from commands"
+        )
+    if output.exists() and output.samefile(flow.path):
+        raise UsageError(f"{output}: is the source itself; choose another output")
+
+
+def _parts(flow: Flow, kind: str) -> Iterator[pa.Table]:
+    if kind != flow.kind:
+        yield flow.orders()
+        return
+    empty = True
+    for part in flow.batches(ROWS_AT_ONCE):
+        empty = False
+        yield part
+    if empty:
+        yield flow.table()
+
+
+def _chosen(flow: Flow, parts: Iterator[pa.Table]) -> Iterator[pa.Table]:
+    """The rows of the chosen symbols; each of them must be there."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    if flow.symbols is None:
+        yield from parts
+        return
+    missing = set(flow.symbols)
+    for part in parts:
+        if "symbol" not in part.column_names:
+            raise UsageError(f"{flow.path}: found no symbol column, expected one to choose symbols by")
+        symbol = part["symbol"].cast(pa.string())
+        missing -= set(symbol.unique().to_pylist())
+        yield part.filter(pc.is_in(symbol, pa.array(flow.symbols)))
+    if missing:
+        raise UsageError(
+            f"{flow.path}: found no rows of {', '.join(sorted(missing))}, expected symbols of the file"
+        )

@@ -1,0 +1,85 @@
+"""`hftlab inspect`: what is in a file, and what is wrong with it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from hftlab.cli import common
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from hftlab.inspect_flow import Inspection
+
+INSTRUMENTS_SHOWN = 10
+
+
+def inspect(
+    file: common.Source,
+    format: common.Format = None,
+    symbols: common.Symbols = None,
+    as_json: common.Json = False,
+) -> None:
+    """Say what is in a file, and what is wrong with it.
+
+    Rows, instruments, times, prices and ticks; rows out of time order; and, by replaying it once, every row
+    that would be rejected, with the reason and the first place it happens.
+
+    Example: [bold]hftlab inspect AMZN_2012-06-21_34200000_57600000_message_1.csv[/]
+    """
+    from hftlab.inspect_flow import inspect_flow
+
+    with common.working(f"reading {file.name}"):
+        flow = common.open_source(file, format, symbols)
+        found = inspect_flow(flow)
+    if as_json:
+        common.print_json(found.as_dict())
+        return
+    common.show(_overview(found), _instruments(found), _wrong(found))
+
+
+def _overview(found: Inspection) -> Table:
+    what = "facts (mbo)" if found.kind == "mbo" else "commands (orders)"
+    rows = {
+        "format": f"{found.format}, {what}, {common.size(found.bytes)}",
+        "rows": f"{found.rows:,}",
+        "actions": ", ".join(
+            f"{name} {common.share(count, found.rows)}" for name, count in found.actions.items()
+        ),
+        "instruments": f"{len(found.instruments):,}",
+    }
+    if found.first_ts is not None:
+        span = common.duration((found.last_ts - found.first_ts) / 1e9)
+        rows["times, UTC"] = f"{common.moment(found.first_ts)} to {common.moment(found.last_ts)} ({span})"
+    if found.mode == "match":
+        rows["fills"] = f"{found.fills:,}"
+    rows["open at the end"] = common.plural(found.open_orders, "order")
+    return common.facts(found.path, rows)
+
+
+def _instruments(found: Inspection) -> Table:
+    shown = found.instruments[:INSTRUMENTS_SHOWN]
+    more = len(found.instruments) - len(shown)
+    title = f"Instruments, busiest first ({more:,} more)" if more else "Instruments"
+    table = common.grid(title, "symbol", "rows", "lowest price", "highest price", "tick", "largest quantity")
+    for instrument in shown:
+        prices = (instrument.lowest_price, instrument.highest_price, instrument.tick_size)
+        largest = "-" if instrument.largest_qty is None else f"{instrument.largest_qty:,}"
+        table.add_row(instrument.symbol, f"{instrument.rows:,}", *map(common.price, prices), largest)
+    return table
+
+
+def _wrong(found: Inspection) -> Table:
+    """What is wrong, each kind with its count; one reassuring line where nothing is."""
+    table = common.grid("What is wrong", "", "rows", "first row", left=1)
+    if found.rows_out_of_time_order:
+        table.add_row("earlier than the row before (kept)", f"{found.rows_out_of_time_order:,}", "")
+    for trouble in found.troubles:
+        table.add_row(
+            f"rejected: {trouble.reason}", common.share(trouble.rows, found.rows), f"{trouble.first_row:,}"
+        )
+    for note in found.notes:
+        table.add_row(note, "", "")
+    if not table.row_count:
+        table.add_row("[green]nothing: rows in time order, every one accepted[/]", "", "")
+    return table

@@ -1,0 +1,136 @@
+"""`hftlab replay`: a flow through the books."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from hftlab.cli import common
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from hftlab.result import Result
+
+INSTRUMENTS_SHOWN = 5
+
+
+def replay(
+    file: common.Source,
+    mode: common.Mode = "match",
+    path: Annotated[
+        str | None,
+        common.choice_option("--path", "Both give the same results; batch is faster.", "batch", "event"),
+    ] = None,
+    threads: Annotated[int | None, common.count_option("--threads", "Share out the instruments.")] = None,
+    config: Annotated[Path | None, typer.Option(metavar="FILE", help="Settings in TOML.")] = None,
+    symbols: common.Symbols = None,
+    record: Annotated[
+        str | None, typer.Option(metavar="A,B", help="Of fills, rejects, outcomes, l1, depth, book.")
+    ] = None,
+    depth: Annotated[
+        int | None, common.count_option("--depth", "Levels a side of the depth table.", maximum=1000)
+    ] = None,
+    out: Annotated[Path | None, typer.Option(metavar="DIR", help="Write a run folder here.")] = None,
+    initial_book: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Begin with the first row of this book file (LOBSTER)."),
+    ] = None,
+    tick_size: Annotated[
+        str | None, typer.Option(metavar="X", help="Like 0.01, for all; by default what fits every price.")
+    ] = None,
+    chunk_rows: Annotated[
+        int | None, common.count_option("--chunk-rows", "Replay in pieces, in bounded memory.")
+    ] = None,
+    format: common.Format = None,
+    as_json: common.Json = False,
+) -> None:
+    """Feed order flow through the books: exact fills, outcomes, top of book, and a digest of it all.
+
+    Command-line options come before variables like HFTLAB_REPLAY__THREADS, those before the --config file.
+
+    Example: [bold]hftlab replay data/sample.parquet --record fills,l1 --out run[/]
+    """
+    import hftlab
+
+    settings = hftlab.load_config(config)
+    with common.working(f"reading {file.name}"):
+        flow = common.open_source(file, format, symbols, initial_book=initial_book)
+        total = flow.num_rows
+    wanted = common.names(record)
+    loading = common.load_kernels(path, wanted)
+    with common.progress("replaying", total) as bar:
+        result = hftlab.replay(
+            flow,
+            mode=mode,
+            path=path,
+            threads=threads,
+            record=wanted,
+            config=settings,
+            depth=depth,
+            tick_size=tick_size,
+            chunk_rows=chunk_rows,
+            out=out,
+            progress=bar and bar.advance,
+        )
+    summary = result.summary()
+    if as_json:
+        common.print_json({**summary, "out": out and str(out)})
+        return
+    common.show(_overview(summary, out), _stages(summary, loading), _touch(result))
+
+
+def _overview(summary: dict[str, Any], out: Path | None) -> Table:
+    rows = summary["rows"]
+    lines = {
+        "commands" if summary["mode"] == "match" else "facts": f"{rows:,}",
+        "accepted": common.share(summary["accepted"], rows),
+        "rejected": common.share(summary["rejected"], rows) + _parts(summary["reasons"]),
+        "outcomes": _parts(summary["statuses"]).removeprefix(": "),
+        "fills": f"{summary['fills']:,}, {summary['filled_qty']:,} lots",
+        "open at the end": f"{common.plural(summary['open_orders'], 'order')} in "
+        f"{common.plural(summary['symbols'], 'instrument')}",
+        "digest": summary["digest"],
+    }
+    if summary["skipped"]:
+        lines["skipped"] = f"{common.plural(summary['skipped'], 'row')} of other symbols"
+    if out is not None:
+        lines["written to"] = str(out)
+    how = f"{summary['mode']}, {summary['path']}, {common.plural(summary['threads'], 'thread')}"
+    if summary["chunks"] > 1:
+        how += f", {summary['chunks']:,} chunks"
+    return common.facts(f"{summary['input']}  ({how})", lines)
+
+
+def _parts(counts: dict[str, int]) -> str:
+    listed = sorted(counts.items(), key=lambda item: -item[1])
+    return ": " + ", ".join(f"{name} {count:,}" for name, count in listed) if listed else ""
+
+
+def _stages(summary: dict[str, Any], loading: float) -> Table:
+    table = common.grid("Time", "stage", "wall time", "per command")
+    table.add_row("load kernels", common.duration(loading), "once")
+    for stage, seconds in summary["seconds"].items():
+        per_command = common.duration(summary["ns_per_command"][stage] / 1e9)
+        table.add_row(stage, common.duration(seconds), per_command)
+    return table
+
+
+def _touch(result: Result) -> Table:
+    from hftlab.inspect_flow import busiest
+
+    title = "Best prices at the end"
+    names = ("symbol", "fills", "lots", "last", "orders", "lots", "bid", "ask", "lots", "orders")
+    table = common.grid(title, *names)
+    for row in busiest(result, INSTRUMENTS_SHOWN).to_dicts():
+        table.add_row(
+            row["symbol"],
+            *(common.count(row.get(name)) for name in ("fills", "volume")),
+            common.price(row.get("last")),
+            *(common.count(row["bid_ct"] and row[name]) for name in ("bid_ct", "bid_sz")),
+            *(common.price(row[name]) for name in ("bid_px", "ask_px")),
+            *(common.count(row["ask_ct"] and row[name]) for name in ("ask_sz", "ask_ct")),
+        )
+    return table
