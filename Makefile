@@ -1,0 +1,68 @@
+# Every target builds what it needs in .venv, so that python3, make and a package index are enough.
+#
+#   make demo    install hftlab and replay the sample in data/
+#   make test    install everything and run every test
+#   make lint    style only
+#   make clean   remove what was built
+
+SHELL := /bin/sh
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint clean
+
+# The first of these that is Python 3.11 to 3.13; `make PYTHON=... test` chooses another.
+PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11; do \
+	$$python -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' 2>/dev/null \
+	&& { echo $$python; break; }; done)
+
+VENV := .venv
+BIN := $(VENV)/bin
+RUNTIME := $(VENV)/runtime.stamp
+DEV := $(VENV)/dev.stamp
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+PYTEST := $(BIN)/python -m pytest -q
+DEMO := build/demo
+
+help:
+	@sed -n '3,/^$$/s/^# *//p' Makefile
+
+$(BIN)/python:
+	@test -n "$(PYTHON)" || { echo "make: hftlab needs Python 3.11, 3.12 or 3.13 and found none;" \
+		"install one or name it: make PYTHON=/path/to/python3" >&2; exit 1; }
+	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || { echo "make: $(PYTHON) can't make a virtual" \
+		"environment; install its venv module (Debian, Ubuntu: apt install python3-venv)" >&2; exit 1; }
+	@echo "creating $(VENV) with $$($(PYTHON) --version)"
+	@$(PYTHON) -m venv $(VENV)
+
+$(RUNTIME): pyproject.toml | $(BIN)/python
+	@echo "installing hftlab into $(VENV) (about 200 MB to download the first time)"
+	@$(PIP) install --quiet --editable .
+	@touch $@
+
+$(DEV): pyproject.toml | $(RUNTIME)
+	@echo "installing the tools for tests, notebooks and benchmarks"
+	@$(PIP) install --quiet --editable '.[dev]'
+	@touch $@
+
+demo: $(RUNTIME)
+	@rm -rf $(DEMO) $(DEMO).png && mkdir -p build
+	$(BIN)/hftlab inspect data/sample.parquet
+	$(BIN)/hftlab replay data/sample.parquet --record fills,rejects,outcomes,l1 --out $(DEMO)
+	$(BIN)/hftlab plot $(DEMO) -o $(DEMO).png
+
+lint: $(DEV)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+# As shipped first; then the slices that need the kernels built otherwise: as plain Python (the only way
+# to see their coverage) and with every array access checked; then the long random comparisons.
+test: lint
+	@echo "compiling the kernels once"
+	@$(BIN)/hftlab replay data/sample.parquet --json > /dev/null
+	$(PYTEST) -m "not fuzz"
+	NUMBA_DISABLE_JIT=1 $(PYTEST) -m "not fuzz and not data and not jit"
+	NUMBA_BOUNDSCHECK=1 $(PYTEST) -m "not fuzz and not data and not cli"
+	$(PYTEST) -m fuzz
+	$(PYTEST) --nbmake notebooks
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .ruff_cache .hypothesis .coverage .asv
