@@ -144,7 +144,7 @@ def test_a_full_disk_is_one_line_and_leaves_nothing(tmp_path, target):
 
 
 def test_a_folder_without_permission_is_named(tmp_path, monkeypatch):
-    """A parent one may not write to is an error before any work is done (asked of the system, since root may)."""
+    """A parent one may not write to is an error before any work is done."""
     monkeypatch.setattr(os, "access", lambda path, mode: False)
     with pytest.raises(OutputError, match=f"run: the folder {tmp_path} isn't writable"):
         write_run(tmp_path / "run", {}, MANIFEST)
