@@ -1,4 +1,4 @@
-"""What every test may use: the folder of public sample data, and the marker of tests that need it."""
+"""What every test may use: the folder of public sample data, and which marked tests run by default."""
 
 from __future__ import annotations
 
@@ -10,11 +10,15 @@ import pytest
 REPOSITORY = Path(__file__).resolve().parent.parent
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """A test that uses `data_dir` is a `data` test: `-m "not data"` leaves it out."""
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Mark what needs `data_dir` as `data`, and leave `fuzz` to those who ask for it by `-m fuzz`."""
     for item in items:
         if "data_dir" in getattr(item, "fixturenames", ()):
             item.add_marker(pytest.mark.data)
+    if "fuzz" not in config.getoption("markexpr") and "HFTLAB_FUZZ_COMMANDS" not in os.environ:
+        fuzz = [item for item in items if item.get_closest_marker("fuzz")]
+        config.hook.pytest_deselected(items=fuzz)
+        items[:] = [item for item in items if item not in fuzz]
 
 
 @pytest.fixture(scope="session")

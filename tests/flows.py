@@ -33,14 +33,14 @@ class Flow:
     seed: int
     columns: Columns
     symbols: tuple[str, ...]
-    tick: int = 1
+    tick: int | None = 1  # 1e-9; None: left to be inferred
     allow_nonpositive: bool = False
 
     def __len__(self) -> int:
         return len(self.columns["action"])
 
     def take(self, rows: list[int]) -> Flow:
-        """The flow of those rows alone; a row keeps its ts, so that it can be told where it came from."""
+        """The flow of those rows alone."""
         columns = {name: column[rows] for name, column in self.columns.items()}
         return Flow(self.name, self.seed, columns, self.symbols, self.tick, self.allow_nonpositive)
 
@@ -120,7 +120,7 @@ def _columns(
 ) -> Columns:
     """The columns that most flows have in common; `price` and `qty` are the flow's own."""
     return {
-        "ts": np.arange(n, dtype=np.int64),
+        "ts": np.arange(n) * 1_000 + rng.integers(0, 3_000, n),  # sometimes backwards
         "symbol": rng.integers(0, symbols, n, dtype=np.int32),
         "action": _pick(rng, n, actions),
         "order_id": rng.integers(1, ids + 1, n, dtype=np.uint64),
@@ -191,6 +191,41 @@ def invalid(rng: np.random.Generator, n: int) -> dict[str, Any]:
     bad_qty = _choice(rng, n, [0, -1, -20, INT64_MIN + 1, INT64_MAX])
     columns["qty"] = np.where(rng.random(n) < 0.2, bad_qty, columns["qty"])
     return {"columns": columns, "symbols": _names(2), "tick": 5 * CENT}
+
+
+def heavy(rng: np.random.Generator, n: int) -> dict[str, Any]:
+    """Each quantity fits in 32 bits and hardly any sum of two does."""
+    columns = _columns(rng, n, ids=300)
+    columns["price"] = _near(rng, columns["side"], 100, 1, 3) * CENT
+    columns["qty"] = rng.integers(2**30, 2**31, n)
+    return {"columns": columns, "symbols": _names(1), "tick": CENT}
+
+
+def growing(rng: np.random.Generator, n: int) -> dict[str, Any]:
+    """Small quantities at first and huge ones later, so that a book outgrows what its start promised."""
+    columns = _columns(rng, n, symbols=2, ids=300)
+    columns["price"] = _near(rng, columns["side"], 100, 1, 6) * CENT
+    huge = rng.integers(2**31, 2**61, n)
+    columns["qty"] = np.where(np.arange(n) < n // 2, columns["qty"], huge)
+    return {"columns": columns, "symbols": _names(2), "tick": CENT}
+
+
+def far(rng: np.random.Generator, n: int) -> dict[str, Any]:
+    """Prices at both ends of 64 bits and around zero, one tick of 1e-9 apart."""
+    columns = _columns(rng, n, ids=300)
+    ends = [INT64_MAX - 1, INT64_MAX - 2, 2**62, 2**62 + 1, 2**32, 2, 1, 0]
+    columns["price"] = _choice(rng, n, [*ends, *(-price for price in ends)])
+    return {"columns": columns, "symbols": _names(1), "allow_nonpositive": True}
+
+
+def untold(rng: np.random.Generator, n: int) -> dict[str, Any]:
+    """No tick size is given: any positive price is on it, whatever its last digits."""
+    columns = _columns(rng, n, symbols=3)
+    step = np.array([25 * CENT, 1, 7])[columns["symbol"]]
+    columns["price"] = _near(rng, columns["side"], 8, 4, 8) * step
+    bad = rng.random(n) < 0.02
+    columns["price"] = np.where(bad, -columns["price"], columns["price"])
+    return {"columns": columns, "symbols": _names(3), "tick": None}
 
 
 def pileup(rng: np.random.Generator, n: int) -> dict[str, Any]:
@@ -287,6 +322,10 @@ FLOWS: dict[str, Callable[[np.random.Generator, int], dict[str, Any]]] = {
         tiny,
         wide,
         big,
+        heavy,
+        growing,
+        far,
+        untold,
         invalid,
         pileup,
         sweeps,
@@ -312,8 +351,11 @@ FACT_LETTERS = [MboAction.A, MboAction.M, MboAction.C, MboAction.T, MboAction.F,
 
 
 def facts(size: int, seed: int) -> pa.Table:
-    """A random mbo table: adds that cross, modifies, cancels, bad ids, trades to be ignored."""
+    """A random mbo table: adds that cross, modifies, cancels, garbage, trades to be ignored."""
     rng = np.random.default_rng(seed)
+    bad = rng.random(size)
+    bad_price = _choice(rng, size, [0, -CENT, 1, CENT + 1, INT64_MAX])
+    bad_size = _choice(rng, size, [0, -1, 2**62, INT64_MAX, INT64_MIN + 1])
     picks = _pick(rng, size, (0.5, 0.18, 0.25, 0.03, 0.03, 0.0095, 0.0005))
     stamps = pa.array(np.arange(size), pa.timestamp("ns", tz="UTC"))
     symbol = pa.DictionaryArray.from_arrays(
@@ -326,8 +368,8 @@ def facts(size: int, seed: int) -> pa.Table:
             "symbol": symbol,
             "action": code_array(np.array(FACT_LETTERS, dtype=np.int8)[picks], MboAction),
             "side": pa.array(_choice(rng, size, [1, -1], np.int8)),
-            "price": pa.array(rng.integers(95, 106, size) * CENT),
-            "size": pa.array(rng.integers(1, 21, size)),
+            "price": pa.array(np.where(bad < 0.02, bad_price, rng.integers(95, 106, size) * CENT)),
+            "size": pa.array(np.where(bad > 0.95, bad_size, rng.integers(1, 21, size))),
             "order_id": pa.array(rng.integers(1, 200, size, dtype=np.uint64)),
             "flags": pa.array(np.zeros(size, dtype=np.uint8)),
             "sequence": pa.array(np.arange(size)),

@@ -25,15 +25,17 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from decimal import Decimal
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
 import polars as pl
-from reference import frames
+from reference import frames, package
 from reference.book import Command, ReferenceVenue
 
 from hftlab.codes import DEFAULT_SYMBOL, PRICE_SCALE, Action, OrderType, Reason, Side, Stage, Status, Tif
 
+REJECT_COLUMNS = ("seq", "reason", "stage", "limit_value", "observed_value")
 LEVELS = 3  # of the depth every engine records
 ACTIONS = {
     "B": Action.NEW,
@@ -201,12 +203,31 @@ def _numbers(values: list) -> np.ndarray:
 
 
 def _price_column(prices: list) -> np.ndarray:
-    if all(isinstance(price, int) for price in prices):
-        return _numbers(prices)
+    if all(isinstance(price, int) and -(2**63) <= price < 2**63 for price in prices):
+        return np.array(prices, dtype=np.int64)
     return np.array([p / PRICE_SCALE if isinstance(p, int) else p for p in prices], dtype=np.float64)
 
 
-ENGINES: dict[str, Callable[..., dict[str, pl.DataFrame]]] = {"twin": twin}
+def replayed(rows: list[Row], tick: int, allow_nonpositive: bool, path: str) -> dict[str, pl.DataFrame]:
+    """`hftlab.replay` of a table."""
+    run = package.replay(table_of(rows), tick, allow_nonpositive, LEVELS, path=path)
+    return frames.of_run(run, tuple(frames.COLUMNS), LEVELS)
+
+
+def order_book(rows: list[Row], tick: int, allow_nonpositive: bool) -> dict[str, pl.DataFrame]:
+    """`OrderBook`, one call per command."""
+    books = package.OrderBooks(tick, allow_nonpositive, LEVELS)
+    for seq, row in enumerate(rows):
+        books.apply(seq, row.symbol, row.command)
+    return books.frames()
+
+
+ENGINES: dict[str, Callable[..., dict[str, pl.DataFrame]]] = {
+    "twin": twin,
+    "batch": partial(replayed, path="batch"),
+    "event": partial(replayed, path="event"),
+    "order_book": order_book,
+}
 
 
 # -- frames to stories
@@ -227,11 +248,12 @@ class Story:
 
     @property
     def rejects(self) -> list[tuple]:
-        """(seq, reason, stage, limit_value, observed_value) of every reject."""
-        rows = (
-            self.outputs["rejects"].select("seq", "reason", "stage", "limit_value", "observed_value").rows()
-        )
-        return [(seq, Reason(reason), Stage(stage), *values) for seq, reason, stage, *values in rows]
+        """(seq, reason, stage, limit_value, observed_value) of every reject; of an `Ack`, the first two."""
+        frame = self.outputs["rejects"]
+        told = [name for name in REJECT_COLUMNS if name in frame.columns]
+        return [
+            (row[0], Reason(row[1]), *map(Stage, row[2:3]), *row[3:]) for row in frame.select(told).rows()
+        ]
 
     @property
     def book(self) -> list[str]:
@@ -303,9 +325,12 @@ class Player:
         return self.tell(*tokens, tick=tick, allow_nonpositive=allow_nonpositive).events
 
     def tell(self, *tokens: str, tick: str = "1", allow_nonpositive: bool = False) -> Story:
-        rows = [parse(token) for token in tokens]
         tick_units = int(Decimal(tick) * PRICE_SCALE)
-        return Story(rows, ENGINES[self.engine](rows, tick_units, allow_nonpositive))
+        return self.story([parse(token) for token in tokens], tick_units, allow_nonpositive)
+
+    def story(self, rows: list[Row], tick: int = PRICE_SCALE, allow_nonpositive: bool = False) -> Story:
+        """The story of rows that are commands already; the tick is in 1e-9."""
+        return Story(rows, ENGINES[self.engine](rows, tick, allow_nonpositive))
 
 
 play = Player()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from play import ENGINES, Cancelled, Expired, Fill, Player, Rejected, Replaced, Rest
+from play import ENGINES, Cancelled, Expired, Fill, Player, Rejected, Replaced, Rest, Story
 
 from hftlab.codes import Reason, Stage, Status
 
@@ -17,7 +17,19 @@ def play(request) -> Player:
     return Player(request.param)
 
 
-def rejected(story) -> list[tuple[int, Reason]]:
+@pytest.fixture(params=[engine for engine in ENGINES if engine != "order_book"])
+def play_tables(request) -> Player:
+    """Every engine that writes tables: an `Ack` leaves out what its caller knows."""
+    return Player(request.param)
+
+
+def check_rejects(story: Story, *expected: tuple) -> None:
+    """The rejects are those, as far as the engine tells."""
+    told = len(story.rejects[0]) if story.rejects else None
+    assert story.rejects == [reject[:told] for reject in expected]
+
+
+def rejected(story: Story) -> list[tuple[int, Reason]]:
     return [(seq, reason) for seq, reason, *_ in story.rejects]
 
 
@@ -91,9 +103,9 @@ def test_a_day_order_rests_as_gtc_does(play):
     assert play("S1 5@10", "B2 7@10 day") == [Rest(1), Fill(2, 1, 5, 10), Rest(2)]
 
 
-def test_every_column_of_a_fill(play):
+def test_every_column_of_a_fill(play_tables):
     """A fill row names command, instrument, price, quantity, both orders, accounts and leaves."""
-    fills = play.tell("S1 5@10 #3", "S2 5@11 #4", "B3 8@11 #5").fills
+    fills = play_tables.tell("S1 5@10 #3", "S2 5@11 #4", "B3 8@11 #5").fills
     common = {
         "seq": 2,
         "ts": 2,
@@ -110,9 +122,9 @@ def test_every_column_of_a_fill(play):
     ]
 
 
-def test_a_seller_aggresses_with_side_minus_one(play):
+def test_a_seller_aggresses_with_side_minus_one(play_tables):
     """aggressor_side is the taker's."""
-    assert [fill["aggressor_side"] for fill in play.tell("B1 5@10", "S2 5@10").fills] == [-1]
+    assert [fill["aggressor_side"] for fill in play_tables.tell("B1 5@10", "S2 5@10").fills] == [-1]
 
 
 def test_own_orders_trade_with_each_other(play):
@@ -217,7 +229,7 @@ def test_a_fok_counts_several_orders_of_one_level(play):
 def test_a_post_only_order_that_would_trade_is_rejected(play, price):
     """POST_ONLY at or through the touch is a reject of stage MATCH, without values."""
     story = play.tell("S1 5@10", f"B2 5@{price} post")
-    assert story.rejects == [(1, Reason.POST_ONLY_WOULD_CROSS, Stage.MATCH, None, None)]
+    check_rejects(story, (1, Reason.POST_ONLY_WOULD_CROSS, Stage.MATCH, None, None))
     assert story.book == ["S1 5@10"]
 
 
@@ -289,7 +301,7 @@ def test_cancelling_the_last_order_removes_the_level(play):
 def test_an_order_that_is_not_open_cannot_be_cancelled(play, story):
     """Never seen, filled, cancelled, expired, rejected, renamed, reduced away, cleared: all UNKNOWN_ORDER."""
     told = play.tell(*story)
-    assert told.rejects[-1] == (len(story) - 1, Reason.UNKNOWN_ORDER, Stage.VALIDATE, None, None)
+    assert rejected(told)[-1] == (len(story) - 1, Reason.UNKNOWN_ORDER)
     assert told.outcomes[-1] == (Status.REJECTED, 0, 0)
 
 
@@ -423,7 +435,7 @@ def test_the_old_id_is_free_after_a_rename(play):
 def test_an_order_cannot_take_an_open_id(play):
     """A new id that is open is DUPLICATE_ORDER, and the old order stays as it was."""
     story = play.tell("B1 5@10", "B2 5@9", "X1>2 7@11")
-    assert story.rejects == [(2, Reason.DUPLICATE_ORDER, Stage.VALIDATE, None, None)]
+    check_rejects(story, (2, Reason.DUPLICATE_ORDER, Stage.VALIDATE, None, None))
     assert story.book == ["B1 5@10", "B2 5@9"]
 
 
@@ -441,7 +453,7 @@ def test_an_id_open_in_another_instrument_is_free(play):
 def test_a_post_only_replace_that_would_trade_is_rejected(play):
     """post_only is honoured, and a rejected REPLACE leaves the old order as it was, with its place."""
     story = play.tell("S1 5@12", "B2 5@10", "B3 5@10", "X2>7 9@12 post")
-    assert story.rejects == [(3, Reason.POST_ONLY_WOULD_CROSS, Stage.MATCH, None, None)]
+    check_rejects(story, (3, Reason.POST_ONLY_WOULD_CROSS, Stage.MATCH, None, None))
     assert story.book == ["B2 5@10", "B3 5@10", "S1 5@12"]
 
 
@@ -514,13 +526,13 @@ def test_a_clear_of_an_empty_book_is_accepted(play):
 # -- the order of checks
 
 
-@pytest.mark.parametrize("qty", ["0", "-1", "-2^63"])
+@pytest.mark.parametrize("qty", ["0", "-1", "-2^63+1"])
 @pytest.mark.parametrize("token", ["B2 {}@10", "B2 {}@mkt", "R1 {}", "X1 {}@10"])
 def test_a_quantity_that_is_not_positive_is_rejected(play, qty, token):
     """Zero and negative quantities of NEW, REDUCE and REPLACE are INVALID_QTY, limit 1."""
     story = play.tell("S1 5@12", token.format(qty))
-    value = {"0": 0, "-1": -1, "-2^63": -(2**63)}[qty]
-    assert story.rejects == [(1, Reason.INVALID_QTY, Stage.VALIDATE, 1, value)]
+    value = {"0": 0, "-1": -1, "-2^63+1": -(2**63) + 1}[qty]
+    check_rejects(story, (1, Reason.INVALID_QTY, Stage.VALIDATE, 1, value))
     assert story.book == ["S1 5@12"]
 
 
@@ -529,13 +541,30 @@ def test_a_quantity_that_is_not_positive_is_rejected(play, qty, token):
 def test_a_quantity_that_is_no_int64_is_rejected(play, qty, token):
     """NaN, infinities, fractions and 10^30 are INVALID_QTY and leave observed_value null."""
     story = play.tell("S1 5@12", token.format(qty))
-    assert story.rejects == [(1, Reason.INVALID_QTY, Stage.VALIDATE, 1, None)]
+    check_rejects(story, (1, Reason.INVALID_QTY, Stage.VALIDATE, 1, None))
     assert story.book == ["S1 5@12"]
+
+
+@pytest.mark.parametrize("token", ["B2 -2^63@10", "R1 -2^63", "X1 -2^63@10"])
+def test_the_lowest_quantity_is_observed(play, token):
+    """-2^63 fits an int64 column, so the reject of such a quantity names it."""
+    lowest = -(2**63)
+    check_rejects(play.tell("S1 5@12", token), (1, Reason.INVALID_QTY, Stage.VALIDATE, 1, lowest))
+
+
+def test_a_reject_that_is_about_ids_has_no_values(play):
+    """DUPLICATE_ORDER and UNKNOWN_ORDER are of stage VALIDATE, with limit and observed value null."""
+    story = play.tell("B1 5@10", "B1 5@10", "C7")
+    check_rejects(
+        story,
+        (1, Reason.DUPLICATE_ORDER, Stage.VALIDATE, None, None),
+        (2, Reason.UNKNOWN_ORDER, Stage.VALIDATE, None, None),
+    )
 
 
 def test_a_quantity_of_2_to_the_63_is_rejected(play):
     """2^63 does not fit; 2^63 - 1 does."""
-    assert play.tell("B1 2^63@10").rejects == [(0, Reason.INVALID_QTY, Stage.VALIDATE, 1, None)]
+    check_rejects(play.tell("B1 2^63@10"), (0, Reason.INVALID_QTY, Stage.VALIDATE, 1, None))
     assert play.tell(f"B1 {BIGGEST}@10").book == [f"B1 {2**63 - 1}@10"]
 
 
@@ -549,7 +578,7 @@ def test_a_whole_float_is_a_quantity(play):
 def test_a_price_that_is_not_positive_is_rejected(play, price, token):
     """Zero and negative prices of NEW LIMIT and REPLACE are INVALID_PRICE, with the tick and the price."""
     story = play.tell("S1 5@12", token.format(price))
-    assert story.rejects == [(1, Reason.INVALID_PRICE, Stage.VALIDATE, 10**9, int(price) * 10**9)]
+    check_rejects(story, (1, Reason.INVALID_PRICE, Stage.VALIDATE, 10**9, int(price) * 10**9))
     assert story.book == ["S1 5@12"]
 
 
@@ -557,7 +586,7 @@ def test_a_price_that_is_not_positive_is_rejected(play, price, token):
 def test_a_price_off_the_tick_is_rejected(play, token):
     """A price that is no multiple of the tick is INVALID_PRICE."""
     story = play.tell("S1 5@12", token, tick="0.1")
-    assert story.rejects == [(1, Reason.INVALID_PRICE, Stage.VALIDATE, 10**8, 10_250_000_000)]
+    check_rejects(story, (1, Reason.INVALID_PRICE, Stage.VALIDATE, 10**8, 10_250_000_000))
 
 
 @pytest.mark.parametrize("price", ["nan", "inf", "-inf", "1e30"])
@@ -565,7 +594,7 @@ def test_a_price_off_the_tick_is_rejected(play, token):
 def test_a_price_that_is_no_number_of_ticks_is_rejected(play, price, token):
     """NaN, infinities and 10^30 are INVALID_PRICE and leave observed_value null."""
     story = play.tell("S1 5@12", token.format(price))
-    assert story.rejects == [(1, Reason.INVALID_PRICE, Stage.VALIDATE, 10**9, None)]
+    check_rejects(story, (1, Reason.INVALID_PRICE, Stage.VALIDATE, 10**9, None))
 
 
 @pytest.mark.parametrize("price", ["0", "-7", "10.5", "nan"])
@@ -601,7 +630,6 @@ def test_an_open_id_cannot_be_used_again(play):
     """A NEW with an open id is DUPLICATE_ORDER, on either side and of any type."""
     story = play.tell("B1 5@10", "B1 5@9", "S1 5@11", "S1 5@mkt", "S1 5@10 ioc")
     assert rejected(story) == [(seq, Reason.DUPLICATE_ORDER) for seq in (1, 2, 3, 4)]
-    assert story.rejects[0][1:] == (Reason.DUPLICATE_ORDER, Stage.VALIDATE, None, None)
     assert story.book == ["B1 5@10"]
 
 
@@ -675,7 +703,7 @@ def test_the_first_check_that_fails_decides(play, story, reason):
 def test_a_level_stays_below_2_to_the_63(play, side):
     """Open quantity at the own price plus the whole order reaches 2^63: CAPACITY_EXHAUSTED."""
     story = play.tell(f"{side}1 2^62@10", f"{side}2 2^62@10", f"{side}3 2^62-1@10")
-    assert story.rejects == [(1, Reason.CAPACITY_EXHAUSTED, Stage.MATCH, None, None)]
+    check_rejects(story, (1, Reason.CAPACITY_EXHAUSTED, Stage.MATCH, None, None))
     assert story.events[2] == Rest(3)
     assert story.book == [f"{side}1 {2**62}@10", f"{side}3 {2**62 - 1}@10"]
 
@@ -714,7 +742,7 @@ def test_a_replace_counts_the_old_order_as_removed(play):
 def test_a_replace_into_a_full_level_is_rejected(play):
     """A REPLACE whose new level would reach 2^63 is CAPACITY_EXHAUSTED and the old order keeps its place."""
     story = play.tell("B1 2@10", "B2 2@10", "B3 2^63-2@9", "X1 2@9")
-    assert story.rejects == [(3, Reason.CAPACITY_EXHAUSTED, Stage.MATCH, None, None)]
+    check_rejects(story, (3, Reason.CAPACITY_EXHAUSTED, Stage.MATCH, None, None))
     assert story.book == ["B1 2@10", "B2 2@10", f"B3 {2**63 - 2}@9"]
 
 

@@ -199,12 +199,16 @@ class HalfBook:
 
 
 class ReferenceBook:
-    """One instrument: ``apply`` a command, or a fact, and look at what is left."""
+    """One instrument: ``apply`` a command, or a fact, and look at what is left.
 
-    __slots__ = ("_handlers", "bids", "lowest_price", "offers", "open", "tick")
+    Without a tick every price is a multiple of it, and a reject of a price names none.
+    """
 
-    def __init__(self, tick: int = 1, allow_nonpositive: bool = False) -> None:
-        self.tick = tick
+    __slots__ = ("_handlers", "bids", "lowest_price", "offers", "open", "tick", "told_tick")
+
+    def __init__(self, tick: int | None = 1, allow_nonpositive: bool = False) -> None:
+        self.told_tick = tick
+        self.tick = tick or 1
         self.lowest_price = -LIMIT_63 if allow_nonpositive else 1
         self.bids = HalfBook(BUY)
         self.offers = HalfBook(SELL)
@@ -369,7 +373,7 @@ class ReferenceBook:
         return _rejected(Reason.INVALID_QTY, Stage.VALIDATE, 1, column_value(qty))
 
     def _invalid_price(self, price: int | None) -> Outcome:
-        return _rejected(Reason.INVALID_PRICE, Stage.VALIDATE, self.tick, column_value(price))
+        return _rejected(Reason.INVALID_PRICE, Stage.VALIDATE, self.told_tick, column_value(price))
 
     def _would_trade(self, side: int, price: int) -> bool:
         ranks = self._half(-side).ranks
@@ -498,7 +502,7 @@ class ReferenceVenue:
     """Many instruments: runs a whole table and keeps every output as rows of hftlab/schema.py's tables."""
 
     def __init__(
-        self, tick: int = 1, allow_nonpositive: bool = False, l1: bool = True, depth_levels: int = 0
+        self, tick: int | None = 1, allow_nonpositive: bool = False, l1: bool = True, depth_levels: int = 0
     ) -> None:
         self.tick = tick
         self.allow_nonpositive = allow_nonpositive
