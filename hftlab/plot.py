@@ -23,6 +23,7 @@ COLOURS = {Side.BUY: BUY, Side.SELL: SELL}
 POINTS_MAX = 20_000  # more than a picture has pixels for
 TIME_BINS = 120
 BOOK_LEVELS = 20
+OUTSIDE = 0.001  # share of best prices that may be outside the picture, at either end
 
 
 def plot_run(
@@ -54,6 +55,8 @@ def plot_run(
     if depth is not None:
         _draw_book(depth, book)
     prices.set_title(symbol, loc="left", fontweight="bold")
+    if l1 is not None or fills is not None:
+        prices.legend(loc="lower right", bbox_to_anchor=(1, 1), frameon=False, ncols=4)
     return figure
 
 
@@ -92,6 +95,8 @@ def _new_figure() -> Figure:
 
 def _axes(figure: Figure, with_depth: bool) -> tuple[Axes, Axes, Axes | None]:
     """Volume, prices above it, and the book at the right on the same price axis."""
+    from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
+
     grid = figure.add_gridspec(
         2, 2 if with_depth else 1, height_ratios=[3, 1], width_ratios=[4, 1][: 1 + with_depth]
     )
@@ -99,6 +104,9 @@ def _axes(figure: Figure, with_depth: bool) -> tuple[Axes, Axes, Axes | None]:
     volume = figure.add_subplot(grid[1, 0], sharex=prices)
     depth = figure.add_subplot(grid[0, 1], sharey=prices) if with_depth else None
     prices.tick_params(labelbottom=False)
+    locator = AutoDateLocator()
+    volume.xaxis.set_major_locator(locator)
+    volume.xaxis.set_major_formatter(ConciseDateFormatter(locator))
     prices.set_ylabel("price")
     volume.set_ylabel("lots traded")
     volume.set_xlabel("time, UTC")
@@ -114,6 +122,7 @@ def _decimal(column: str) -> pl.Expr:
 
 
 def _draw_touch(axes: Axes, l1: pl.DataFrame | None) -> None:
+    """Best bid and ask; a few prices far away, such as before an opening, stay outside the picture."""
     if l1 is None:
         return
     shown = l1.gather_every(max(1, l1.height // POINTS_MAX)).with_columns(
@@ -121,7 +130,10 @@ def _draw_touch(axes: Axes, l1: pl.DataFrame | None) -> None:
     )
     for column, colour, label in (("bid_px", BUY, "best bid"), ("ask_px", SELL, "best ask")):
         axes.step(shown["ts"], shown[column], where="post", color=colour, linewidth=0.9, label=label)
-    axes.legend(loc="upper left", frameon=False, ncols=4)
+    low, high = shown["bid_px"].quantile(OUTSIDE), shown["ask_px"].quantile(1 - OUTSIDE)
+    if low is not None and high is not None and low < high:
+        margin = 0.05 * (high - low)
+        axes.set_ylim(low - margin, high + margin)
 
 
 def _draw_trades(axes: Axes, fills: pl.DataFrame | None) -> None:
@@ -133,9 +145,15 @@ def _draw_trades(axes: Axes, fills: pl.DataFrame | None) -> None:
         taken = shown.filter(pl.col("aggressor_side") == int(side))
         colour = COLOURS[side]
         axes.scatter(
-            taken["ts"], taken["price"], s=4 + taken["qty"] * area, c=colour, alpha=0.5, lw=0, label=label
+            taken["ts"],
+            taken["price"],
+            s=4 + taken["qty"] * area,
+            c=colour,
+            alpha=0.6,
+            zorder=3,
+            lw=0,
+            label=label,
         )
-    axes.legend(loc="upper left", frameon=False, ncols=4)
 
 
 def _draw_volume(axes: Axes, fills: pl.DataFrame | None) -> None:
@@ -158,11 +176,11 @@ def _draw_volume(axes: Axes, fills: pl.DataFrame | None) -> None:
 def _draw_book(axes: Axes, book: pl.DataFrame) -> None:
     """What rests at the end, level by level, near the touch."""
     levels = book.group_by("side", "price").agg(pl.col("qty").sum())
+    low, high = axes.get_ylim()
+    height = (high - low) / 150
     for side, colour in COLOURS.items():
         best = levels.filter(pl.col("side") == int(side)).sort("price", descending=side is Side.BUY)
         best = best.head(BOOK_LEVELS).with_columns(_decimal("price"))
-        gaps = best["price"].sort().diff().drop_nulls()
-        height = 0.8 * gaps.min() if len(gaps) else 0.01
         axes.barh(best["price"], best["qty"], height=height, color=colour)
     axes.tick_params(labelleft=False)
     axes.set_xlabel("lots at the end")

@@ -19,6 +19,7 @@ from hftlab.codes import PRICE_SCALE
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
     from hftlab.feeds import Flow
 
@@ -87,10 +88,10 @@ def print_json(value: Mapping[str, Any]) -> None:
 
 
 def console() -> Console:
-    """Where results go: as wide as the terminal, or as 100 columns in a pipe."""
+    """Where results go: as wide as the terminal, or as 100 columns in a pipe; text is taken as it is."""
     from rich.console import Console
 
-    return Console(width=None if sys.stdout.isatty() else 100, highlight=False)
+    return Console(width=None if sys.stdout.isatty() else 100, highlight=False, markup=False)
 
 
 def load_kernels(path: str | None, record: Iterable[str] | None) -> float:
@@ -142,21 +143,28 @@ def progress(what: str, total: int) -> Iterator[Bar | None]:
 
 
 def show(*tables: Table) -> None:
-    """Print tables one below the other."""
+    """Print tables one below the other; a title may be wider than its table."""
     out = console()
     for number, table in enumerate(tables):
+        title, table.title = table.title, None
         if number:
             out.print()
+        out.print(title, style="bold")
         out.print(table)
+
+
+def styled(text: str, style: str) -> Text:
+    """A cell in a colour."""
+    from rich.text import Text
+
+    return Text(text, style)
 
 
 def _table(title: str, **how: Any) -> Table:
     from rich import box
     from rich.table import Table
 
-    return Table(
-        title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, show_edge=False, **how
-    )
+    return Table(title=title, box=box.SIMPLE_HEAD, show_edge=False, **how)
 
 
 def facts(title: str, rows: Mapping[str, str]) -> Table:

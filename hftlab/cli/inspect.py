@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hftlab.cli import common
@@ -54,7 +55,7 @@ def _overview(found: Inspection) -> Table:
     if found.mode == "match":
         rows["fills"] = f"{found.fills:,}"
     rows["open at the end"] = common.plural(found.open_orders, "order")
-    return common.facts(found.path, rows)
+    return common.facts(Path(found.path).name, rows)
 
 
 def _instruments(found: Inspection) -> Table:
@@ -81,5 +82,5 @@ def _wrong(found: Inspection) -> Table:
     for note in found.notes:
         table.add_row(note, "", "")
     if not table.row_count:
-        table.add_row("[green]nothing: rows in time order, every one accepted[/]", "", "")
+        table.add_row(common.styled("nothing: rows in time order, every one accepted", "green"), "", "")
     return table

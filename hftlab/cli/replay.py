@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -56,11 +57,13 @@ def replay(
     import hftlab
 
     settings = hftlab.load_config(config)
+    started = time.perf_counter()
     with common.working(f"reading {file.name}"):
         flow = common.open_source(file, format, symbols, initial_book=initial_book)
         total = flow.num_rows
+    before = {"open": time.perf_counter() - started}
     wanted = common.names(record)
-    loading = common.load_kernels(path, wanted)
+    before["load kernels"] = common.load_kernels(path, wanted)
     with common.progress("replaying", total) as bar:
         result = hftlab.replay(
             flow,
@@ -76,10 +79,11 @@ def replay(
             progress=bar and bar.advance,
         )
     summary = result.summary()
+    summary["seconds"] = {**before, **summary["seconds"]}
     if as_json:
         common.print_json({**summary, "out": out and str(out)})
         return
-    common.show(_overview(summary, out), _stages(summary, loading), _touch(result))
+    common.show(_overview(summary, out), _stages(summary), _touch(result))
 
 
 def _overview(summary: dict[str, Any], out: Path | None) -> Table:
@@ -101,7 +105,7 @@ def _overview(summary: dict[str, Any], out: Path | None) -> Table:
     how = f"{summary['mode']}, {summary['path']}, {common.plural(summary['threads'], 'thread')}"
     if summary["chunks"] > 1:
         how += f", {summary['chunks']:,} chunks"
-    return common.facts(f"{summary['input']}  ({how})", lines)
+    return common.facts(f"{Path(summary['input']).name}: {how}", lines)
 
 
 def _parts(counts: dict[str, int]) -> str:
@@ -109,12 +113,11 @@ def _parts(counts: dict[str, int]) -> str:
     return ": " + ", ".join(f"{name} {count:,}" for name, count in listed) if listed else ""
 
 
-def _stages(summary: dict[str, Any], loading: float) -> Table:
+def _stages(summary: dict[str, Any]) -> Table:
     table = common.grid("Time", "stage", "wall time", "per command")
-    table.add_row("load kernels", common.duration(loading), "once")
     for stage, seconds in summary["seconds"].items():
-        per_command = common.duration(summary["ns_per_command"][stage] / 1e9)
-        table.add_row(stage, common.duration(seconds), per_command)
+        ns = summary["ns_per_command"].get(stage)
+        table.add_row(stage, common.duration(seconds), common.duration(ns / 1e9) if ns else "once")
     return table
 
 

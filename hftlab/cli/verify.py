@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from hftlab.cli import common
+
+if TYPE_CHECKING:
+    from hftlab.verification import Verification
 
 
 def verify(
@@ -29,14 +34,14 @@ def verify(
         rows = [row._asdict() for row in verification.rows]
         common.print_json({"path": str(file), "ok": verification.ok, "rows": rows})
     else:
-        _show(str(file), verification)
+        _show(file.name, verification)
     return 0 if verification.ok else 1
 
 
-def _show(path: str, verification) -> None:
-    table = common.grid(path, "way", "digest", "", "commands", "time", left=3)
+def _show(name: str, verification: Verification) -> None:
+    table = common.grid(name, "way", "digest", "", "commands", "time", left=3)
     for row in verification.rows:
-        same = "[green]equal[/]" if row.equal else "[red]DIFFERS[/]"
+        same = common.styled("equal", "green") if row.equal else common.styled("DIFFERS", "red")
         table.add_row(row.name, row.digest, same, f"{row.commands:,}", common.duration(row.seconds))
     common.show(table)
     different = sum(not row.equal for row in verification.rows)
