@@ -6,12 +6,13 @@ import numpy as np
 
 from hftlab.kernels.order_index import copy_index, fill_index, make_index
 from hftlab.kernels.price_grid import PAGE, PAGE_BITS, Grid
-from hftlab.kernels.tape_compiler import Columns, Instruments, mark_pages
+from hftlab.kernels.tape_compiler import Columns, mark_pages
 
-WHOLE_LEVELS = 1 << 16  # a ladder without holes may have this many levels whatever the flow's length
+WHOLE_LEVELS = 1 << 16  # a ladder without holes may have this many levels whatever the flow's length,
+ALL_WHOLE_LEVELS = 1 << 20  # and all of them together so many
 
 
-def make_grid(ticks: np.ndarray, pages: list[np.ndarray]) -> Grid:
+def make_grid(rules: np.ndarray, pages: list[np.ndarray]) -> Grid:
     """A grid from each book's sorted page numbers (at least one)."""
     counts = np.array([p.size for p in pages], np.int64)
     numbers = np.concatenate(pages).astype(np.int64)
@@ -26,14 +27,14 @@ def make_grid(ticks: np.ndarray, pages: list[np.ndarray]) -> Grid:
         books = np.repeat(np.arange(len(pages), dtype=np.int32), counts)
         places = (np.arange(numbers.size) - np.repeat(starts, counts) + 1).astype(np.int32)
         fill_index(index, numbers[holed], books[holed], places[holed])
-    return Grid(ticks.astype(np.int64), first, whole, sizes, bases, numbers, starts, index)
+    return Grid(rules, first, whole, sizes, bases, numbers, starts, index)
 
 
 _BEFORE_ALL = -(2**62)  # page number of the free positions before the first page
 FEW_RUNS = 64  # a ladder of more runs of pages than this is scattered: room beside each costs too much
 
 
-def spread_grid(tick: int, pages: np.ndarray) -> Grid:
+def spread_grid(rules: np.ndarray, pages: np.ndarray) -> Grid:
     """A grid of one book for prices to come: each run of pages has neighbours, and free positions behind it.
 
     A free position repeats the page number before it, so the numbers stay sorted.
@@ -51,7 +52,7 @@ def spread_grid(tick: int, pages: np.ndarray) -> Grid:
     index = make_index(numbers.size)
     fill_index(index, known, np.zeros(known.size, np.int32), (places + 1).astype(np.int32))
     zero, size = np.zeros(1, np.int64), np.array([numbers.size * PAGE])
-    return Grid(np.array([tick]), zero, np.zeros(1, bool), size, zero, numbers, zero, index)
+    return Grid(rules, zero, np.zeros(1, bool), size, zero, numbers, zero, index)
 
 
 def insert_page(grid: Grid, page: int) -> bool:
@@ -68,7 +69,7 @@ def insert_page(grid: Grid, page: int) -> bool:
 
 def fit_grid(
     columns: Columns,
-    instruments: Instruments,
+    rules: np.ndarray,
     counts: np.ndarray,
     lowest: np.ndarray,
     highest: np.ndarray,
@@ -79,31 +80,31 @@ def fit_grid(
     A book whose whole range is short gets it whole (a price's rung is then a subtraction); of a wide one
     only the pages in use are kept.
     """
-    ticks = instruments.ticks
+    ticks = rules["tick"]
     low, high = (lowest // ticks) >> PAGE_BITS, (highest // ticks) >> PAGE_BITS
     spans = np.where(counts > 0, high - low + 1, 1)
     roomy = np.maximum(counts, WHOLE_LEVELS) // PAGE
-    whole = (spans > 0) & (spans <= roomy) & (spans.cumsum() <= max(int(counts.sum()), 1 << 20))
+    whole = (
+        (spans > 0) & (spans <= roomy) & (spans.cumsum() * PAGE <= max(int(counts.sum()), ALL_WHOLE_LEVELS))
+    )
     low = np.where(counts > 0, low, 0)
     pages = [np.arange(a, a + n) if w else None for a, n, w in zip(low, spans, whole, strict=True)]
     if not whole.all():
-        found = _pages_in_use(columns, instruments, ~whole, further)
+        found = _pages_in_use(columns, rules, ~whole, further)
         pages = [found[book] if p is None else p for book, p in enumerate(pages)]
-    return make_grid(ticks, pages)
+    return make_grid(rules, pages)
 
 
 def _pages_in_use(
-    columns: Columns, instruments: Instruments, wanted: np.ndarray, further: tuple[np.ndarray, np.ndarray]
+    columns: Columns, rules: np.ndarray, wanted: np.ndarray, further: tuple[np.ndarray, np.ndarray]
 ) -> dict[int, np.ndarray]:
     books, prices = further
     index = make_index(max(64, 2 * books.size))
     if books.size:
-        fill_index(
-            index, (prices // instruments.ticks[books]) >> PAGE_BITS, books, np.ones(books.size, np.int32)
-        )
+        fill_index(index, (prices // rules["tick"][books]) >> PAGE_BITS, books, np.ones(books.size, np.int32))
     done, used = 0, int((index["value"] != 0).sum())
     while True:
-        done, used = mark_pages(columns, instruments, wanted, index, used, done)
+        done, used = mark_pages(columns, rules, wanted, index, used, done)
         if done == columns.action.size:
             break
         larger = make_index(index.size)

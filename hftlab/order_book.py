@@ -29,6 +29,7 @@ from hftlab.grid import spread_grid
 from hftlab.kernels import events
 from hftlab.kernels.compile import entry_point
 from hftlab.kernels.ops import REJECTED
+from hftlab.kernels.price_grid import make_rules
 from hftlab.resting import Resting, nothing
 from hftlab.tables import to_units
 from hftlab.tape import tick_units
@@ -158,8 +159,8 @@ class OrderBook:
     def _open(self, orders: Resting) -> None:
         pages = np.unique((orders.price // self.tick_size) >> 6) if orders.count else np.zeros(1, np.int64)
         slots = max(FIRST_SLOTS, 1 << int(orders.count + 1).bit_length())
-        signed = np.array([self.allow_nonpositive_prices])
-        self._venue = Venue(spread_grid(self.tick_size, pages), signed, orders, slots)
+        rules = make_rules(np.array([self.tick_size]), np.array([self.allow_nonpositive_prices]))
+        self._venue = Venue(spread_grid(rules, pages), orders, slots)
 
     def submit(
         self,
@@ -277,7 +278,7 @@ class OrderBook:
     def _side(self, side: int, count: int) -> list[Level]:
         venue, size = self._venue, int(self._venue.grid.sizes[0])
         table = venue.books.levels
-        occupied = np.flatnonzero(table["head"][side * size : (side + 1) * size])[::-1][:count] + side * size
+        occupied = np.flatnonzero(table["count"][side * size : (side + 1) * size])[::-1][:count] + side * size
         return [
             Level(self._price(level), int(table[level]["qty"]), int(table[level]["count"]))
             for level in occupied.tolist()

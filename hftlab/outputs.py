@@ -18,7 +18,6 @@ from hftlab.kernels.ops import REJECTED
 from hftlab.kernels.tape_compiler import NOTE
 from hftlab.resting import Resting, level_prices
 from hftlab.runner import TapeRun, run_depth
-from hftlab.tables import ABSENT
 from hftlab.tape import Tape
 
 _DECIDED_IN_MATCH = (Reason.POST_ONLY_WOULD_CROSS, Reason.CAPACITY_EXHAUSTED)
@@ -57,15 +56,12 @@ def expand_fills(run: TapeRun) -> Fills:
     """Fill records as columns."""
     tape, count = run.tape, run.fills.size
     fills = Fills(np.empty((8, count), np.int64), np.empty((3, count), np.int32), np.empty(count, np.int8))
-    by_slot = run.maker_ids.size == 0
     outputs.expand_fills(
         run.fills,
-        ABSENT["i4"],
         tape.checked.columns,
         tape.grid,
         _rows(tape),
-        tape.slot_ids if by_slot else run.maker_ids,
-        by_slot,
+        run.maker_ids if run.maker_ids.size else tape.ids(run.fills["maker"]),
         fills.longs,
         fills.ints,
         fills.sides,
@@ -101,21 +97,25 @@ def fills_table(tape: Tape, fills: Fills, first_match: int = 0) -> pa.Table:
 
 def outcomes_table(run: TapeRun) -> pa.Table:
     """The outcomes table: one row per command."""
-    status = np.where(run.outcomes < REJECTED, run.outcomes, int(Status.REJECTED)).astype(np.int8)
+    outcome, filled, leaves = run.by_row
+    status = np.where(outcome < REJECTED, outcome, int(Status.REJECTED)).astype(np.int8)
     return _table(
         schema.OUTCOMES,
-        run.tape.seq(np.arange(run.outcomes.size)),
+        run.tape.seq(np.arange(outcome.size)),
         schema.code_array(status, Status),
-        run.filled.astype(np.int64, copy=False),
-        run.leaves.astype(np.int64, copy=False),
+        filled,
+        leaves,
     )
 
 
 def rejects_table(run: TapeRun) -> pa.Table:
     """The rejects table: why, and what was found against which limit."""
     tape = run.tape
-    rows = np.flatnonzero(run.outcomes >= REJECTED)
-    reason = (run.outcomes[rows] - REJECTED).astype(np.int8)
+    positions = np.flatnonzero(run.outcomes >= REJECTED)
+    rows = run.order[positions] if run.order.size else positions
+    ascending = np.argsort(rows, kind="stable")
+    positions, rows = positions[ascending], rows[ascending]
+    reason = (run.outcomes[positions] - REJECTED).astype(np.int8)
     stage = np.where(np.isin(reason, _DECIDED_IN_MATCH), int(Stage.MATCH), int(Stage.VALIDATE)).astype("i1")
     limit, observed = np.full((2, rows.size), NOT_A_VALUE)  # of a row invalid by itself; else none to quote
     places = np.searchsorted(rows, tape.invalid.rows)
@@ -202,14 +202,9 @@ class Digest:
 
     def add_run(self, run: TapeRun, fills: Fills) -> None:
         """Add a run's outcomes and fills."""
-        self.add(run.outcomes, run.filled, run.leaves, fills, run.tape)
-
-    def add(
-        self, outcomes: np.ndarray, filled: np.ndarray, leaves: np.ndarray, fills: Fills, tape: Tape
-    ) -> None:
-        """Add outcomes by row of a tape, and fills."""
-        outputs.digest_outcomes(outcomes, filled, leaves, _rows(tape), self.sums)
-        outputs.digest_fills(fills.longs, fills.ints, _hashes(tape.symbols), self.sums)
+        rows, order = _rows(run.tape), run.order
+        outputs.digest_outcomes(run.outcomes, run.filled, run.leaves, order, rows, self.sums)
+        outputs.digest_fills(fills.longs, fills.ints, _hashes(run.tape.symbols), self.sums)
 
     def with_book(self, symbols: tuple[str, ...], resting: Resting) -> str:
         """The digest in hexadecimal, the final book included."""

@@ -23,7 +23,7 @@ from hftlab.result import TABLES, Counts, Result
 from hftlab.run_folder import RunWriter
 from hftlab.runner import Progress, TapeRun, run_events, run_tape
 from hftlab.tables import ABSENT, CheckedTable, as_arrow, frozen, only_symbols, read_facts, read_orders
-from hftlab.tape import GROUP_FROM, Tape, compile_checked, rules_for
+from hftlab.tape import Tape, compile_checked, rules_for
 
 MODES, PATHS = ("match", "rebuild"), ("batch", "event")
 CHUNK_FROM = 16_000_000  # rows: longer files are replayed in chunks unless asked otherwise
@@ -275,13 +275,9 @@ def _single(plan: Plan, tape: Tape, skipped: int, seconds: dict[str, float]) -> 
     )
 
 
-def _grouped(plan: Plan, checked: CheckedTable) -> bool:
-    return len(checked.symbols) >= GROUP_FROM or (plan.threads > 1 and plan.path == "batch")
-
-
 def _compile(plan: Plan, checked: CheckedTable, opening: Resting) -> Tape:
     rules = rules_for(checked.symbols, plan.tick_size, plan.config)
-    return compile_checked(checked, rules, opening, _grouped(plan, checked))
+    return compile_checked(checked, rules, opening, plan.threads if plan.threads > 1 else None)
 
 
 def _replay_source(source: Source, plan: Plan, writer: RunWriter | None) -> Result:

@@ -6,6 +6,7 @@ OrderBook, snapshots and copies.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -57,14 +58,16 @@ def levels_of(grid: Grid, orders: Resting) -> np.ndarray:
     return (grid.bases[book] + mirrored).astype(np.int32)
 
 
-def open_orders(books: Books, grid: Grid, ids: np.ndarray, capacity: int) -> Resting:
-    """The resting orders of some books; `ids` is by slot, `capacity` at least their number."""
-    slots, levels = np.empty(capacity, np.int32), np.empty(capacity, np.int32)
-    count = list_orders(books, slots, levels)
-    slots, levels = slots[:count], levels[:count].astype(np.int64)
+def open_orders(
+    books: Books, grid: Grid, capacity: int, ids_of: Callable[[np.ndarray], np.ndarray]
+) -> Resting:
+    """The resting orders of some books, at most `capacity`; `ids_of` tells order ids from nodes."""
+    nodes, levels = np.empty(capacity, np.int32), np.empty(capacity, np.int32)
+    count = list_orders(books, nodes, levels)
+    nodes, levels = nodes[:count], levels[:count].astype(np.int64)
     # a level belongs to the book with the last base at or below it
     book = (np.searchsorted(grid.bases, levels, side="right") - 1).astype(np.int32)
     side = np.where(levels - grid.bases[book] < grid.sizes[book], 1, -1).astype(np.int8)
-    account = books.accounts[slots] if books.accounts.size else np.zeros(count, np.int32)
-    qty = books.orders["qty"][slots].astype(np.int64)
-    return Resting(book, side, level_prices(grid, book, levels), qty, ids[slots], account)
+    account = books.accounts[nodes] if books.accounts.size else np.zeros(count, np.int32)
+    qty = books.orders["qty"][nodes].astype(np.int64)
+    return Resting(book, side, level_prices(grid, book, levels), qty, ids_of(nodes), account)

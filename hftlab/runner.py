@@ -13,8 +13,8 @@ import numpy as np
 from hftlab.kernels import engine, events
 from hftlab.kernels.bits import Bitmap
 from hftlab.kernels.engine import TOUCH_ROW, TOUCH_WIDTH, Outputs
-from hftlab.kernels.ladder import Books, load_orders, make_books, mark_levels
-from hftlab.kernels.outputs import order_by_row
+from hftlab.kernels.ladder import Books, load_orders, make_books, mark_levels, never_open
+from hftlab.kernels.outputs import order_by_row, put_in_order
 from hftlab.kernels.records import FILL, WIDE
 from hftlab.resting import Resting, open_orders
 from hftlab.tables import ABSENT
@@ -32,19 +32,32 @@ class TapeRun:
     """What one run of a tape left behind, as the kernels wrote it."""
 
     tape: Tape
-    fills: np.ndarray  # FILL, in input order
-    maker_ids: np.ndarray  # int64 by fill, or [0]: by slot of the tape
-    outcomes: np.ndarray  # uint8 by row
-    filled: np.ndarray  # lots by row
+    fills: np.ndarray  # FILL, in input order; `row` is the input row
+    maker_ids: np.ndarray  # int64 by fill, or [0]: the tape tells
+    outcomes: np.ndarray  # uint8 by position
+    filled: np.ndarray  # lots by position
     leaves: np.ndarray
     touch: np.ndarray | None  # int64 [changes, TOUCH_WIDTH] in input order, if recorded
     resting: Callable[[], Resting]
     seconds: float
+    ordered: bool = False  # whether positions are input rows although the tape has several parts
 
     @cached_property
     def open_orders(self) -> Resting:
         """The book after the last command."""
         return self.resting()
+
+    @property
+    def order(self) -> np.ndarray:
+        """Input row of each position, or [0] where that is the position."""
+        return ABSENT["i4"] if self.ordered else self.tape.commands.order
+
+    @cached_property
+    def by_row(self) -> np.ndarray:
+        """Outcome byte, filled and leaves by input row: int64 [3, rows]."""
+        table = np.empty((3, self.outcomes.size), np.int64)
+        put_in_order(self.outcomes, self.filled, self.leaves, self.order, table)
+        return table
 
 
 def run_tape(tape: Tape, threads: int = 1, touch: bool = False, progress: Progress | None = None) -> TapeRun:
@@ -52,8 +65,8 @@ def run_tape(tape: Tape, threads: int = 1, touch: bool = False, progress: Progre
     books = opened_books(tape)
     outputs = _outputs(tape, tape.width)
     shares = _shares(tape, threads)
-    lanes = [_lane(tape, books, outputs, share, touch) for share in shares]
     start = perf_counter()
+    lanes = [_lane(tape, books, outputs, share, touch) for share in shares]
     if len(lanes) == 1:
         counts = [_run_share(tape, *lanes[0], shares[0], progress)]
     else:
@@ -63,11 +76,10 @@ def run_tape(tape: Tape, threads: int = 1, touch: bool = False, progress: Progre
                 for i, (lane, share) in enumerate(zip(lanes, shares, strict=True))
             ]
             counts = [job.result() for job in jobs]
+        mark_levels(books)
     seconds = perf_counter() - start
     fills = [lane_outputs.fills[:n] for (_, lane_outputs), (n, _) in zip(lanes, counts, strict=True)]
     touches = [o.touch[:n] for (_, o), (_, n) in zip(lanes, counts, strict=True)] if touch else None
-    if len(lanes) > 1:
-        mark_levels(books)
     return TapeRun(
         tape,
         _in_input_order(tape, fills),
@@ -76,17 +88,19 @@ def run_tape(tape: Tape, threads: int = 1, touch: bool = False, progress: Progre
         outputs.filled,
         outputs.leaves,
         _touch_in_order(tape, touches) if touches else None,
-        lambda: open_orders(books, tape.grid, tape.slot_ids, tape.slot_ids.size),
+        lambda: open_orders(books, tape.grid, tape.slots, lambda nodes: tape.ids(books.entries[nodes])),
         seconds,
     )
 
 
 def opened_books(tape: Tape) -> Books:
     """The books of a tape before its first command."""
-    books = make_books(tape.grid.sizes, tape.slot_ids.size, tape.width, tape.has_accounts)
-    opening = tape.opening
-    slots = np.arange(1, opening.count + 1, dtype=np.int32)
-    load_orders(books, opening.book, slots, tape.opening_levels, opening.qty, opening.account)
+    books = make_books(tape.grid.sizes, tape.slots, tape.width, tape.has_accounts)
+    opening, first = tape.opening, never_open(books.levels.size) + 1
+    number = np.arange(opening.count, dtype=np.int32)
+    load_orders(
+        books, opening.book, first + number, tape.opening_levels, opening.qty, -1 - number, opening.account
+    )
     return books
 
 
@@ -103,16 +117,16 @@ def _outputs(tape: Tape, width: np.dtype) -> Outputs:
 
 
 def _shares(tape: Tape, threads: int) -> list[list[tuple[int, int]]]:
-    """Runs of positions for each thread: whole instruments, the busiest given out first."""
+    """Positions for each thread, whole parts; one after the other they are the whole tape for one thread."""
     if threads == 1 or tape.parts.size <= 2:
         return [[(0, tape.rows)]]
-    sizes = np.diff(tape.parts)
-    shares: list[list[tuple[int, int]]] = [[] for _ in range(min(threads, sizes.size))]
+    bounds = list(zip(tape.parts[:-1].tolist(), tape.parts[1:].tolist(), strict=True))
+    shares: list[list[tuple[int, int]]] = [[] for _ in range(min(threads, len(bounds)))]
     loads = [0] * len(shares)
-    for book in np.argsort(-sizes, kind="stable"):
+    for start, stop in sorted(bounds, key=lambda part: part[0] - part[1]):
         lightest = loads.index(min(loads))
-        loads[lightest] += int(sizes[book])
-        shares[lightest].append((int(tape.parts[book]), int(tape.parts[book + 1])))
+        loads[lightest] += stop - start
+        shares[lightest].append((start, stop))
     return [share for share in shares if share]
 
 
@@ -160,14 +174,18 @@ def _row_order(tape: Tape, rows: np.ndarray) -> np.ndarray:
 
 def _in_input_order(tape: Tape, parts: list[np.ndarray]) -> np.ndarray:
     fills = parts[0] if len(parts) == 1 else np.concatenate(parts)
-    return fills[_row_order(tape, fills["row"])] if tape.commands.order.size else fills
+    if not tape.commands.order.size:
+        return fills
+    fills["row"] = tape.input_rows(fills["row"])
+    return fills[_row_order(tape, fills["row"])]
 
 
 def _touch_in_order(tape: Tape, parts: list[np.ndarray]) -> np.ndarray:
     touches = parts[0] if len(parts) == 1 else np.concatenate(parts)
-    if tape.commands.order.size:
-        touches = touches[_row_order(tape, touches[:, TOUCH_ROW].astype(np.int32))]
-    return touches
+    if not tape.commands.order.size:
+        return touches
+    touches[:, TOUCH_ROW] = tape.input_rows(touches[:, TOUCH_ROW])
+    return touches[_row_order(tape, touches[:, TOUCH_ROW])]
 
 
 def run_depth(tape: Tape, levels: int) -> tuple[np.ndarray, np.ndarray]:
@@ -190,7 +208,8 @@ def run_depth(tape: Tape, levels: int) -> tuple[np.ndarray, np.ndarray]:
         tables.append(values[:, :count].copy())
     found, table = np.concatenate(rows), np.concatenate(tables, axis=1)
     if tape.commands.order.size:
-        order = _row_order(tape, found.astype(np.int32))
+        found = tape.input_rows(found)
+        order = _row_order(tape, found)
         found, table = found[order], np.ascontiguousarray(table[:, order])
     return found, table
 
@@ -200,7 +219,7 @@ def run_events(tape: Tape, touch: bool = False, progress: Progress | None = None
     checked = tape.checked
     columns, opening = checked.columns, tape.opening
     slots = 1 << max(10, (2 * opening.count).bit_length())
-    venue = Venue(tape.grid, tape.signed, opening, slots, fills=2 * tape.incoming + opening.count)
+    venue = Venue(tape.grid, opening, slots, fills=2 * tape.incoming + opening.count)
     outputs = _outputs(tape, WIDE)
     last = np.zeros((len(tape.symbols), TOUCH_WIDTH), np.int64)
     if touch:
@@ -231,4 +250,5 @@ def run_events(tape: Tape, touch: bool = False, progress: Progress | None = None
         outputs.touch[:touches] if touch else None,
         venue.resting,
         perf_counter() - start,
+        ordered=True,
     )

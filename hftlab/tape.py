@@ -14,18 +14,19 @@ from typing import Any
 
 import numpy as np
 
-from hftlab.codes import MAX_QTY, NOT_A_VALUE
+from hftlab.codes import MAX_QTY, NOT_A_VALUE, Action
 from hftlab.config import Instrument
 from hftlab.errors import UsageError
 from hftlab.grid import fit_grid
 from hftlab.kernels import ops, tape_compiler
 from hftlab.kernels.engine import Commands
+from hftlab.kernels.ladder import never_open
 from hftlab.kernels.order_index import copy_index, fill_index, make_index
-from hftlab.kernels.price_grid import Grid
+from hftlab.kernels.price_grid import Grid, make_rules
 from hftlab.kernels.records import COMMAND, NARROW, WIDE
-from hftlab.kernels.tape_compiler import Columns, Instruments, Slots, Target
+from hftlab.kernels.tape_compiler import Columns, Slots, Target
 from hftlab.resting import Resting, levels_of, nothing
-from hftlab.tables import ABSENT, CheckedTable, frozen, only_symbols, read_orders, to_units
+from hftlab.tables import CheckedTable, frozen, only_symbols, read_orders, to_units
 
 GROUP_FROM = 512  # symbols: grouping costs 3-5 ns a command and pays from some hundreds on
 MAX_ROWS = 2**31 - 1
@@ -51,13 +52,12 @@ class Tape:
     grid: Grid
     symbols: tuple[str, ...]  # by book number
     checked: CheckedTable  # the columns results are made from
-    slot_ids: np.ndarray  # int64 [slots]: order id of each slot
-    opening: Resting  # orders that rest before the first command
-    opening_levels: np.ndarray  # int32; their slots are 1, 2, 3 ...
+    slots: int  # orders there is room for
+    opening: Resting  # orders that rest before the first command; their nodes come first
+    opening_levels: np.ndarray  # int32
     invalid: Invalid
     incoming: int  # commands that may trade or rest
-    parts: np.ndarray  # int64 [books + 1]: where each book's commands start if grouped, else [0, rows]
-    signed: np.ndarray  # bool [books]: zero and negative prices are legal
+    parts: np.ndarray  # int64 [parts + 1]: where each part starts; parts share no instrument
     has_accounts: bool
     stages: dict[str, float] = field(default_factory=dict, compare=False)  # seconds by stage
 
@@ -69,10 +69,9 @@ class Tape:
     def __len__(self) -> int:
         return self.rows
 
-    @property
-    def grouped(self) -> bool:
-        """Whether commands stand instrument by instrument, so that threads can share them out."""
-        return self.parts.size > 2 or len(self.symbols) == 1
+    def input_rows(self, positions: np.ndarray) -> np.ndarray:
+        """Positions on the tape as rows of the input table."""
+        return self.commands.order[positions] if self.commands.order.size else positions
 
     @cached_property
     def width(self) -> np.dtype:
@@ -82,8 +81,19 @@ class Tape:
     @property
     def nbytes(self) -> int:
         """Bytes of the compiled arrays."""
-        arrays = [*self.commands, self.slot_ids, *self.grid]
+        arrays = [*self.commands, *self.grid]
         return sum(array.nbytes for array in arrays)
+
+    def ids(self, entries: np.ndarray) -> np.ndarray:
+        """Order ids, as int64 bits, of what a run calls its orders: a position, or -1 - i for opening i."""
+        columns = self.checked.columns
+        rows = self.input_rows(np.maximum(entries, 0)) if self.rows else entries
+        ids = columns.order_id[rows] if self.rows else np.zeros(entries.size, np.int64)
+        if columns.new_order_id.size:
+            ids = np.where(columns.action[rows] == Action.REPLACE, columns.new_order_id[rows], ids)
+        opened = entries < 0
+        ids[opened] = self.opening.order_id[-1 - entries[opened]]
+        return ids
 
     def seq(self, rows: np.ndarray) -> np.ndarray:
         """Rows of the tape as rows of the input table."""
@@ -116,7 +126,7 @@ class Tape:
     def __repr__(self) -> str:
         return (
             f"Tape({self.rows:,} commands, {len(self.symbols):,} symbol(s), "
-            f"{self.nbytes / 1e6:,.1f} MB, {'grouped' if self.grouped else 'interleaved'})"
+            f"{self.nbytes / 1e6:,.1f} MB, {self.parts.size - 1:,} part(s))"
         )
 
 
@@ -126,14 +136,14 @@ def compile_tape(
     *,
     symbols: list[str] | None = None,
     instruments: Any = None,
-    grouped: bool | None = None,
+    parts: int | None = None,
 ) -> Tape:
     """Check and compile an orders table.
 
     `table` is a pyarrow.Table, a polars DataFrame or LazyFrame, or a dict of arrays. `tick_size` is one
     for all or a dict by symbol; without it the largest tick that fits every price is taken, so that no
-    price is off it. `symbols` keeps only some; `instruments` is a `Config`; `grouped` puts commands
-    instrument by instrument (by default from some hundreds of symbols on, or for threads).
+    price is off it. `symbols` keeps only some; `instruments` is a `Config`. `parts` is for how many threads
+    the instruments are shared out (by default one part, or one per instrument where there are hundreds).
 
     Raises TableError listing everything that is wrong with the table's shape; a row of bad content
     becomes a reject instead.
@@ -141,7 +151,7 @@ def compile_tape(
     checked = read_orders(table)
     if symbols is not None:
         checked = only_symbols(checked, symbols)
-    return compile_checked(checked, rules_for(checked.symbols, tick_size, instruments), grouped=grouped)
+    return compile_checked(checked, rules_for(checked.symbols, tick_size, instruments), parts=parts)
 
 
 def tick_units(tick_size: Any, where: str = "tick_size") -> int:
@@ -152,31 +162,34 @@ def tick_units(tick_size: Any, where: str = "tick_size") -> int:
     return units
 
 
-def rules_for(symbols: tuple[str, ...], tick_size: Any, config: Any) -> Instruments:
-    """Tick size and price rule of each symbol, from the argument first and the configuration second."""
+def rules_for(symbols: tuple[str, ...], tick_size: Any, config: Any) -> np.ndarray:
+    """Rules of each symbol (RULE), from the argument first and the configuration second."""
     ticks, signed = np.zeros(len(symbols), np.int64), np.zeros(len(symbols), bool)
     for book, symbol in enumerate(symbols):
         settings = config.instrument(symbol) if config is not None else Instrument()
         tick = tick_size.get(symbol) if isinstance(tick_size, Mapping) else tick_size
         ticks[book] = tick_units(tick) if tick is not None else settings.tick_size or 0
         signed[book] = settings.allow_nonpositive_prices
-    return Instruments(ticks, signed)
+    return make_rules(ticks, signed)
 
 
 def compile_checked(
     checked: CheckedTable,
-    rules: Instruments,
+    rules: np.ndarray,
     opening: Resting | None = None,
-    grouped: bool | None = None,
+    parts: int | None = None,
 ) -> Tape:
-    """Compile checked columns; `opening` rests before the first command."""
+    """Compile checked columns; `opening` rests before the first command.
+
+    `parts` is how many threads can run it; by default one, or one per instrument where there are hundreds.
+    """
     opening = opening if opening is not None else nothing()
     if checked.rows + opening.count > MAX_ROWS:
         raise UsageError(f"found {checked.rows:,} rows, expected at most {MAX_ROWS:,}: replay it in chunks")
     columns, books = checked.columns, len(checked.symbols)
-    per_book, totals = _survey(columns, rules, opening, books)
-    given = rules.ticks
-    rules = Instruments(_inferred(rules.ticks, per_book), rules.signed)
+    per_book, totals, divisors = _survey(columns, rules, opening, books)
+    given = rules["tick"]
+    rules = make_rules(np.where(given > 0, given, np.maximum(divisors["tick"], 1)), rules["signed"])
     grid = fit_grid(
         columns,
         rules,
@@ -186,70 +199,76 @@ def compile_checked(
         (opening.book, opening.price),
     )
     wide = totals[tape_compiler.WIDEST] > np.iinfo(np.int32).max
-    grouped = books >= GROUP_FROM if grouped is None else grouped
-    order, parts = _grouping(columns, books, checked.rows, grouped)
+    part_of, starts = _parts(columns, books, checked.rows, parts or (books if books >= GROUP_FROM else 1))
     target = Target(
         np.empty(checked.rows, COMMAND[WIDE if wide else NARROW]),
-        order,
+        np.empty(checked.rows if starts.size > 2 else 0, np.int32),
         np.empty(checked.rows if totals[tape_compiler.RENAMES] else 0, np.int32),
+        part_of,
+        starts[:-1].copy(),
         np.array([MAX_QTY if wide else np.iinfo(np.int32).max]),
     )
     slots = _compile(columns, rules, grid, target, totals, opening, checked.facts)
-    commands = Commands(*(frozen(a, a.dtype) for a in (target.rows, order, target.targets)), columns.account)
-    levels = levels_of(grid, opening)
+    commands = Commands(
+        *(frozen(a, a.dtype) for a in (target.rows, target.order, target.targets)), columns.account
+    )
     return Tape(
         commands,
         grid,
         checked.symbols,
         checked,
-        slots.ids[: slots.counts[0]],
+        int(slots.counts[tape_compiler.NEXT] - slots.counts[tape_compiler.FIRST]),
         opening,
-        levels,
+        levels_of(grid, opening),
         _invalid_rows(commands, checked, given),
         int(totals[tape_compiler.INCOMING]),
-        parts,
-        rules.signed,
+        starts,
         bool(columns.account.size or opening.account.any()),
     )
 
 
 def _survey(
-    columns: Columns, rules: Instruments, opening: Resting, books: int
-) -> tuple[np.ndarray, np.ndarray]:
-    per_book = np.zeros((books, 4), np.int64)
+    columns: Columns, rules: np.ndarray, opening: Resting, books: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Price ranges by book, totals, and the greatest common divisor of each book's prices."""
+    per_book = np.zeros((books, 3), np.int64)
     per_book[:, tape_compiler.LOWEST] = MAX_QTY
     per_book[:, tape_compiler.HIGHEST] = NOT_A_VALUE
     totals = np.zeros(6, np.int64)
     totals[tape_compiler.ID_LOW], totals[tape_compiler.ID_HIGH] = MAX_QTY, NOT_A_VALUE
+    divisors = np.zeros(books, np.int64)
     for book in np.unique(opening.book):
         prices = opening.price[opening.book == book]
-        per_book[book] = prices.size, prices.min(), prices.max(), np.gcd.reduce(np.abs(prices))
+        per_book[book] = prices.size, prices.min(), prices.max()
+        divisors[book] = np.gcd.reduce(np.abs(prices))
     if opening.count:
         totals[tape_compiler.WIDEST] = opening.qty.max()
         totals[tape_compiler.ID_LOW] = opening.order_id.min()
         totals[tape_compiler.ID_HIGH] = opening.order_id.max()
-    tape_compiler.survey(columns, rules, per_book, totals)
-    return per_book, totals
+    divisors = make_rules(divisors, rules["signed"])
+    divisors["bound"][divisors["tick"] == 0] = -1  # nothing is a multiple of it yet
+    tape_compiler.survey(columns, rules, divisors, per_book, totals)
+    return per_book, totals, divisors
 
 
-def _inferred(ticks: np.ndarray, per_book: np.ndarray) -> np.ndarray:
-    """Ticks as given, else the greatest common divisor of all prices (1 where there is no price)."""
-    return np.where(ticks > 0, ticks, np.maximum(per_book[:, tape_compiler.DIVISOR], 1))
-
-
-def _grouping(columns: Columns, books: int, rows: int, grouped: bool) -> tuple[np.ndarray, np.ndarray]:
-    if not grouped or books == 1 or columns.book.size == 0:
-        return ABSENT["i4"], np.array([0, rows])
+def _parts(columns: Columns, books: int, rows: int, wanted: int) -> tuple[np.ndarray, np.ndarray]:
+    """Which part each book is in, and where each part starts: the busiest books are given out first."""
+    if wanted == 1 or columns.book.size == 0:
+        return np.zeros(books, np.int32), np.array([0, rows])
     counts = np.bincount(columns.book, minlength=books)
-    parts = np.concatenate(([0], np.cumsum(counts)))
-    order = np.empty(rows, np.int32)
-    tape_compiler.group_rows(columns.book, parts[:-1].copy(), order)
-    return order, parts
+    part_of = np.arange(books, dtype=np.int32)
+    if wanted < books:
+        loads = [0] * wanted
+        for book in np.argsort(-counts, kind="stable"):
+            part_of[book] = loads.index(min(loads))
+            loads[part_of[book]] += int(counts[book])
+    sizes = np.bincount(part_of, weights=counts, minlength=min(wanted, books)).astype(np.int64)
+    return part_of, np.concatenate(([0], np.cumsum(sizes)))
 
 
 def _compile(
     columns: Columns,
-    rules: Instruments,
+    rules: np.ndarray,
     grid: Grid,
     target: Target,
     totals: np.ndarray,
@@ -257,44 +276,47 @@ def _compile(
     passive: bool,
 ) -> Slots:
     low, high = int(totals[tape_compiler.ID_LOW]), int(totals[tape_compiler.ID_HIGH])
-    room = int(totals[tape_compiler.INCOMING]) + opening.count + 2
+    parts = target.cursor.size
+    room = int(totals[tape_compiler.INCOMING]) + opening.count + tape_compiler.LOT * (parts + 1)
+    first = never_open(2 * int(grid.sizes.sum())) + 1
     dense = high >= low and high - low < 4 * room + 1024
-    slots = _make_slots(opening, room, low, high - low + 1 if dense else 0)
+    slots = _make_slots(opening, room, first, parts, low, high - low + 1 if dense else 0)
+    starts = target.cursor.copy()
     done = tape_compiler.compile_rows(columns, rules, grid, slots, target, passive, 0)
     if done < 0:  # ids shared between books
-        slots = _make_slots(opening, room, 0, 0)
-        done = 0
-    while done < target.rows.size or done == 0 < target.rows.size:
-        done = tape_compiler.compile_rows(columns, rules, grid, slots, target, passive, done)
-        if done < target.rows.size:
+        target.cursor[:] = starts
+        slots, done = _make_slots(opening, room, first, parts, 0, 0), 0
+    while done < target.rows.size:
+        if 2 * (slots.counts[tape_compiler.KEYS] + 2) > slots.index.size:
             larger = make_index(slots.index.size)
             copy_index(slots.index, larger)
             slots = slots._replace(index=larger)
+        done = tape_compiler.compile_rows(columns, rules, grid, slots, target, passive, done)
     return slots
 
 
-def _make_slots(opening: Resting, room: int, lowest: int, span: int) -> Slots:
-    """Slots with the opening orders in them: 1, 2, 3 ... in their order."""
-    given = np.arange(1, opening.count + 1, dtype=np.int32)
+def _make_slots(opening: Resting, room: int, first: int, parts: int, lowest: int, span: int) -> Slots:
+    """Slots with the opening orders in the first of them, in their order."""
+    given = np.arange(first, first + opening.count, dtype=np.int32)
     direct = np.zeros(span, np.int32)
     index = make_index(0 if span else max(1 << 12, 2 * opening.count))
-    ids, books = np.zeros(room, np.int64), np.zeros(room, np.int32)
-    ids[1 : opening.count + 1] = opening.order_id
-    books[1 : opening.count + 1] = opening.book
+    books = np.zeros(room, np.int32)
+    books[: opening.count] = opening.book
     if span:
         direct[opening.order_id - lowest] = given
         if np.count_nonzero(direct) < opening.count:  # an id open in two books
-            return _make_slots(opening, room, 0, 0)
+            return _make_slots(opening, room, first, parts, 0, 0)
     else:
         fill_index(index, opening.order_id, opening.book, given)
-    counts = np.array([opening.count + 1, 0 if span else opening.count])
-    return Slots(direct, np.array([lowest]), index, ids, books, counts)
+    counts = np.array([first + opening.count, 0 if span else opening.count, first])
+    links, free, fresh = np.zeros(room, np.int32), np.zeros(parts, np.int32), np.zeros((parts, 2), np.int64)
+    return Slots(direct, np.array([lowest]), index, books, links, free, fresh, counts)
 
 
 def _invalid_rows(commands: Commands, checked: CheckedTable, ticks: np.ndarray) -> Invalid:
     kinds = (commands.rows["op"] >> ops.KIND_SHIFT) & ops.KIND_MASK
     positions = np.flatnonzero(kinds == ops.INVALID)
-    rows = np.sort(commands.order[positions] if commands.order.size else positions.astype(np.int32))
+    rows = np.sort(commands.order[positions] if commands.order.size else positions)
     columns = checked.columns
 
     def cells(column: np.ndarray, default: int) -> np.ndarray:

@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from hftlab.codes import NO_SLOT
 from hftlab.grid import insert_page, spread_grid
 from hftlab.kernels import events
-from hftlab.kernels.ladder import load_orders, make_books
+from hftlab.kernels.ladder import load_orders, make_books, never_open
 from hftlab.kernels.order_index import fill_index, make_index
 from hftlab.kernels.price_grid import PAGE_BITS, Grid
 from hftlab.kernels.records import FILL, WIDE
@@ -24,42 +23,41 @@ MAX_PAGES = 1 << 22  # of 64 ticks a side: levels are numbered in 32 bits
 class Venue:
     """The state of the event path: kernels get `address`, this object keeps the arrays alive."""
 
-    def __init__(
-        self, grid: Grid, signed: np.ndarray, opening: Resting, slots: int, fills: int | None = None
-    ) -> None:
-        """Books on a grid holding `opening`, with room for `slots` orders (slot 0 included).
+    def __init__(self, grid: Grid, opening: Resting, slots: int, fills: int | None = None) -> None:
+        """Books on a grid holding `opening`, with room for `slots` orders.
 
         `fills` is the room for fills; by default enough for any one command, growing with the slots.
         """
-        self.grid, self.signed = grid, signed
-        self.fixed_fills = fills
+        self.grid, self.fixed_fills = grid, fills
         self._build(opening, slots)
 
     def _build(self, opening: Resting, slots: int) -> None:
         grid, count = self.grid, opening.count
         books = make_books(grid.sizes, slots, WIDE, accounts=True)
-        given = np.arange(1, count + 1, dtype=np.int32)
-        load_orders(books, opening.book, given, levels_of(grid, opening), opening.qty, opening.account)
+        first = never_open(books.levels.size) + 1
+        given = np.arange(first, first + count, dtype=np.int32)
+        levels = levels_of(grid, opening)
+        load_orders(books, opening.book, given, levels, opening.qty, given, opening.account)
         index = make_index(slots)
         fill_index(index, opening.order_id, opening.book, given)
-        ids = np.zeros(slots, np.int64)
-        ids[1 : count + 1] = opening.order_id
+        ids = np.zeros(first + slots, np.int64)
+        ids[given] = opening.order_id
         free = np.zeros(slots, np.int32)
-        free[: slots - count - 1] = np.arange(slots - 1, count, -1, dtype=np.int32)
+        free[: slots - count] = np.arange(first + slots - 1, first + count - 1, -1, dtype=np.int32)
         fills = slots if self.fixed_fills is None else self.fixed_fills
         self.books, self.slots = books, slots
         self.arrays = events.Venue(
             books.heads,
             books.levels,
             books.orders,
+            books.entries,
             books.accounts,
             *books.bitmap,
             *grid,
-            self.signed,
             index,
             ids,
             free,
-            np.array([slots - count - 1], np.int64),
+            np.array([slots - count], np.int64),
             np.empty(fills, FILL[WIDE]),
             np.empty(fills, np.int64),
         )
@@ -69,11 +67,11 @@ class Venue:
     @property
     def open_count(self) -> int:
         """Orders that rest."""
-        return self.slots - NO_SLOT - 1 - int(self.arrays.counts[events.FREE])
+        return self.slots - int(self.arrays.counts[events.FREE])
 
     def resting(self) -> Resting:
         """All open orders in priority order."""
-        return open_orders(self.books, self.grid, self.arrays.ids, self.open_count)
+        return open_orders(self.books, self.grid, self.open_count, lambda nodes: self.arrays.ids[nodes])
 
     def grow_slots(self) -> bool:
         """Twice the room for orders; False where there can be no more."""
@@ -101,7 +99,7 @@ class Venue:
         pages = np.append((opening.price // tick) >> PAGE_BITS, page)
         slots = self.slots
         self._drop()
-        self.grid = spread_grid(tick, np.unique(pages))
+        self.grid = spread_grid(self.grid.rules, np.unique(pages))
         self._build(opening, slots)
         return True
 

@@ -18,7 +18,7 @@ from hftlab.feeds import open_flow
 from hftlab.kernels.ops import REJECTED
 from hftlab.order_book import Ack, Fill, OrderBook
 from hftlab.replayer import Source, make_plan, replay
-from hftlab.resting import Resting
+from hftlab.resting import Resting, nothing
 from hftlab.runner import Progress, TapeRun, run_tape
 from hftlab.tables import CheckedTable
 from hftlab.tape import Tape, compile_checked, rules_for
@@ -127,7 +127,7 @@ def _calls(tape: Tape) -> str:
     """The digest of a tape's rows sent through one OrderBook per symbol, a Python call each."""
     books = [
         OrderBook(symbol, int(tick), bool(signed))
-        for symbol, tick, signed in zip(tape.symbols, tape.grid.ticks, tape.signed, strict=True)
+        for symbol, tick, signed in zip(tape.symbols, tape.grid.ticks, tape.grid.rules["signed"], strict=True)
     ]
     outcomes, filled, leaves, fills = [], [], [], []
     for row, (book, ack) in enumerate(_acks(tape.checked, books)):
@@ -136,9 +136,10 @@ def _calls(tape: Tape) -> str:
         filled.append(ack.filled_qty)
         leaves.append(ack.leaves_qty)
         fills += [(row, book, fill) for fill in ack.fills]
-    digest = outputs.Digest()
     by_row = [np.array(a, t) for a, t in ((outcomes, "u1"), (filled, "i8"), (leaves, "i8"))]
-    digest.add(*by_row, _expanded(tape, fills), tape)
+    run = TapeRun(tape, np.empty(0), np.empty(0), *by_row, None, nothing, 0.0, ordered=True)
+    digest = outputs.Digest()
+    digest.add_run(run, _expanded(tape, fills))
     resting = [book.resting()._replace(book=np.full(len(book), i, np.int32)) for i, book in enumerate(books)]
     return digest.with_book(
         tape.symbols, Resting(*(np.concatenate(parts) for parts in zip(*resting, strict=True)))

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from hftlab.kernels.compile import helper
-from hftlab.kernels.machine import highest_bit
+from hftlab.kernels.machine import highest_bit, ix
 
 NONE = -1
 
@@ -36,22 +36,22 @@ def make_bitmap(size: int) -> Bitmap:
 def set_bit(bitmap, index):
     """Mark `index`."""
     word, block = index >> 6, index >> 12
-    if bitmap.words[word] == 0:
-        if bitmap.blocks[block] == 0:
-            bitmap.regions[block >> 6] |= np.int64(1) << (block & 63)
-        bitmap.blocks[block] |= np.int64(1) << (word & 63)
-    bitmap.words[word] |= np.int64(1) << (index & 63)
+    if bitmap.words[ix(word)] == 0:
+        if bitmap.blocks[ix(block)] == 0:
+            bitmap.regions[ix(block >> 6)] |= np.int64(1) << (block & 63)
+        bitmap.blocks[ix(block)] |= np.int64(1) << (word & 63)
+    bitmap.words[ix(word)] |= np.int64(1) << (index & 63)
 
 
 @helper
 def clear_bit(bitmap, index):
     """Unmark `index`, which is marked."""
     word, block = index >> 6, index >> 12
-    bitmap.words[word] ^= np.int64(1) << (index & 63)
-    if bitmap.words[word] == 0:
-        bitmap.blocks[block] ^= np.int64(1) << (word & 63)
-        if bitmap.blocks[block] == 0:
-            bitmap.regions[block >> 6] ^= np.int64(1) << (block & 63)
+    bitmap.words[ix(word)] ^= np.int64(1) << (index & 63)
+    if bitmap.words[ix(word)] == 0:
+        bitmap.blocks[ix(block)] ^= np.int64(1) << (word & 63)
+        if bitmap.blocks[ix(block)] == 0:
+            bitmap.regions[ix(block >> 6)] ^= np.int64(1) << (block & 63)
 
 
 @helper
@@ -64,7 +64,7 @@ def below(word, bit):
 def previous_bit(bitmap, index):
     """The highest marked position below `index`, or NONE."""
     word = index >> 6
-    found = below(bitmap.words[word], index & 63)
+    found = below(bitmap.words[ix(word)], index & 63)
     if found != 0:
         return (word << 6) | highest_bit(found)
     return previous_word(bitmap, word)
@@ -74,10 +74,10 @@ def previous_bit(bitmap, index):
 def previous_word(bitmap, word):
     """The highest marked position in a word below `word`, or NONE."""
     block = word >> 6
-    found = below(bitmap.blocks[block], word & 63)
+    found = below(bitmap.blocks[ix(block)], word & 63)
     if found == 0:
         region = block >> 6
-        found = below(bitmap.regions[region], block & 63)
+        found = below(bitmap.regions[ix(region)], block & 63)
         while found == 0:
             region -= 1
             if region < 0:
@@ -86,4 +86,4 @@ def previous_word(bitmap, word):
         block = (region << 6) | highest_bit(found)
         found = bitmap.blocks[block]
     word = (block << 6) | highest_bit(found)
-    return (word << 6) | highest_bit(bitmap.words[word])
+    return (word << 6) | highest_bit(bitmap.words[ix(word)])

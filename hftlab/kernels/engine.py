@@ -13,7 +13,7 @@ from hftlab.kernels import ops
 from hftlab.kernels.bits import NONE, previous_bit
 from hftlab.kernels.compile import helper, kernel
 from hftlab.kernels.ladder import BASE, BEST, SIZE, bare_books
-from hftlab.kernels.machine import bare, prefetch
+from hftlab.kernels.machine import bare, ix, prefetch
 from hftlab.kernels.matching import CANCELLED, NO_EFFECT, add, reduce, remove_all, replace
 
 LOOKAHEAD = 8  # commands; the future of a batch is known
@@ -24,17 +24,17 @@ class Commands(NamedTuple):
 
     rows: np.ndarray  # COMMAND [n]
     order: np.ndarray  # int32 [n]: input row of each, or [0] where that is the position
-    targets: np.ndarray  # int32 [n]: slot of a REPLACE's new id, or [0] where ids never change
+    targets: np.ndarray  # int32 [n]: node of a REPLACE's new id, or [0] where ids never change
     accounts: np.ndarray  # int32 [input rows], or [0] where there are none
 
 
 class Outputs(NamedTuple):
-    """What a run writes: one outcome per input row, fills, and (where asked for) changes of the touch."""
+    """What a run writes: an outcome per position, fills, and (where asked for) changes of the touch."""
 
     fills: np.ndarray  # FILL [capacity]
-    outcomes: np.ndarray  # uint8 [input rows]: see ops.py
-    filled: np.ndarray  # [input rows] lots
-    leaves: np.ndarray  # [input rows] lots
+    outcomes: np.ndarray  # uint8 [n]: see ops.py
+    filled: np.ndarray  # [n] lots
+    leaves: np.ndarray  # [n] lots
     touch: np.ndarray  # int64 [rows, TOUCH_WIDTH], or [0, TOUCH_WIDTH] when not recorded
     last_touch: np.ndarray  # int64 [books, TOUCH_WIDTH]
 
@@ -65,16 +65,16 @@ TOUCH_WIDTH = 7
 
 
 @helper
-def step(books, fills, count, row, op, slot, target, level, qty, account):
+def step(books, fills, count, row, op, slot, target, level, qty, entry, account):
     """Apply one command; returns (outcome, filled, leaves, count of fills written)."""
     kind = (op >> ops.KIND_SHIFT) & ops.KIND_MASK
     book = np.int64(op >> ops.BOOK_SHIFT)
     if kind == ops.ADD:
-        return add(books, fills, count, row, book, op, slot, level, qty, account)
+        return add(books, fills, count, row, book, op, slot, level, qty, entry, account)
     if kind == ops.REDUCE:
         return reduce(books, count, book, slot, qty)
     if kind == ops.REPLACE:
-        return replace(books, fills, count, row, book, op, slot, target, level, qty)
+        return replace(books, fills, count, row, book, op, slot, target, level, qty, entry)
     if kind == ops.INVALID:
         return ops.REJECTED + qty, np.int64(0), np.int64(0), count
     if kind == ops.NOTHING:
@@ -114,33 +114,38 @@ def note_touch(books, outputs, book, row, count):
 def look_ahead(books, rows, position):
     """Bring what a coming command will touch into the cache."""
     if position < rows.size:
-        prefetch(books.orders, np.int64(rows[position]["slot"]))
+        prefetch(books.orders, np.int64(rows[ix(position)]["slot"]))
 
 
 @helper
 def play(books, commands, outputs, position, count):
-    """Apply the command at a position and write its outcome; returns (input row, book, fills written)."""
-    rows = commands.rows
-    look_ahead(books, rows, position + LOOKAHEAD)
-    op = np.int64(rows[position]["op"])
-    slot = np.int64(rows[position]["slot"])
-    row = np.int64(commands.order[position]) if commands.order.size else np.int64(position)
+    """Apply the command at a position and write its outcome; returns (book, fills written)."""
+    look_ahead(books, commands.rows, position + LOOKAHEAD)
+    place = ix(position)
+    command = commands.rows[place]
+    op = np.int64(command["op"])
+    slot = np.int64(command["slot"])
+    account = np.int64(0)
+    if commands.accounts.size:
+        row = np.int64(commands.order[place]) if commands.order.size else position
+        account = np.int64(commands.accounts[ix(row)])
     outcome, filled, leaves, count = step(
         books,
         outputs.fills,
         count,
-        row,
+        position,
         op,
         slot,
-        np.int64(commands.targets[position]) if commands.targets.size else slot,
-        np.int64(rows[position]["level"]),
-        np.int64(rows[position]["qty"]),
-        np.int64(commands.accounts[row]) if commands.accounts.size else np.int64(0),
+        np.int64(commands.targets[place]) if commands.targets.size else slot,
+        np.int64(command["level"]),
+        np.int64(command["qty"]),
+        position,
+        account,
     )
-    outputs.outcomes[row] = outcome
-    outputs.filled[row] = filled
-    outputs.leaves[row] = leaves
-    return row, np.int64(op >> ops.BOOK_SHIFT), count
+    outputs.outcomes[place] = outcome
+    outputs.filled[place] = filled
+    outputs.leaves[place] = leaves
+    return op >> ops.BOOK_SHIFT, count
 
 
 @kernel
@@ -149,9 +154,9 @@ def run(books, commands, outputs, start, stop):
     books, commands, outputs = bare_books(books), bare_commands(commands), bare_outputs(outputs)
     count, touches = np.int64(0), np.int64(0)
     for position in range(start, stop):
-        row, book, count = play(books, commands, outputs, position, count)
+        book, count = play(books, commands, outputs, np.int64(position), count)
         if outputs.touch.size:
-            touches = note_touch(books, outputs, book, row, touches)
+            touches = note_touch(books, outputs, book, position, touches)
     return count, touches
 
 
@@ -207,7 +212,7 @@ def note_depth(books, book, last, values, count):
 def run_depth(books, commands, outputs, start, stop, last, changes, values):
     """`run` that also writes the best levels after each command that changed them.
 
-    `changes` [rows] takes the input rows; returns (fills written, changes written). With start = stop
+    `changes` [rows] takes the positions; returns (fills written, changes written). With start = stop
     it only takes the depth as it stands.
     """
     books, commands, outputs = bare_books(books), bare_commands(commands), bare_outputs(outputs)
@@ -217,8 +222,8 @@ def run_depth(books, commands, outputs, start, stop, last, changes, values):
         for book in range(last.shape[0]):
             note_depth(books, book, last, values, 0)
     for position in range(start, stop):
-        row, book, fills = play(books, commands, outputs, position, fills)
+        book, fills = play(books, commands, outputs, np.int64(position), fills)
         if note_depth(books, book, last, values, count):
-            changes[count] = row
+            changes[count] = position
             count += 1
     return fills, count

@@ -21,7 +21,7 @@ from hftlab.kernels.ladder import BASE, BEST, HEAD_WIDTH, SIZE, Books
 from hftlab.kernels.machine import array_at
 from hftlab.kernels.matching import CANCELLED, FILLED, REPLACED, RESTING
 from hftlab.kernels.order_index import ENTRY, discard, find, lookup, store
-from hftlab.kernels.price_grid import NO_RUNG, Grid, price_level, rung_of, top_level
+from hftlab.kernels.price_grid import NO_RUNG, RULE, Grid, price_level, rung_of, top_level
 from hftlab.kernels.records import FILL, LEVEL, ORDER, WIDE
 from hftlab.kernels.tape_compiler import (
     CANCEL,
@@ -52,11 +52,12 @@ class Venue(NamedTuple):
     heads: np.ndarray
     levels: np.ndarray
     orders: np.ndarray
+    entries: np.ndarray
     accounts: np.ndarray
     words: np.ndarray
     blocks: np.ndarray
     regions: np.ndarray
-    ticks: np.ndarray  # the grid's arrays, see price_grid.py
+    rules: np.ndarray  # the grid's arrays, see price_grid.py
     first: np.ndarray
     whole: np.ndarray
     sizes: np.ndarray
@@ -64,20 +65,15 @@ class Venue(NamedTuple):
     numbers: np.ndarray
     starts: np.ndarray
     pages: np.ndarray
-    signed: np.ndarray  # bool [books]
-    index: np.ndarray  # ENTRY: order id -> slot
-    ids: np.ndarray  # int64 [slots]
-    free: np.ndarray  # int32 [slots]: a stack of free slots
+    index: np.ndarray  # ENTRY: order id -> node
+    ids: np.ndarray  # int64 [nodes]
+    free: np.ndarray  # int32 [slots]: a stack of free nodes
     counts: np.ndarray  # int64 [1]
     fills: np.ndarray  # FILL
     makers: np.ndarray  # int64 [fills]: order id of each maker
 
 
-DTYPES = Venue(
-    INT32, LEVEL, ORDERS, INT32, INT64, INT64, INT64,
-    INT64, INT64, BOOL, INT64, INT64, INT64, INT64, ENTRY,
-    BOOL, ENTRY, INT64, INT32, INT64, FILLS, INT64,
-)  # fmt: skip
+FIELDS = len(Venue._fields)
 
 
 class Desk(NamedTuple):
@@ -85,7 +81,6 @@ class Desk(NamedTuple):
 
     books: Books
     grid: Grid
-    signed: np.ndarray
     index: np.ndarray
     ids: np.ndarray
     free: np.ndarray
@@ -97,33 +92,33 @@ class Desk(NamedTuple):
 @helper
 def desk_at(address):
     """The venue whose block of (address, length) pairs stands at an address."""
-    block = array_at(address, (44,), INT64)
+    block = array_at(address, (2 * FIELDS,), INT64)
     bitmap = Bitmap(
-        array_at(block[8], (block[9],), INT64),
         array_at(block[10], (block[11],), INT64),
         array_at(block[12], (block[13],), INT64),
+        array_at(block[14], (block[15],), INT64),
     )
     books = Books(
         array_at(block[0], (block[1], HEAD_WIDTH), INT32),
         array_at(block[2], (block[3],), LEVEL),
         array_at(block[4], (block[5],), ORDERS),
         array_at(block[6], (block[7],), INT32),
+        array_at(block[8], (block[9],), INT32),
         bitmap,
     )
     grid = Grid(
-        array_at(block[14], (block[15],), INT64),
-        array_at(block[16], (block[17],), INT64),
-        array_at(block[18], (block[19],), BOOL),
-        array_at(block[20], (block[21],), INT64),
+        array_at(block[16], (block[17],), RULE),
+        array_at(block[18], (block[19],), INT64),
+        array_at(block[20], (block[21],), BOOL),
         array_at(block[22], (block[23],), INT64),
         array_at(block[24], (block[25],), INT64),
         array_at(block[26], (block[27],), INT64),
-        array_at(block[28], (block[29],), ENTRY),
+        array_at(block[28], (block[29],), INT64),
+        array_at(block[30], (block[31],), ENTRY),
     )
     return Desk(
         books,
         grid,
-        array_at(block[30], (block[31],), BOOL),
         array_at(block[32], (block[33],), ENTRY),
         array_at(block[34], (block[35],), INT64),
         array_at(block[36], (block[37],), INT32),
@@ -164,8 +159,8 @@ def release_all(desk, book, account, everyone):
         bottom = books.heads[book, BASE] + side * books.heads[book, SIZE]
         level = np.int64(books.heads[book, BEST + side])
         while level >= bottom and level != NONE:
-            slot = np.int64(books.levels[level]["head"])
-            while slot != NO_SLOT:
+            slot = np.int64(books.orders[level]["next"])
+            while slot != level:
                 if everyone or books.accounts[slot] == account:
                     release_slot(desk, book, slot)
                 slot = np.int64(books.orders[slot]["next"])
@@ -202,17 +197,21 @@ def event(
 ):
     """Apply one raw command; returns (outcome, filled, leaves, fills written)."""
     nothing = np.int64(0)
-    reason = check(action, order_type, price, qty, desk.grid.ticks[book], desk.signed[book])
+    reason = check(action, order_type, price, qty, desk.grid.rules, book)
     if reason != 0:
         return ops.REJECTED + np.int64(reason), nothing, nothing, count
     if action == NOTE:
         op = np.int64(ops.NOTHING << ops.KIND_SHIFT) | (book << ops.BOOK_SHIFT)
-        return step(desk.books, desk.fills, count, row, op, nothing, nothing, nothing, nothing, nothing)
+        return step(
+            desk.books, desk.fills, count, row, op, nothing, nothing, nothing, nothing, nothing, nothing
+        )
     if action in (MASS_CANCEL, CLEAR):
         kind = ops.CLEAR if action == CLEAR else ops.MASS_CANCEL
         release_all(desk, book, account, action == CLEAR)
         op = np.int64(kind << ops.KIND_SHIFT) | (book << ops.BOOK_SHIFT)
-        return step(desk.books, desk.fills, count, row, op, nothing, nothing, nothing, nothing, account)
+        return step(
+            desk.books, desk.fills, count, row, op, nothing, nothing, nothing, nothing, nothing, account
+        )
 
     slot = lookup(desk.index, key, book)
     target, level, fresh = slot, np.int64(0), False
@@ -241,8 +240,19 @@ def event(
         qty = np.int64(2**63 - 1) if action == CANCEL else qty
     op |= book << ops.BOOK_SHIFT
 
+    unknown = np.int64(desk.books.levels.size)  # the node that is never open
     outcome, filled, leaves, after = step(
-        desk.books, desk.fills, count, row, op, slot, target, level, qty, account
+        desk.books,
+        desk.fills,
+        count,
+        row,
+        op,
+        slot if slot != NO_SLOT else unknown,
+        target if target != NO_SLOT else unknown,
+        level,
+        qty,
+        target if action == REPLACE else slot,
+        account,
     )
     release_makers(desk, book, count, after)
     if action == NEW:

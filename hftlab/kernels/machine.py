@@ -56,6 +56,8 @@ def _pointer(typingctx, address):
     return types.voidptr(types.int64), codegen
 
 
+ix = np.uint64  # an index known not to be negative: a signed one costs a wrap-around test per access
+
 if DISABLED:
 
     def highest_bit(word):

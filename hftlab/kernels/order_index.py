@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 from hftlab.kernels.compile import helper, kernel
-from hftlab.kernels.machine import bare
+from hftlab.kernels.machine import bare, ix
 
 ENTRY = np.dtype([("key", "i8"), ("book", "i4"), ("value", "i4")], align=True)  # 16 bytes: four a line
 
@@ -32,7 +32,9 @@ def home(index, key, book):
 def find(index, key, book):
     """Position of a key's entry, or of the free entry where it would go."""
     place = home(index, key, book)
-    while index[place]["value"] != 0 and (index[place]["key"] != key or index[place]["book"] != book):
+    while index[ix(place)]["value"] != 0 and (
+        index[ix(place)]["key"] != key or index[ix(place)]["book"] != book
+    ):
         place = (place + 1) & (index.size - 1)
     return place
 
@@ -40,15 +42,15 @@ def find(index, key, book):
 @helper
 def lookup(index, key, book):
     """Value of a key, or 0."""
-    return np.int64(index[find(index, key, book)]["value"])
+    return np.int64(index[ix(find(index, key, book))]["value"])
 
 
 @helper
 def store(index, place, key, book, value):
     """Fill the entry `find` returned."""
-    index[place]["key"] = key
-    index[place]["book"] = book
-    index[place]["value"] = value
+    index[ix(place)]["key"] = key
+    index[ix(place)]["book"] = book
+    index[ix(place)]["value"] = value
 
 
 @helper

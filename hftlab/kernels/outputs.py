@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from hftlab.kernels.compile import helper, kernel
-from hftlab.kernels.machine import bare
+from hftlab.kernels.machine import bare, ix
 from hftlab.kernels.price_grid import bare_grid, level_price
 from hftlab.kernels.tape_compiler import REPLACE, bare_columns, value_at
 
@@ -40,16 +40,13 @@ def order_by_row(rows, counts, order):
 
 
 @kernel
-def expand_fills(fills, order, columns, grid, rows, maker_ids, by_slot, longs, ints, sides):
-    """Fill records, in `order` (or as they stand), as columns.
-
-    `maker_ids` is by slot, or by fill.
-    """
-    fills, order, columns, grid = bare(fills), bare(order), bare_columns(columns), bare_grid(grid)
+def expand_fills(fills, columns, grid, rows, maker_ids, longs, ints, sides):
+    """Fill records, in input order, as columns; `maker_ids` is by record."""
+    fills, columns, grid = bare(fills), bare_columns(columns), bare_grid(grid)
     seqs, times, first, maker_ids = bare(rows.seq), bare(rows.ts), rows.first[0], bare(maker_ids)
     longs, ints, sides = bare(longs), bare(ints), bare(sides)
     for i in range(sides.size):
-        place = np.int64(order[i]) if order.size else np.int64(i)
+        place = ix(i)
         row = np.int64(fills[place]["row"])
         book = value_at(columns.book, row)
         level = np.int64(fills[place]["level"])
@@ -62,7 +59,7 @@ def expand_fills(fills, order, columns, grid, rows, maker_ids, by_slot, longs, i
         longs[PRICE, i] = level_price(grid, book, level)
         longs[QTY, i] = fills[place]["qty"]
         longs[TAKER, i] = taker
-        longs[MAKER, i] = maker_ids[fills[place]["maker"]] if by_slot else maker_ids[place]
+        longs[MAKER, i] = maker_ids[place]
         longs[TAKER_LEAVES, i] = fills[place]["taker_leaves"]
         longs[MAKER_LEAVES, i] = fills[place]["maker_leaves"]
         ints[SYMBOL, i] = book
@@ -88,19 +85,32 @@ def finish(state):
 
 
 @kernel
-def digest_outcomes(outcomes, filled, leaves, rows, sums):
-    """Add every outcome to a digest."""
-    outcomes, filled, leaves = bare(outcomes), bare(filled), bare(leaves)
+def digest_outcomes(outcomes, filled, leaves, order, rows, sums):
+    """Add every outcome to a digest; `order` is the input row of each, or [0]."""
+    outcomes, filled, leaves, order = bare(outcomes), bare(filled), bare(leaves), bare(order)
     seqs, first, sums = bare(rows.seq), rows.first[0], bare(sums)
     low, high = np.int64(0), np.int64(0)
-    for row in range(outcomes.size):
+    for position in range(outcomes.size):
+        row = np.int64(order[position]) if order.size else np.int64(position)
         state = mix(np.int64(1), seqs[row] if seqs.size else first + row)
-        state = mix(state, np.int64(outcomes[row]) ^ (np.int64(filled[row]) << 8))
-        state = mix(state, np.int64(leaves[row]))
+        state = mix(state, np.int64(outcomes[position]) ^ (np.int64(filled[position]) << 8))
+        state = mix(state, np.int64(leaves[position]))
         low += state
         high += finish(state)
     sums[0] += low
     sums[1] += high
+
+
+@kernel
+def put_in_order(outcomes, filled, leaves, order, by_row):
+    """Outcomes by position as outcomes by input row: three int64 columns, the outcome byte first."""
+    outcomes, filled, leaves = bare(outcomes), bare(filled), bare(leaves)
+    order, by_row = bare(order), bare(by_row)
+    for position in range(outcomes.size):
+        row = order[position] if order.size else position
+        by_row[0, row] = outcomes[position]
+        by_row[1, row] = filled[position]
+        by_row[2, row] = leaves[position]
 
 
 @kernel

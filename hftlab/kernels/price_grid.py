@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 
 from hftlab.kernels.compile import helper
-from hftlab.kernels.machine import bare
+from hftlab.kernels.machine import bare, ix
 from hftlab.kernels.order_index import lookup
 
 PAGE_BITS = 6
@@ -20,10 +20,52 @@ PAGE = 1 << PAGE_BITS  # ticks: a bitmap word, and 1.5 kB of levels a side
 NO_RUNG = -1
 
 
+RULE = np.dtype(
+    [
+        ("tick", "i8"),  # price units; 0: any price will do
+        ("inverse", "i8"),  # of the tick's odd part, modulo 2^64
+        ("bound", "i8"),  # the largest number of ticks a price can be
+        ("zeros", "i4"),  # trailing zero bits of the tick
+        ("signed", "i4"),  # whether zero and negative prices are legal
+    ],
+    align=True,
+)
+
+
+def make_rules(ticks: np.ndarray, signed: np.ndarray) -> np.ndarray:
+    """The rules of each book from its tick size (0: none) and whether its prices may be zero or negative.
+
+    Dividing by a known tick is a multiplication by its odd part's inverse where the price is a multiple,
+    and the test that it is one comes with it (Granlund and Montgomery 1994, section 9): 1 ns for 5.
+    """
+    rules = np.zeros(len(ticks), RULE)
+    for book, tick in enumerate(np.asarray(ticks).tolist()):
+        zeros = (tick & -tick).bit_length() - 1 if tick else 0
+        inverse = pow(tick >> zeros, -1, 2**64) if tick else 1
+        inverse -= 2**64 if inverse >= 2**63 else 0
+        rules[book] = tick, inverse, (2**63 - 1) // max(tick, 1), zeros, signed[book]
+    return rules
+
+
+@helper
+def ticks_in(price, rules, book):
+    """A price in ticks, if it is a multiple of the tick."""
+    return (price >> np.int64(rules[ix(book)]["zeros"])) * rules[ix(book)]["inverse"]
+
+
+@helper
+def is_multiple(price, rules, book):
+    """Whether a price is a multiple of the tick."""
+    rule = rules[ix(book)]
+    low_bits = (np.int64(1) << np.int64(rule["zeros"])) - np.int64(1)
+    ticks = ticks_in(price, rules, book)
+    return price & low_bits == 0 and -rule["bound"] <= ticks <= rule["bound"]
+
+
 class Grid(NamedTuple):
     """The ladders of every book; `pages` is an index (page, book) -> position + 1."""
 
-    ticks: np.ndarray  # int64 [books] tick size in price units
+    rules: np.ndarray  # RULE [books]
     first: np.ndarray  # int64 [books] lowest page of a ladder without holes; only if `whole`
     whole: np.ndarray  # bool [books] whether the ladder has no holes
     sizes: np.ndarray  # int64 [books] rungs
@@ -32,12 +74,17 @@ class Grid(NamedTuple):
     starts: np.ndarray  # int64 [books] where a book's positions start in `numbers`
     pages: np.ndarray  # ENTRY
 
+    @property
+    def ticks(self) -> np.ndarray:
+        """Tick size of each book, price units."""
+        return self.rules["tick"]
+
 
 @helper
 def bare_grid(grid):
     """The same grid without reference counts (see machine.py)."""
     return Grid(
-        bare(grid.ticks),
+        bare(grid.rules),
         bare(grid.first),
         bare(grid.whole),
         bare(grid.sizes),
@@ -51,10 +98,10 @@ def bare_grid(grid):
 @helper
 def rung_of(grid, book, price):
     """Rung of a price that is a multiple of the tick, or NO_RUNG where its page is not on the ladder."""
-    tick = price // grid.ticks[book]
-    if grid.whole[book]:
-        rung = tick - (grid.first[book] << PAGE_BITS)
-        return rung if 0 <= rung < grid.sizes[book] else np.int64(NO_RUNG)
+    tick = ticks_in(price, grid.rules, book)
+    if grid.whole[ix(book)]:
+        rung = tick - (grid.first[ix(book)] << PAGE_BITS)
+        return rung if 0 <= rung < grid.sizes[ix(book)] else np.int64(NO_RUNG)
     place = lookup(grid.pages, tick >> PAGE_BITS, book)
     if place == 0:
         return np.int64(NO_RUNG)
@@ -65,7 +112,7 @@ def rung_of(grid, book, price):
 def price_of(grid, book, rung):
     """Price of a rung."""
     page = grid.numbers[grid.starts[book] + (rung >> PAGE_BITS)]
-    return ((page << PAGE_BITS) | (rung & (PAGE - 1))) * grid.ticks[book]
+    return ((page << PAGE_BITS) | (rung & (PAGE - 1))) * grid.rules[book]["tick"]
 
 
 @helper

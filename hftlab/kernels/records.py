@@ -17,8 +17,8 @@ def _order(qty: np.dtype) -> np.dtype:
         [
             ("qty", qty),  # open lots; 0: not open
             ("level", "i4"),  # where it rests
-            ("prev", "i4"),  # older neighbour in the queue, or NO_SLOT
-            ("next", "i4"),  # younger neighbour, or NO_SLOT
+            ("prev", "i4"),  # older neighbour in the queue; of a level's own node: the youngest order
+            ("next", "i4"),  # younger neighbour; of a level's own node: the oldest order
         ],
         align=True,
     )
@@ -28,7 +28,7 @@ def _command(qty: np.dtype) -> np.dtype:
     return np.dtype(
         [
             ("op", "i4"),  # what to do: see ops.py; instrument from bit 8 up
-            ("slot", "i4"),  # the order it names
+            ("slot", "i4"),  # the node of the order it names
             ("level", "i4"),  # where a NEW would rest; the unmirrored level for a REPLACE
             ("qty", qty),  # lots; the reason of an INVALID
         ],
@@ -40,7 +40,7 @@ def _fill(qty: np.dtype) -> np.dtype:
     return np.dtype(
         [
             ("row", "i4"),  # of the aggressor's command
-            ("maker", "i4"),  # slot
+            ("maker", "i4"),  # what the run knows the maker by: see `entries` in ladder.py
             ("level", "i4"),  # of the maker
             ("maker_account", "i4"),
             ("taker_account", "i4"),
@@ -59,9 +59,7 @@ FILL = {width: _fill(width) for width in (NARROW, WIDE)}  # 32 and 48 bytes
 LEVEL = np.dtype(
     [
         ("qty", "i8"),  # sum of open lots
-        ("head", "i4"),  # oldest order, or NO_SLOT
-        ("tail", "i4"),  # youngest order, or NO_SLOT
         ("count", "i4"),  # open orders
     ],
     align=True,
-)  # 24 bytes
+)  # 16 bytes; its queue begins and ends at the node of the same number

@@ -14,9 +14,17 @@ import numpy as np
 from hftlab.codes import NO_SLOT, NOT_A_VALUE, Action, OrderType, Reason, Tif
 from hftlab.kernels import ops
 from hftlab.kernels.compile import helper, kernel
-from hftlab.kernels.machine import bare, prefetch
+from hftlab.kernels.machine import bare, ix, prefetch
 from hftlab.kernels.order_index import discard, find, home, store
-from hftlab.kernels.price_grid import PAGE_BITS, bare_grid, price_level, rung_of, top_level
+from hftlab.kernels.price_grid import (
+    PAGE_BITS,
+    bare_grid,
+    is_multiple,
+    price_level,
+    rung_of,
+    ticks_in,
+    top_level,
+)
 
 NEW, CANCEL, REDUCE, REPLACE = (int(a) for a in (Action.NEW, Action.CANCEL, Action.REDUCE, Action.REPLACE))
 MASS_CANCEL, CLEAR = int(Action.MASS_CANCEL), int(Action.CLEAR)
@@ -43,13 +51,6 @@ class Columns(NamedTuple):
     account: np.ndarray  # int32
 
 
-class Instruments(NamedTuple):
-    """Rules of each book."""
-
-    ticks: np.ndarray  # int64 [books]; 0: to be inferred
-    signed: np.ndarray  # bool [books]: zero and negative prices are legal
-
-
 @helper
 def bare_columns(columns):
     """The same columns without reference counts (see machine.py)."""
@@ -71,7 +72,7 @@ def bare_columns(columns):
 @helper
 def value_at(column, row):
     """A cell, or 0 where the column is absent."""
-    return np.int64(column[row]) if column.size else np.int64(0)
+    return np.int64(column[ix(row)]) if column.size else np.int64(0)
 
 
 @helper
@@ -81,14 +82,14 @@ def names_price(action, order_type):
 
 
 @helper
-def check(action, order_type, price, qty, tick, signed):
-    """Reason to reject a command by its row alone, or 0; a `tick` of 0 is not checked."""
+def check(action, order_type, price, qty, rules, book):
+    """Reason to reject a command by its row alone, or 0."""
     if action in (NEW, REDUCE, REPLACE) and qty <= 0:
         return INVALID_QTY
     if names_price(action, order_type):
-        if price == NOT_A_VALUE or (price <= 0 and not signed):
+        if price == NOT_A_VALUE or (price <= 0 and rules[ix(book)]["signed"] == 0):
             return INVALID_PRICE
-        if tick != 0 and price % tick != 0:
+        if rules[ix(book)]["tick"] != 0 and not is_multiple(price, rules, book):
             return INVALID_PRICE
     return 0
 
@@ -114,15 +115,33 @@ def greatest_common_divisor(a, b):
     return a
 
 
-PRICES, LOWEST, HIGHEST, DIVISOR = range(4)  # columns of the survey, per book
+@helper
+def narrow_divisor(divisors, book, price):
+    """Make a book's divisor the largest number that divides `price` too."""
+    divisor = greatest_common_divisor(abs(price), divisors[book]["tick"])
+    zeros = 0
+    while divisor >> zeros & 1 == 0:
+        zeros += 1
+    odd = divisor >> zeros
+    inverse = odd  # right in 3 bits; each step of Newton's doubles them
+    for _ in range(5):
+        inverse *= 2 - odd * inverse
+    divisors[book]["tick"], divisors[book]["zeros"] = divisor, zeros
+    divisors[book]["inverse"], divisors[book]["bound"] = inverse, (2**63 - 1) // divisor
+
+
+PRICES, LOWEST, HIGHEST = range(3)  # columns of the survey, per book
 WIDEST, INCOMING, ID_LOW, ID_HIGH, RENAMES, MASS_CANCELS = range(6)  # of its totals
 
 
 @kernel
-def survey(columns, instruments, per_book, totals):
-    """Learn prices, tick divisor and ranges over the rows that are valid by themselves."""
+def survey(columns, rules, divisors, per_book, totals):
+    """Learn price ranges and totals over the rows that are valid by themselves.
+
+    `divisors` [books], RULE, become the greatest common divisor of each book's prices.
+    """
     columns = bare_columns(columns)
-    ticks, signed = bare(instruments.ticks), bare(instruments.signed)
+    rules, divisors = bare(rules), bare(divisors)
     per_book, totals = bare(per_book), bare(totals)
     widest, incoming, renames, mass_cancels = totals[WIDEST], np.int64(0), np.int64(0), np.int64(0)
     id_low, id_high = totals[ID_LOW], totals[ID_HIGH]
@@ -135,44 +154,43 @@ def survey(columns, instruments, per_book, totals):
             mass_cancels += 1
         if action not in (NEW, REPLACE):
             continue
-        if check(action, order_type, price, qty, ticks[book], signed[book]) != 0:
+        if check(action, order_type, price, qty, rules, book) != 0:
             continue
         incoming += 1
         widest = max(widest, qty)
-        order_id = columns.order_id[row]
-        if action == REPLACE and columns.new_order_id.size and columns.new_order_id[row] != order_id:
+        order_id = columns.order_id[ix(row)]
+        if action == REPLACE and columns.new_order_id.size and columns.new_order_id[ix(row)] != order_id:
             renames += 1
-            order_id = columns.new_order_id[row]
+            order_id = columns.new_order_id[ix(row)]
         id_low, id_high = min(id_low, order_id), max(id_high, order_id)
         if names_price(action, order_type):
             per_book[book, PRICES] += 1
             per_book[book, LOWEST] = min(per_book[book, LOWEST], price)
             per_book[book, HIGHEST] = max(per_book[book, HIGHEST], price)
-            divisor = per_book[book, DIVISOR]
-            if divisor == 0 or price % divisor != 0:
-                per_book[book, DIVISOR] = greatest_common_divisor(abs(price), divisor)
+            if price != 0 and not is_multiple(price, divisors, book):
+                narrow_divisor(divisors, book, price)
     totals[WIDEST], totals[INCOMING] = widest, incoming
     totals[ID_LOW], totals[ID_HIGH] = id_low, id_high
     totals[RENAMES], totals[MASS_CANCELS] = renames, mass_cancels
 
 
 @kernel
-def mark_pages(columns, instruments, wanted, index, used, start):
+def mark_pages(columns, rules, wanted, index, used, start):
     """Put the price pages of the `wanted` books into an index; stops when it is half full.
 
     Returns (rows done, pages known).
     """
     columns, wanted, index = bare_columns(columns), bare(wanted), bare(index)
-    ticks, signed = bare(instruments.ticks), bare(instruments.signed)
+    rules = bare(rules)
     for row in range(start, columns.action.size):
         book = value_at(columns.book, row)
         action, order_type = value_at(columns.action, row), value_at(columns.order_type, row)
         price, qty = value_at(columns.price, row), value_at(columns.qty, row)
         if not wanted[book] or not names_price(action, order_type):
             continue
-        if check(action, order_type, price, qty, ticks[book], signed[book]) != 0:
+        if check(action, order_type, price, qty, rules, book) != 0:
             continue
-        page = (price // ticks[book]) >> PAGE_BITS
+        page = ticks_in(price, rules, book) >> PAGE_BITS
         place = find(index, page, book)
         if index[place]["value"] == 0:
             if 2 * (used + 1) > index.size:
@@ -183,14 +201,25 @@ def mark_pages(columns, instruments, wanted, index, used, start):
 
 
 class Slots(NamedTuple):
-    """Order id -> slot while a tape is compiled, and what has been given out."""
+    """Order id -> node while a tape is compiled, and which nodes are free.
 
-    direct: np.ndarray  # int32 [ids]: slot by id where ids are dense, else [0]
+    An order is certainly dead after its CANCEL, so its node is given out again: the orders of a run stay
+    as close together in memory as they can without knowing what will trade. Each part of a tape has nodes of
+    its own, whole cache lines of them, because threads run parts side by side.
+    """
+
+    direct: np.ndarray  # int32 [ids]: node by id where ids are dense, else [0]
     lowest: np.ndarray  # int64 [1]: the id at direct[0]
     index: np.ndarray  # ENTRY: where they are not
-    ids: np.ndarray  # int64 [slots]: id of each slot
-    books: np.ndarray  # int32 [slots]
-    counts: np.ndarray  # int64 [2]: slots given out (slot 0 included), keys in the index
+    books: np.ndarray  # int32 [slots]: book of each node, from the first order's on
+    links: np.ndarray  # int32 [slots]: next free node
+    free: np.ndarray  # int32 [parts]: a free node of each part, or NO_SLOT
+    fresh: np.ndarray  # int64 [parts, 2]: nodes of each part never used, from and to
+    counts: np.ndarray  # int64 [3]: see below
+
+
+NEXT, KEYS, FIRST = range(3)  # of counts: first node no part has, keys in the index, first node
+LOT = 64  # nodes a part takes at a time
 
 
 @helper
@@ -200,25 +229,42 @@ def bare_slots(slots):
         bare(slots.direct),
         bare(slots.lowest),
         bare(slots.index),
-        bare(slots.ids),
         bare(slots.books),
+        bare(slots.links),
+        bare(slots.free),
+        bare(slots.fresh),
         bare(slots.counts),
     )
 
 
 @helper
-def give_slot(slots, key, book):
-    """The next slot, now of this order."""
-    slot = slots.counts[0]
-    slots.counts[0] = slot + 1
-    slots.ids[slot] = key
-    slots.books[slot] = book
-    return slot
+def give_node(slots, book, part):
+    """A node for an order."""
+    counts, fresh = slots.counts, slots.fresh
+    node = np.int64(slots.free[ix(part)])
+    if node != NO_SLOT:
+        slots.free[ix(part)] = slots.links[ix(node - counts[FIRST])]
+    else:
+        if fresh[ix(part), 0] == fresh[ix(part), 1]:
+            fresh[ix(part), 0] = counts[NEXT]
+            counts[NEXT] += LOT
+            fresh[ix(part), 1] = counts[NEXT]
+        node = fresh[ix(part), 0]
+        fresh[ix(part), 0] = node + 1
+    slots.books[ix(node - counts[FIRST])] = book
+    return node
 
 
 @helper
-def slot_of(slots, key, book, wanted, final):
-    """Slot of an order, NO_SLOT if it has none, -1 on a clash of ids between books.
+def free_node(slots, node, part):
+    """A node whose order is dead."""
+    slots.links[ix(node - slots.counts[FIRST])] = slots.free[ix(part)]
+    slots.free[ix(part)] = node
+
+
+@helper
+def node_of(slots, key, book, part, wanted, final):
+    """Node of an order, NO_SLOT if it has none, -1 on a clash of ids between books.
 
     `wanted` gives it one if need be; `final` says it won't be open after this command.
     """
@@ -226,23 +272,28 @@ def slot_of(slots, key, book, wanted, final):
         place = key - slots.lowest[0]
         if place < 0 or place >= slots.direct.size:
             return np.int64(NO_SLOT)
-        slot = np.int64(slots.direct[place])
-        if slot != NO_SLOT:
-            return slot if slots.books[slot] == book else np.int64(-1)
-        if wanted:
-            slot = give_slot(slots, key, book)
-            slots.direct[place] = slot
-        return slot
+        node = np.int64(slots.direct[ix(place)])
+        if node != NO_SLOT:
+            if slots.books[ix(node - slots.counts[FIRST])] != book:
+                return np.int64(-1)
+            if final:
+                slots.direct[ix(place)] = NO_SLOT
+                free_node(slots, node, part)
+        elif wanted:
+            node = give_node(slots, book, part)
+            slots.direct[ix(place)] = node
+        return node
     place = find(slots.index, key, book)
-    slot = np.int64(slots.index[place]["value"])
-    if slot == NO_SLOT and wanted:
-        slot = give_slot(slots, key, book)
-        store(slots.index, place, key, book, slot)
-        slots.counts[1] += 1
-    elif slot != NO_SLOT and final:
+    node = np.int64(slots.index[ix(place)]["value"])
+    if node == NO_SLOT and wanted:
+        node = give_node(slots, book, part)
+        store(slots.index, place, key, book, node)
+        slots.counts[KEYS] += 1
+    elif node != NO_SLOT and final:
         discard(slots.index, place)
-        slots.counts[1] -= 1
-    return slot
+        slots.counts[KEYS] -= 1
+        free_node(slots, node, part)
+    return node
 
 
 @helper
@@ -253,45 +304,48 @@ def look_ahead(slots, columns, row):
 
 
 class Target(NamedTuple):
-    """Where a compiled tape is written."""
+    """Where a compiled tape is written: part after part, each in input order."""
 
     rows: np.ndarray  # COMMAND [n]
-    order: np.ndarray  # int32 [n] input row of each position, or [0]
+    order: np.ndarray  # int32 [n] input row of each position, or [0] where there is one part
     targets: np.ndarray  # int32 [n], or [0] where no id changes
+    part_of: np.ndarray  # int32 [books]
+    cursor: np.ndarray  # int64 [parts]: where the next command of each part goes
     max_qty: np.ndarray  # int64 [1] the largest quantity of this width
 
 
 @kernel
-def compile_rows(columns, instruments, grid, slots, target, passive, start):
-    """Write positions from `start`; returns how far it came.
+def compile_rows(columns, rules, grid, slots, target, passive, start):
+    """Compile input rows from `start`; returns how far it came.
 
     It stops early when the id index is half full (give it a larger one and call again), and returns -1
     when ids clash between books in a direct table (call again with an index).
     """
     columns, grid, slots = bare_columns(columns), bare_grid(grid), bare_slots(slots)
-    ticks, signed = bare(instruments.ticks), bare(instruments.signed)
+    rules = bare(rules)
     rows, order, targets = bare(target.rows), bare(target.order), bare(target.targets)
+    part_of, cursor = bare(target.part_of), bare(target.cursor)
     everything = target.max_qty[0]
     facts = ops.PASSIVE if passive else 0
     last = rows.size - 1
-    for position in range(start, rows.size):
-        if slots.direct.size == 0 and 2 * (slots.counts[1] + 2) > slots.index.size:
-            return position
-        row = np.int64(order[position]) if order.size else np.int64(position)
-        ahead = min(position + LOOKAHEAD, last)
-        look_ahead(slots, columns, np.int64(order[ahead]) if order.size else ahead)
+    unknown = slots.counts[FIRST] - 1  # the node that is never open
+    for row in range(start, rows.size):
+        if slots.direct.size == 0 and 2 * (slots.counts[KEYS] + 2) > slots.index.size:
+            return row
+        look_ahead(slots, columns, min(row + LOOKAHEAD, last))
         action, order_type = value_at(columns.action, row), value_at(columns.order_type, row)
         price, qty = value_at(columns.price, row), value_at(columns.qty, row)
-        book, key = value_at(columns.book, row), columns.order_id[row]
+        book, key = value_at(columns.book, row), columns.order_id[ix(row)]
+        part = np.int64(part_of[ix(book)])
         slot, renamed, level = np.int64(NO_SLOT), np.int64(NO_SLOT), np.int64(0)
-        reason = check(action, order_type, price, qty, ticks[book], signed[book])
+        reason = check(action, order_type, price, qty, rules, book)
         if reason != 0:
             op, qty = ops.INVALID << ops.KIND_SHIFT, np.int64(reason)
         elif action == NEW:
-            side = ops.SELL if columns.side[row] < 0 else ops.BUY
+            side = ops.SELL if columns.side[ix(row)] < 0 else ops.BUY
             flags = flags_of(order_type, value_at(columns.tif, row), value_at(columns.post_only, row))
             op = side | flags | facts
-            slot = slot_of(slots, key, book, not flags & ops.NO_REST, False)
+            slot = node_of(slots, key, book, part, not flags & ops.NO_REST, False)
             if order_type == MARKET:
                 level = top_level(grid, book, side)
             else:
@@ -299,15 +353,16 @@ def compile_rows(columns, instruments, grid, slots, target, passive, start):
         elif action in (CANCEL, REDUCE):
             op = ops.REDUCE << ops.KIND_SHIFT
             qty = everything if action == CANCEL else min(qty, everything)
-            slot = slot_of(slots, key, book, False, action == CANCEL)
+            slot = node_of(slots, key, book, part, False, action == CANCEL)
         elif action == REPLACE:
             op = (ops.REPLACE << ops.KIND_SHIFT) | facts
             op |= ops.POST_ONLY if value_at(columns.post_only, row) else 0
             level = rung_of(grid, book, price)
-            slot = slot_of(slots, key, book, False, False)
+            slot = node_of(slots, key, book, part, False, False)
             renamed = slot
-            if targets.size and columns.new_order_id[row] != key:
-                renamed = slot_of(slots, columns.new_order_id[row], book, slot != NO_SLOT, False)
+            if targets.size and columns.new_order_id[ix(row)] != key:
+                new_key = columns.new_order_id[ix(row)]
+                renamed = node_of(slots, new_key, book, part, slot != NO_SLOT, False)
         elif action == NOTE:
             op, qty = ops.NOTHING << ops.KIND_SHIFT, np.int64(0)
         else:
@@ -315,20 +370,14 @@ def compile_rows(columns, instruments, grid, slots, target, passive, start):
             qty = np.int64(0)
         if slot < 0 or renamed < 0:
             return -1
-        rows[position]["op"] = op | (book << ops.BOOK_SHIFT)
-        rows[position]["slot"] = slot
-        rows[position]["level"] = level
-        rows[position]["qty"] = qty
+        place = ix(cursor[ix(part)])
+        cursor[ix(part)] += 1
+        rows[place]["op"] = op | (book << ops.BOOK_SHIFT)
+        rows[place]["slot"] = slot if slot != NO_SLOT else unknown
+        rows[place]["level"] = level
+        rows[place]["qty"] = qty
+        if order.size:
+            order[place] = row
         if targets.size:
-            targets[position] = renamed
+            targets[place] = renamed if renamed != NO_SLOT else unknown
     return rows.size
-
-
-@kernel
-def group_rows(books, counts, order):
-    """Stable counting sort of rows by book; `counts` [books] come in as where each book starts."""
-    books, counts, order = bare(books), bare(counts), bare(order)
-    for row in range(books.size):
-        book = books[row]
-        order[counts[book]] = row
-        counts[book] += 1
