@@ -17,8 +17,8 @@ What is imitated, and who found it in real books:
 - *Cancels*: their rate grows with the number of open orders (Cont, Stoikov, Talreja 2010), which keeps the
   depth steady: some 950 orders in the busiest symbol, 200 in quiet ones. The one that goes is usually
   young, P(k younger ones) ~ (k + 6)^-1.5: half of all orders live for less than 40 messages of their
-  symbol, one in a hundred for more than 40,000 (Hasbrouck, Saar 2009, on fleeting orders). About 2 %
-  come too late, after the order was filled, and are rejected.
+  symbol, one in a hundred for tens of thousands (Hasbrouck, Saar 2009, on fleeting orders). Two or three
+  cancels in a hundred come too late, after the order was filled, and are rejected.
 - *Aggressors* keep a side for a while: parent orders of L child orders, P(L) ~ L^-2.5 (Lillo, Mike, Farmer
   2005, for the long memory of trade signs). Most want no more than the touch has, often exactly that
   (Farmer, Gillemot, Lillo, Mike, Sen 2004).

@@ -18,7 +18,6 @@ from numba.extending import intrinsic
 
 from hftlab.codes import NO_SLOT, PRICE_SCALE, Action, OrderType, Side, Tif
 from hftlab.kernels.compile import DISABLED, helper, kernel
-from hftlab.kernels.machine import prefetch
 
 NEW, CANCEL, REDUCE, REPLACE = int(Action.NEW), int(Action.CANCEL), int(Action.REDUCE), int(Action.REPLACE)
 LIMIT, MARKET = int(OrderType.LIMIT), int(OrderType.MARKET)
@@ -38,6 +37,7 @@ TICK = PRICE_SCALE // 100  # 0.01
 LADDER = 2048  # price levels of a symbol, its anchor in the middle; the outer two are walls
 WALL_LOW, WALL_HIGH = 0, LADDER - 1  # never empty, so that looking for the next level stops
 FAIR_BITS = 16  # the fair price is kept in 2^-16 ticks
+MOST_AT_ONCE = 4_000  # lots of an aggressor
 PULL_BITS = 15  # each message takes 2^-15 of the way from the fair price to its anchor
 
 # Time: a Hawkes process with two exponential kernels; expected children are kept in 2^-20
@@ -185,7 +185,7 @@ else:
 
     @helper
     def unowned(arrays):
-        """The same arrays without an owner, so that nobody counts references (380 -> 55 ns per message).
+        """The same arrays without an owner, so that nobody counts references (780 -> 45 ns per message).
 
         Good while the caller holds them.
         """
@@ -295,11 +295,11 @@ def drift(books, symbol, bits):
 
 
 @helper
-def leaning_side(books, symbol, bits, gain):
+def leaning_side(books, symbol, bits, gain, most):
     """A side, more often the one that moves the middle of the book towards the fair price."""
     middle = (books[symbol]["bid"] + books[symbol]["ask"]) << 7  # in 2^-8 ticks
     lean = (books[symbol]["fair"] >> (FAIR_BITS - 8)) - middle
-    tilt = min(max(lean * gain, -24_000), 24_000)
+    tilt = min(max(lean * gain, -most), most)
     return BUY if (bits & HALF_MASK) < (1 << (HALF_BITS - 1)) + tilt else SELL
 
 
@@ -331,10 +331,10 @@ def resting_level(state, odds, symbol, side, words):
     """
     books = state.books
     best, other = touch(books, symbol, side), touch(books, symbol, -side)
-    room = min((other - best) * side - 1, 8)
+    room = (other - best) * side - 1
     if is_wall(best):
         level = (books[symbol]["fair"] >> FAIR_BITS) - side
-    elif not is_wall(other) and (words.misc & 255) < 12 * room:
+    elif not is_wall(other) and (words.misc & 255) < 12 * min(room, 16):
         level = best + side * (1 + ((words.misc >> 8 & 255) * room >> 8))
     else:
         level = best - side * (pick(odds.distance, words.place) & books[symbol]["reach"])
@@ -512,7 +512,7 @@ def write_about(state, rows, row, symbol, slot, action, level, qty):
 @helper
 def new_resting(state, odds, rows, row, symbol, words):
     """NEW that rests: GTC or DAY, some POST_ONLY, and of those a few that come too close and are rejected."""
-    side = leaning_side(state.books, symbol, words.side, 16)
+    side = leaning_side(state.books, symbol, words.side, 8, 4_000)
     level = resting_level(state, odds, symbol, side, words)
     qty = 1 + pick(odds.qty, words.qty)
     post_only = (words.misc >> 16 & 15) == 0
@@ -532,7 +532,7 @@ def aggressor_side(state, odds, symbol, words):
     """The side of the parent order being worked on, or of a new one."""
     books = state.books
     if books[symbol]["run"] == 0:
-        books[symbol]["sign"] = leaning_side(books, symbol, words.side, 32)
+        books[symbol]["sign"] = leaning_side(books, symbol, words.side, 32, 24_000)
         books[symbol]["run"] = 1 + pick(odds.run, words.place)
     books[symbol]["run"] -= 1
     return books[symbol]["sign"]
@@ -540,30 +540,30 @@ def aggressor_side(state, odds, symbol, words):
 
 @helper
 def aggressor_qty(state, odds, symbol, best, words):
-    """Lots wanted: usually no more than the touch has, often all of it."""
+    """Lots wanted: usually no more than the touch has, often all of it, seldom up to four times as much."""
     qty = 1 + pick(odds.qty, words.qty)
     at_touch = state.levels[symbol * LADDER + best]["qty"]
     choice = words.misc & 15
     if choice < 2:
-        return min(at_touch, 4_000)
-    return min(qty, at_touch) if choice < 15 else qty * 4
+        return min(at_touch, MOST_AT_ONCE)
+    return min(qty, at_touch) if choice < 15 else 4 * min(qty, at_touch)
 
 
 @helper
 def new_aggressive(state, odds, rows, row, symbol, words):
     """NEW that trades: MARKET, IOC, FOK, or a marketable limit whose remainder rests.
 
-    False when there is nobody to trade with.
+    One IOC in seven comes a tick short and gets nothing. False when there is nobody to trade with.
     """
     side = aggressor_side(state, odds, symbol, words)
     best = touch(state.books, symbol, -side)
     if is_wall(best):
         return False
-    slip = max((words.misc >> 4 & 7) - 5, 0)
+    style = words.misc >> 8 & 63
+    slip = -1 if 8 <= style < 12 else max((words.misc >> 4 & 7) - 5, 0)
     limit = within(state.books, symbol, side, best + side * slip)
     qty = aggressor_qty(state, odds, symbol, best, words)
     order_id, account = write_new(state, odds, rows, row, symbol, side, limit, qty, words)
-    style = words.misc >> 8 & 63
     rests, fills = style >= 40, True
     if style < 8:
         rows.order_type[row], rows.tif[row], rows.price[row] = MARKET, IOC, 0
@@ -652,25 +652,12 @@ def message(state, odds, rows, row, symbol, words):
         new_resting(state, odds, rows, row, symbol, words)
 
 
-@helper
-def look_ahead(state, rows, row, count):
-    """Bring the books of coming messages into the cache (150 -> 100 ns per message of 100 symbols)."""
-    books = state.books
-    symbol = np.int64(rows.symbol[min(row + 12, count - 1)])
-    prefetch(books, symbol)
-    symbol = np.int64(rows.symbol[min(row + 6, count - 1)])
-    prefetch(state.levels, symbol * LADDER + books[symbol]["bid"])
-    prefetch(state.levels, symbol * LADDER + books[symbol]["ask"])
-    prefetch(state.orders, place(books, symbol, books[symbol]["head"]))
-
-
 @kernel
 def fill_orders(state, odds, rows, count):
     """What the messages are whose arrival `fill_arrivals` has written."""
     state, odds, rows = unowned(state), unowned(odds), unowned(rows)
     rng = np.int64(state.clock[0]["order_rng"])
     for row in range(count):
-        look_ahead(state, rows, row, count)
         rng, words = draw(rng)
         message(state, odds, rows, row, np.int64(rows.symbol[row]), words)
     state.clock[0]["order_rng"] = rng
