@@ -1,0 +1,186 @@
+"""The tape: what compiles, what it looks like, and what a saved one survives."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+from pathlib import Path
+
+import flows
+import numpy as np
+import polars as pl
+import pyarrow as pa
+import pytest
+
+import hftlab
+from hftlab.errors import FormatError, TableError, UsageError
+
+CENT = 10_000_000
+
+
+def orders(n: int = 3, **columns) -> dict:
+    base = {
+        "action": ["NEW"] * n,
+        "order_id": list(range(1, n + 1)),
+        "side": ["BUY"] * n,
+        "price": [100 * CENT] * n,
+        "qty": [5] * n,
+    }
+    return base | columns
+
+
+@pytest.mark.parametrize(
+    "make",
+    [dict, pa.table, pl.DataFrame, lambda t: pl.DataFrame(t).lazy()],
+    ids=["dict", "arrow", "polars", "lazy"],
+)
+def test_every_container_gives_the_same_digest(make):
+    """A table is a table, whatever library holds it."""
+    assert hftlab.replay(make(orders())).digest == hftlab.replay(orders()).digest
+
+
+def test_problems_of_shape_are_told_all_at_once():
+    """One error lists a missing column, a null, a wrong type and an unknown code."""
+    with pytest.raises(TableError) as caught:
+        hftlab.compile_tape(
+            {"order_id": [1, None], "side": ["BUY", "UP"], "price": [True, False], "qty": [1, 2]}
+        )
+    text = str(caught.value)
+    assert "\n" not in text
+    for expected in (
+        "action is missing",
+        "order_id, row 1: found 1 null",
+        "'UP'",
+        "column price: found bool",
+    ):
+        assert expected in text
+
+
+@pytest.mark.parametrize(
+    "prices", [[1.01, 2.5, 3.0], ["1.01", "2.5", "3"], [Decimal("1.01"), Decimal("2.5"), Decimal(3)]]
+)
+def test_exact_prices_of_any_type_are_units(prices):
+    """Floats, text and decimals become integers of 1e-9 exactly."""
+    run = hftlab.replay(orders(price=prices), tick_size="0.01")
+    assert sorted(run.book["price"].to_list()) == [1_010_000_000, 2_500_000_000, 3_000_000_000]
+
+
+@pytest.mark.parametrize(
+    ("column", "bad", "reason", "observed"),
+    [
+        ("price", [1.0, float("nan"), 1.0], "INVALID_PRICE", None),
+        ("price", [1.0, float("inf"), 1.0], "INVALID_PRICE", None),
+        ("price", [1.0, 1e300, 1.0], "INVALID_PRICE", None),
+        ("price", [1.0, 0.1 + 0.2, 1.0], "INVALID_PRICE", None),
+        ("price", ["1", "one", "1"], "INVALID_PRICE", None),
+        ("price", ["1", "1e400", "1"], "INVALID_PRICE", None),
+        ("price", ["1", "1.005", "1"], "INVALID_PRICE", 1_005_000_000),
+        ("price", [CENT, 0, CENT], "INVALID_PRICE", 0),
+        ("price", [CENT, -CENT, CENT], "INVALID_PRICE", -CENT),
+        ("qty", [1, 0, 1], "INVALID_QTY", 0),
+        ("qty", [1, -7, 1], "INVALID_QTY", -7),
+        ("qty", [1.0, 2.5, 1.0], "INVALID_QTY", None),
+        ("qty", [1.0, float("nan"), 1.0], "INVALID_QTY", None),
+        ("qty", [1, 2**64 - 1, 1], "INVALID_QTY", None),
+    ],
+)
+def test_bad_content_is_a_reject_of_its_row(column, bad, reason, observed):
+    """The row is refused with what was found; its neighbours are not touched."""
+    run = hftlab.replay(orders(**{column: bad}), tick_size="0.01")
+    assert run.rejects.select("seq", "reason", "observed_value").rows() == [(1, reason, observed)]
+    assert run.summary()["accepted"] == 2
+
+
+def test_tick_is_the_largest_that_fits():
+    """Inferred ticks are exact and by symbol."""
+    tape = hftlab.compile_tape(orders(symbol=["A", "A", "B"], price=[150 * CENT, 225 * CENT, 7]))
+    assert dict(zip(tape.symbols, tape.grid.ticks.tolist(), strict=True)) == {"A": 75 * CENT, "B": 7}
+
+
+@pytest.mark.parametrize("tick", ["0", "-1", "abc", float("nan"), "0.0000000001"])
+def test_a_bad_tick_size_is_a_usage_error(tick):
+    """A tick is a positive multiple of 1e-9."""
+    with pytest.raises(UsageError, match="tick_size"):
+        hftlab.compile_tape(orders(), tick_size=tick)
+
+
+def test_ladders_stay_small_between_far_prices():
+    """One order at 0.01 and one at 199,999.99 cost two pages, not twenty million ticks."""
+    n = 3
+    tape = hftlab.compile_tape(orders(n, price=["0.01", "199999.99", "100"]), tick_size="0.01")
+    assert tape.grid.sizes.sum() <= n * 64
+    run = hftlab.replay(tape)
+    assert sorted(run.book["price"].to_list()) == [CENT, 10_000 * CENT, 19_999_999 * CENT]
+
+
+def test_ids_may_be_scattered_over_64_bits():
+    """Sparse ids are hashed, dense ones indexed, with one result."""
+    ids = [1, 2**63, 2**64 - 1]
+    run = hftlab.replay(orders(order_id=np.array(ids, np.uint64)))
+    assert sorted(run.book["order_id"].to_list()) == ids
+
+
+@pytest.mark.parametrize("name", ["tight", "wide", "big", "replaces", "extreme_ids"])
+def test_a_saved_tape_runs_as_the_one_it_was(name, tmp_path):
+    """Save, load, run: the same digest, with every byte verified and without."""
+    flow = flows.make(name, size=3_000, seed=5)
+    tape = hftlab.compile_tape(flow.table(), tick_size=Decimal(flow.tick).scaleb(-9))
+    tape.save(tmp_path / "flow.tape")
+    for verify in (False, True):
+        loaded = hftlab.Tape.load(tmp_path / "flow.tape", verify=verify)
+        assert hftlab.replay(loaded).digest == hftlab.replay(tape).digest
+        assert hftlab.replay(loaded, path="event").digest == hftlab.replay(tape).digest
+
+
+def test_a_loaded_tape_is_mapped_not_read(tmp_path):
+    """The arrays of a loaded tape are read-only views of the file."""
+    hftlab.compile_tape(orders()).save(tmp_path / "flow.tape")
+    rows = hftlab.Tape.load(tmp_path / "flow.tape").commands.rows
+    assert not rows.flags.writeable
+    assert not rows.flags.owndata
+
+
+def test_a_tape_cut_off_anywhere_is_refused(tmp_path):
+    """No prefix of a saved tape loads."""
+    path = tmp_path / "flow.tape"
+    hftlab.compile_tape(orders()).save(path)
+    whole = path.read_bytes()
+    for size in range(0, len(whole), 97):
+        path.write_bytes(whole[:size])
+        with pytest.raises(FormatError):
+            hftlab.Tape.load(path)
+
+
+def test_a_changed_byte_is_noticed_on_verification(tmp_path):
+    """A flipped byte of an array fails its checksum."""
+    path = tmp_path / "flow.tape"
+    tape = hftlab.compile_tape(orders())
+    tape.save(path)
+    data = bytearray(path.read_bytes())
+    place = data.find(tape.commands.rows.tobytes())
+    data[place + 3] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(FormatError, match=r"changed bytes in commands\.rows"):
+        hftlab.Tape.load(path, verify=True)
+
+
+def test_other_files_are_not_tapes(tmp_path):
+    """Missing, foreign and newer files are told apart."""
+    with pytest.raises(FormatError, match="no such file"):
+        hftlab.Tape.load(tmp_path / "none.tape")
+    other = tmp_path / "other.arrow"
+    table = pa.table({"a": [1]})
+    with pa.ipc.new_file(other, table.schema) as file:
+        file.write_table(table)
+    with pytest.raises(FormatError, match="something else"):
+        hftlab.Tape.load(other)
+    newer = tmp_path / "newer.tape"
+    hftlab.compile_tape(orders()).save(newer)
+    newer.write_bytes(newer.read_bytes().replace(b'"version": 1', b'"version": 2'))
+    with pytest.raises(FormatError, match="tape format 2"):
+        hftlab.Tape.load(newer)
+
+
+def test_an_unwritable_place_is_an_output_error(tmp_path):
+    """Saving where there is no folder says so and leaves nothing."""
+    with pytest.raises(hftlab.OutputError, match="no folder"):
+        hftlab.compile_tape(orders()).save(Path(tmp_path) / "none" / "flow.tape")
