@@ -26,7 +26,7 @@ def plot(
     from hftlab.plot import plot_folder
     from hftlab.run_folder import new_file
 
-    output = output or folder.resolve().parent / f"{folder.resolve().name}.png"
+    output = output or folder.parent / f"{folder.name or folder.resolve().name}.png"
     if output.suffix.lower() not in (".png", ".svg", ".pdf"):
         raise UsageError(f"{output}: found the suffix {output.suffix!r}, expected .png, .svg or .pdf")
     figure = plot_folder(folder, symbol)

@@ -1,0 +1,89 @@
+"""The public names: pinned, reachable, and quick to import."""
+
+import subprocess
+import sys
+
+import pytest
+
+import hftlab
+
+PUBLIC = {
+    "Ack",
+    "Action",
+    "Config",
+    "ConfigError",
+    "Fill",
+    "Flow",
+    "FormatError",
+    "HftlabError",
+    "InputError",
+    "MboAction",
+    "OrderBook",
+    "OrderType",
+    "OutputError",
+    "PRICE_SCALE",
+    "Reason",
+    "Result",
+    "Side",
+    "Stage",
+    "Status",
+    "TableError",
+    "Tape",
+    "Tif",
+    "UNDEF_PRICE",
+    "UsageError",
+    "Verification",
+    "__version__",
+    "compile_tape",
+    "generate",
+    "infer_orders",
+    "load_config",
+    "open_flow",
+    "replay",
+    "to_wide",
+    "verify",
+}
+HEAVY = ("numba", "pyarrow", "polars", "numpy", "matplotlib", "typer", "rich", "msgspec")
+
+
+def test_public_names_are_pinned():
+    """A name is added to or taken from the package on purpose, here and in the changelog."""
+    assert set(hftlab.__all__) == PUBLIC
+    assert len(hftlab.__all__) == len(PUBLIC)
+    assert set(dir(hftlab)) >= PUBLIC
+
+
+@pytest.mark.parametrize("name", sorted(PUBLIC))
+def test_every_public_name_resolves(name):
+    """Each name is there when it is asked for, and the same thing when asked again."""
+    assert getattr(hftlab, name) is getattr(hftlab, name)
+
+
+def test_an_unknown_name_is_an_attribute_error():
+    """A misspelt name fails as in any module."""
+    with pytest.raises(AttributeError, match="has no attribute 'replya'"):
+        hftlab.replya  # noqa: B018
+
+
+def loaded_after(statement):
+    """Which heavy libraries a fresh interpreter has after a statement."""
+    program = f"import sys; {statement}; print(*[name for name in {HEAVY!r} if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    return set(done.stdout.split())
+
+
+def test_importing_the_package_loads_nothing_heavy():
+    """`import hftlab` costs nothing until a name is used."""
+    assert loaded_after("import hftlab") == set()
+
+
+def test_importing_the_command_line_loads_only_what_parses_it():
+    """`hftlab --help` waits for typer alone."""
+    assert loaded_after("import hftlab.cli") <= {"typer", "rich", "msgspec"}
+
+
+def test_nothing_that_replays_loads_matplotlib():
+    """Pictures are paid for by those who draw."""
+    assert "matplotlib" not in loaded_after(
+        "import hftlab; [getattr(hftlab, name) for name in hftlab.__all__]"
+    )
