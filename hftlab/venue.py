@@ -57,7 +57,7 @@ class Venue:
             index,
             ids,
             free,
-            np.array([slots - count], np.int64),
+            np.array([slots - count, 0, 0, 0], np.int64),
             np.empty(fills, FILL[WIDE]),
             np.empty(fills, np.int64),
         )

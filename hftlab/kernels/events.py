@@ -15,7 +15,7 @@ import numpy as np
 from hftlab.codes import NO_SLOT
 from hftlab.kernels import ops
 from hftlab.kernels.bits import NONE, Bitmap, previous_bit
-from hftlab.kernels.compile import helper, kernel
+from hftlab.kernels.compile import helper, kernel, quick_kernel
 from hftlab.kernels.engine import bare_outputs, note_touch, step
 from hftlab.kernels.ladder import BASE, BEST, HEAD_WIDTH, SIZE, Books
 from hftlab.kernels.machine import array_at
@@ -43,7 +43,8 @@ INT32, INT64, BOOL = np.dtype("i4"), np.dtype("i8"), np.dtype("?")
 # what `event` answers instead of an outcome when something must grow first; nothing has changed then
 NEEDS_SLOTS, NEEDS_LEVELS = 250, 251
 
-FREE = 0  # column of `counts`: slots on the free stack
+# columns of `counts`: nodes on the free stack; what the last command did
+FREE, FILLED_QTY, LEAVES_QTY, COUNT = range(4)
 
 
 class Venue(NamedTuple):
@@ -68,7 +69,7 @@ class Venue(NamedTuple):
     index: np.ndarray  # ENTRY: order id -> node
     ids: np.ndarray  # int64 [nodes]
     free: np.ndarray  # int32 [slots]: a stack of free nodes
-    counts: np.ndarray  # int64 [1]
+    counts: np.ndarray  # int64 [4]: see above
     fills: np.ndarray  # FILL
     makers: np.ndarray  # int64 [fills]: order id of each maker
 
@@ -272,11 +273,20 @@ def event(
 ACTION_BITS, SELL_BIT, TYPE_BITS, TIF_BITS, POST_ONLY_BIT = 0, 3, 4, 6, 8
 
 
-@kernel
+DETAILS = 256  # in the answer of `submit`: filled, leaves and fills are more than the outcome tells
+
+
+@quick_kernel
 def submit(address, word, key, new_key, price, qty, account):
-    """One raw command to book 0 from Python; returns (outcome, filled, leaves, fills written)."""
-    return event(
-        desk_at(address),
+    """One raw command to book 0 from Python; returns the outcome, plus DETAILS.
+
+    Without DETAILS nothing was filled, and what is open is the command's quantity (RESTING, REPLACED) or
+    nothing; with it, filled, leaves and the count of fills are in `counts` from FILLED_QTY on. One integer
+    comes back because a tuple of four costs 25 ns more.
+    """
+    desk = desk_at(address)
+    outcome, filled, leaves, count = event(
+        desk,
         np.int64(0),
         np.int64(0),
         np.int64(0),
@@ -292,6 +302,10 @@ def submit(address, word, key, new_key, price, qty, account):
         account,
         np.int64(0),
     )
+    if filled == 0 and leaves in (0, qty):
+        return outcome
+    desk.counts[FILLED_QTY], desk.counts[LEAVES_QTY], desk.counts[COUNT] = filled, leaves, count
+    return outcome + DETAILS
 
 
 @kernel
