@@ -6,6 +6,7 @@ files of a run folder; matplotlib is imported only when something is drawn.
 
 from __future__ import annotations
 
+from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -90,7 +91,15 @@ def _most_active(frame: pl.DataFrame) -> str:
 def _new_figure() -> Figure:
     from matplotlib.figure import Figure
 
-    return Figure(figsize=(11, 6), layout="constrained")
+    class RunFigure(Figure):
+        """A figure that shows itself in a notebook, whether or not pyplot has been imported."""
+
+        def _repr_png_(self) -> bytes:
+            picture = BytesIO()
+            self.savefig(picture, format="png", dpi=100)
+            return picture.getvalue()
+
+    return RunFigure(figsize=(11, 6), layout="constrained")
 
 
 def _axes(figure: Figure, with_depth: bool) -> tuple[Axes, Axes, Axes | None]:
