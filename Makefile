@@ -46,21 +46,22 @@ $(DEV): pyproject.toml | $(RUNTIME)
 demo: $(RUNTIME)
 	@rm -rf $(DEMO) $(DEMO).png && mkdir -p build
 	$(BIN)/hftlab inspect data/sample.parquet
-	$(BIN)/hftlab replay data/sample.parquet --record fills,rejects,outcomes,l1 --out $(DEMO)
+	$(BIN)/hftlab replay data/sample.parquet --record fills,rejects,outcomes,l1,book --out $(DEMO)
 	$(BIN)/hftlab plot $(DEMO) -o $(DEMO).png
 
 lint: $(DEV)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
-# As shipped first; then the slices that need the kernels built otherwise: as plain Python (the only way
-# to see their coverage) and with every array access checked; then the long random comparisons.
+# As shipped first; then the slices that need the kernels built otherwise: as plain Python (the only way to
+# see their coverage), and with every array access checked; then ten million random commands; then notebooks.
 test: lint
-	@echo "compiling the kernels once"
-	@$(BIN)/hftlab replay data/sample.parquet --json > /dev/null
-	$(PYTEST) -m "not fuzz"
-	NUMBA_DISABLE_JIT=1 $(PYTEST) -m "not fuzz and not data and not jit"
-	NUMBA_BOUNDSCHECK=1 $(PYTEST) -m "not fuzz and not data and not cli"
+	@echo "compiling the kernels, once"
+	@$(BIN)/hftlab verify data/sample.parquet > /dev/null
+	$(PYTEST)
+	NUMBA_DISABLE_JIT=1 $(PYTEST) tests/test_matching.py --cov=hftlab.kernels --cov-report=term
+	NUMBA_DISABLE_JIT=1 $(PYTEST) tests/test_differential.py -k "1]"
+	NUMBA_BOUNDSCHECK=1 $(PYTEST) tests/test_matching.py tests/test_differential.py
 	$(PYTEST) -m fuzz
 	$(PYTEST) --nbmake notebooks
 

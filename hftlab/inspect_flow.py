@@ -105,11 +105,11 @@ def inspect_flow(flow: Flow, progress: Progress | None = None) -> Inspection:
     )
 
 
-def busiest(result: Result, limit: int = 5) -> pl.DataFrame:
-    """The touch at the end of the instruments with most fills, or, where fills weren't kept, most orders.
+def busiest(result: Result, limit: int = 5, by_fills: bool = True) -> pl.DataFrame:
+    """The touch at the end of the instruments with most fills, or with most open orders.
 
-    Columns: symbol, fills, volume, last (null where fills weren't recorded), bid_ct, bid_sz, bid_px,
-    ask_px, ask_sz, ask_ct, orders.
+    Columns: symbol, bid_ct, bid_sz, bid_px, ask_px, ask_sz, ask_ct, orders; by fills also fills,
+    volume, last. Going by fills brings all of them into memory.
     """
     book = result.book.with_columns(pl.col("symbol").cast(pl.String))
     touch = book.group_by("symbol").agg(
@@ -117,7 +117,7 @@ def busiest(result: Result, limit: int = 5) -> pl.DataFrame:
         *_best(-1, "ask"),
         pl.len().alias("orders"),
     )
-    if "fills" not in result.settings["record"]:
+    if not by_fills:
         return touch.sort("orders", "symbol", descending=[True, False]).head(limit)
     traded = (
         result.fills.with_columns(pl.col("symbol").cast(pl.String))

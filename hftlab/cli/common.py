@@ -94,13 +94,16 @@ def console() -> Console:
     return Console(width=None if sys.stdout.isatty() else 100, highlight=False, markup=False)
 
 
-def load_kernels(path: str | None, record: Iterable[str] | None) -> float:
-    """Load what a replay needs before its time is taken, or compile it once; the seconds it took."""
+def load_kernels(path: str | None = None, record: Iterable[str] | None = ()) -> float:
+    """Load what a replay needs before its time is taken; the seconds it took.
+
+    The first time on a machine it is compiled, and a person should know what they are waiting for.
+    """
     import hftlab
 
     started = time.perf_counter()
     order = {"action": ["NEW"], "order_id": [1], "side": [1], "price": [1], "qty": [1]}
-    with working("loading kernels (compiling them takes a minute, once)"):
+    with working("loading kernels (compiling them takes up to a minute, once)"):
         result = hftlab.replay(order, path=path, record=record)
         for name in result.settings["record"]:
             result.to_arrow(name)

@@ -32,6 +32,8 @@ def inspect(
 
     with common.working(f"reading {file.name}"):
         flow = common.open_source(file, format, symbols)
+    common.load_kernels(record=("rejects",))
+    with common.working(f"inspecting {file.name}"):
         found = inspect_flow(flow)
     if as_json:
         common.print_json(found.as_dict())

@@ -79,17 +79,19 @@ def replay(
             progress=bar and bar.advance,
         )
     summary = result.summary()
+    facts = total if flow.kind == "mbo" and mode == "match" else None
     summary["seconds"] = {**before, **summary["seconds"]}
     if as_json:
         common.print_json({**summary, "out": out and str(out)})
         return
-    common.show(_overview(summary, out), _stages(summary), _touch(result))
+    common.show(_overview(summary, facts, out), _stages(summary), _touch(result, summary))
 
 
-def _overview(summary: dict[str, Any], out: Path | None) -> Table:
+def _overview(summary: dict[str, Any], facts: int | None, out: Path | None) -> Table:
     rows = summary["rows"]
     lines = {
-        "commands" if summary["mode"] == "match" else "facts": f"{rows:,}",
+        "commands" if summary["mode"] == "match" else "facts": f"{rows:,}"
+        + (f", inferred from {facts:,} facts" if facts else ""),
         "accepted": common.share(summary["accepted"], rows),
         "rejected": common.share(summary["rejected"], rows) + _parts(summary["reasons"]),
         "outcomes": _parts(summary["statuses"]).removeprefix(": "),
@@ -121,13 +123,14 @@ def _stages(summary: dict[str, Any]) -> Table:
     return table
 
 
-def _touch(result: Result) -> Table:
+def _touch(result: Result, summary: dict[str, Any]) -> Table:
     from hftlab.inspect_flow import busiest
 
     title = "Best prices at the end"
     names = ("symbol", "fills", "lots", "last", "orders", "lots", "bid", "ask", "lots", "orders")
     table = common.grid(title, *names)
-    for row in busiest(result, INSTRUMENTS_SHOWN).to_dicts():
+    in_memory = "fills" in summary["record"] and summary["chunks"] == 1
+    for row in busiest(result, INSTRUMENTS_SHOWN, by_fills=in_memory).to_dicts():
         table.add_row(
             row["symbol"],
             *(common.count(row.get(name)) for name in ("fills", "volume")),

@@ -28,6 +28,7 @@ def verify(
     import hftlab
 
     flow = common.open_source(file, format, symbols)
+    common.load_kernels()
     with common.working("replaying it in every way"):
         verification = hftlab.verify(flow, mode=mode)
     if as_json:
