@@ -3,11 +3,12 @@
 #   make demo    install hftlab and replay the sample in data/
 #   make test    install everything and run every test
 #   make lint    style only
+#   make bench   time every stage (the table in the README)
 #   make clean   remove what was built
 
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint clean
+.PHONY: help demo test lint bench clean
 
 # The first of these that is Python 3.11 to 3.13; `make PYTHON=... test` chooses another.
 PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11; do \
@@ -64,6 +65,9 @@ test: lint
 	NUMBA_BOUNDSCHECK=1 $(PYTEST) tests/test_matching.py tests/test_differential.py
 	$(PYTEST) -m fuzz
 	$(PYTEST) --nbmake notebooks
+
+bench: $(RUNTIME)
+	$(BIN)/python -m benchmarks.stages
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .ruff_cache .hypothesis .coverage .asv

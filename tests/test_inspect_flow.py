@@ -1,0 +1,58 @@
+"""What inspect counts doesn't depend on how the file was cut up, and is what the rows say."""
+
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+import hftlab
+from hftlab import inspect_flow
+
+SAMPLE = Path(__file__).parents[1] / "data" / "sample.parquet"
+
+
+@pytest.fixture(scope="module")
+def whole():
+    return inspect_flow.inspect_flow(hftlab.open_flow(SAMPLE))
+
+
+def test_chunks_change_nothing(whole, monkeypatch):
+    """A flow read in chunks is described as the same flow read at once."""
+    monkeypatch.setattr(inspect_flow, "CHUNK_ROWS", 3_001)
+    assert inspect_flow.inspect_flow(hftlab.open_flow(SAMPLE)) == whole
+
+
+def test_instruments_are_what_the_rows_say(whole):
+    """Rows, price range and largest quantity by symbol are those a query of the table gives."""
+    table = pl.read_parquet(SAMPLE).with_columns(pl.col("symbol", "action", "order_type").cast(pl.String))
+    priced = pl.col("action").is_in(["NEW", "REPLACE"]) & (pl.col("order_type") == "LIMIT")
+    price = pl.col("price").filter(priced)
+    expected = (
+        table.group_by("symbol")
+        .agg(pl.len().alias("rows"), price.min().alias("low"), price.max().alias("high"), pl.col("qty").max())
+        .sort("rows", descending=True)
+        .rows()
+    )
+    found = [(i.symbol, i.rows, i.lowest_price, i.highest_price, i.largest_qty) for i in whole.instruments]
+    assert found == expected
+
+
+def test_times_out_of_order_are_counted_across_chunks(monkeypatch):
+    """A row earlier than the one before is counted wherever the cut falls."""
+    table = pl.read_parquet(SAMPLE).head(100)
+    ts = table["ts"].to_list()
+    ts[50], ts[51] = ts[51], ts[50]
+    flow = hftlab.Flow(SAMPLE, "orders", "orders", table.with_columns(ts=pl.Series(ts)).to_arrow())
+    for rows in (1_000, 51, 50, 7):
+        monkeypatch.setattr(inspect_flow, "CHUNK_ROWS", rows)
+        assert inspect_flow.inspect_flow(flow).rows_out_of_time_order == 1
+
+
+@pytest.mark.parametrize("by_fills", [True, False])
+def test_the_touch_at_the_end_is_the_last_l1_row(by_fills):
+    """Best prices, lots and orders of an instrument at the end are those of its last top-of-book row."""
+    run = hftlab.replay(SAMPLE, record=("fills", "l1"))
+    columns = ["bid_px", "bid_sz", "bid_ct", "ask_px", "ask_sz", "ask_ct"]
+    last = run.l1.with_columns(pl.col("symbol").cast(pl.String)).group_by("symbol").last().sort("symbol")
+    shown = inspect_flow.busiest(run, limit=100, by_fills=by_fills).sort("symbol")
+    assert shown.select("symbol", *columns).rows() == last.select("symbol", *columns).rows()
