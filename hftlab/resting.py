@@ -11,7 +11,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from hftlab.kernels.ladder import Books, list_orders
+from hftlab.kernels.ladder import Books
+from hftlab.kernels.outputs import list_orders
 from hftlab.kernels.price_grid import PAGE, PAGE_BITS, Grid
 
 
@@ -62,12 +63,9 @@ def open_orders(
     books: Books, grid: Grid, capacity: int, ids_of: Callable[[np.ndarray], np.ndarray]
 ) -> Resting:
     """The resting orders of some books, at most `capacity`; `ids_of` tells order ids from nodes."""
-    nodes, levels = np.empty(capacity, np.int32), np.empty(capacity, np.int32)
-    count = list_orders(books, nodes, levels)
-    nodes, levels = nodes[:count], levels[:count].astype(np.int64)
-    # a level belongs to the book with the last base at or below it
-    book = (np.searchsorted(grid.bases, levels, side="right") - 1).astype(np.int32)
-    side = np.where(levels - grid.bases[book] < grid.sizes[book], 1, -1).astype(np.int8)
-    account = books.accounts[nodes] if books.accounts.size else np.zeros(count, np.int32)
-    qty = books.orders["qty"][nodes].astype(np.int64)
-    return Resting(book, side, level_prices(grid, book, levels), qty, ids_of(nodes), account)
+    nodes = np.empty(capacity, np.int32)
+    book, side, price, qty, account = (np.empty(capacity, t) for t in ("i4", "i1", "i8", "i8", "i4"))
+    count = list_orders(books, grid, nodes, (book, side, price, qty, account))
+    return Resting(
+        book[:count], side[:count], price[:count], qty[:count], ids_of(nodes[:count]), account[:count]
+    )

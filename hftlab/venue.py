@@ -10,8 +10,9 @@ import numpy as np
 
 from hftlab.grid import insert_page, spread_grid
 from hftlab.kernels import events
-from hftlab.kernels.ladder import load_orders, make_books, never_open
-from hftlab.kernels.order_index import fill_index, make_index
+from hftlab.kernels.bits import Bitmap
+from hftlab.kernels.ladder import Books, load_orders, make_books, never_open
+from hftlab.kernels.order_index import copy_index, fill_index, make_index
 from hftlab.kernels.price_grid import PAGE_BITS, Grid
 from hftlab.kernels.records import FILL, WIDE
 from hftlab.resting import Resting, levels_of, open_orders
@@ -45,24 +46,36 @@ class Venue:
         free = np.zeros(slots, np.int32)
         free[: slots - count] = np.arange(first + slots - 1, first + count - 1, -1, dtype=np.int32)
         fills = slots if self.fixed_fills is None else self.fixed_fills
-        self.books, self.slots = books, slots
-        self.arrays = events.Venue(
-            books.heads,
-            books.levels,
-            books.orders,
-            books.entries,
-            books.accounts,
-            *books.bitmap,
-            *grid,
-            index,
-            ids,
-            free,
-            np.array([slots - count, 0, 0, 0], np.int64),
-            np.empty(fills, FILL[WIDE]),
-            np.empty(fills, np.int64),
+        self.slots = slots
+        self._take(
+            events.Venue(
+                books.heads,
+                books.levels,
+                books.orders,
+                books.entries,
+                books.accounts,
+                *books.bitmap,
+                *grid,
+                index,
+                ids,
+                free,
+                np.array([slots - count, 0, 0, 0], np.int64),
+                np.empty(fills, FILL[WIDE]),
+                np.empty(fills, np.int64),
+            )
         )
-        self._block = events.block_of(self.arrays)
+
+    def _take(self, arrays: events.Venue) -> None:
+        """Make these the arrays that kernels find at `address`."""
+        self.arrays = arrays
+        self._block = events.block_of(arrays)
         self.address = self._block.ctypes.data
+
+    @property
+    def books(self) -> Books:
+        """The books as the kernels of a batch take them."""
+        a = self.arrays
+        return Books(a.heads, a.levels, a.orders, a.entries, a.accounts, Bitmap(a.words, a.blocks, a.regions))
 
     @property
     def open_count(self) -> int:
@@ -74,17 +87,27 @@ class Venue:
         return open_orders(self.books, self.grid, self.open_count, lambda nodes: self.arrays.ids[nodes])
 
     def grow_slots(self) -> bool:
-        """Twice the room for orders; False where there can be no more."""
+        """Twice the room for orders once all is taken; False where there can be no more."""
         if 2 * self.slots > MAX_SLOTS:
             return False
-        fills, makers = self.arrays.fills, self.arrays.makers
-        opening, slots = self.resting(), 2 * self.slots
-        self._drop()
-        self._build(opening, slots)
-        if self.fixed_fills is not None:  # a run's fills stay where they are
-            self.arrays = self.arrays._replace(fills=fills, makers=makers)
-            self._block = events.block_of(self.arrays)
-            self.address = self._block.ctypes.data
+        first = never_open(self.arrays.levels.size) + 1
+        taken, self.slots = first + self.slots, 2 * self.slots
+        for name in ("orders", "entries", "accounts", "ids"):  # one after the other: little is there twice
+            longer = np.zeros(first + self.slots, getattr(self.arrays, name).dtype)
+            longer[:taken] = getattr(self.arrays, name)
+            self.arrays = self.arrays._replace(**{name: longer})
+        index = make_index(self.slots)
+        copy_index(self.arrays.index, index)
+        free = np.zeros(self.slots, np.int32)
+        new = np.arange(first + self.slots - 1, taken - 1, -1, dtype=np.int32)
+        free[: new.size] = new
+        self.arrays.counts[events.FREE] = new.size
+        arrays = self.arrays._replace(index=index, free=free)
+        if self.fixed_fills is None:
+            arrays = arrays._replace(
+                fills=np.empty(self.slots, FILL[WIDE]), makers=np.empty(self.slots, np.int64)
+            )
+        self._take(arrays)
         return True
 
     def add_price(self, price: int) -> bool:
@@ -95,17 +118,12 @@ class Venue:
             return True
         if self.grid.numbers.size > MAX_PAGES:
             return False
-        opening = self.resting()
+        opening, slots = self.resting(), self.slots
         pages = np.append((opening.price // tick) >> PAGE_BITS, page)
-        slots = self.slots
-        self._drop()
+        del self.arrays, self._block  # before new ones are made: there need not be room for both
         self.grid = spread_grid(self.grid.rules, np.unique(pages))
         self._build(opening, slots)
         return True
-
-    def _drop(self) -> None:
-        """Let go of the old arrays before new ones are made: growth then needs no room for both."""
-        del self.books, self.arrays, self._block
 
 
 __all__ = ["Venue"]

@@ -137,25 +137,6 @@ def remove(books, book, slot):
 
 
 @kernel
-def list_orders(books, slots, levels):
-    """Every open order: per book, bids then asks, best level first, oldest first; returns how many."""
-    books, slots, levels = bare_books(books), bare(slots), bare(levels)
-    count = 0
-    for book in range(books.heads.shape[0]):
-        for side in range(2):
-            bottom = books.heads[book, BASE] + side * books.heads[book, SIZE]
-            level = np.int64(books.heads[book, BEST + side])
-            while level >= bottom and level != NONE:
-                slot = np.int64(books.orders[level]["next"])
-                while slot != level:
-                    slots[count], levels[count] = slot, level
-                    count += 1
-                    slot = np.int64(books.orders[slot]["next"])
-                level = previous_bit(books.bitmap, level)
-    return count
-
-
-@kernel
 def load_orders(books, book_of, slots, levels, quantities, entries, accounts):
     """Rest orders in the order given, without matching."""
     books = bare_books(books)

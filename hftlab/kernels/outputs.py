@@ -6,7 +6,9 @@ from typing import NamedTuple
 
 import numpy as np
 
+from hftlab.kernels.bits import NONE, previous_bit
 from hftlab.kernels.compile import helper, kernel
+from hftlab.kernels.ladder import BASE, BEST, SIZE, bare_books
 from hftlab.kernels.machine import bare, ix
 from hftlab.kernels.price_grid import bare_grid, level_price
 from hftlab.kernels.tape_compiler import REPLACE, bare_columns, value_at
@@ -66,6 +68,32 @@ def expand_fills(fills, columns, grid, rows, maker_ids, longs, ints, sides):
         ints[TAKER_ACCOUNT, i] = fills[place]["taker_account"]
         ints[MAKER_ACCOUNT, i] = fills[place]["maker_account"]
         sides[i] = -1 if maker_is_bid else 1
+
+
+@kernel
+def list_orders(books, grid, nodes, resting):
+    """Every open order: per book, bids then asks, best level first, oldest first; returns how many.
+
+    `nodes` takes their nodes, `resting` (book, side, price, qty, account) the rest.
+    """
+    books, grid, nodes = bare_books(books), bare_grid(grid), bare(nodes)
+    book_of, side_of, price_of, qty_of, account_of = resting
+    count = 0
+    for book in range(books.heads.shape[0]):
+        for side in range(2):
+            bottom = books.heads[book, BASE] + side * books.heads[book, SIZE]
+            level = np.int64(books.heads[book, BEST + side])
+            while level >= bottom and level != NONE:
+                price = level_price(grid, np.int64(book), level)
+                node = np.int64(books.orders[level]["next"])
+                while node != level:
+                    nodes[count], book_of[count], side_of[count] = node, book, 1 - 2 * side
+                    price_of[count], qty_of[count] = price, books.orders[node]["qty"]
+                    account_of[count] = books.accounts[node] if books.accounts.size else 0
+                    count += 1
+                    node = np.int64(books.orders[node]["next"])
+                level = previous_bit(books.bitmap, level)
+    return count
 
 
 _PRIME_1, _PRIME_2 = np.int64(-7046029254386353131), np.int64(-4417276706812531889)  # xxHash64's primes
