@@ -277,7 +277,7 @@ def _single(plan: Plan, tape: Tape, skipped: int, seconds: dict[str, float]) -> 
 
 def _compile(plan: Plan, checked: CheckedTable, opening: Resting) -> Tape:
     rules = rules_for(checked.symbols, plan.tick_size, plan.config)
-    return compile_checked(checked, rules, opening, plan.threads if plan.threads > 1 else None)
+    return compile_checked(checked, rules, opening, plan.threads)
 
 
 def _replay_source(source: Source, plan: Plan, writer: RunWriter | None) -> Result:

@@ -28,7 +28,6 @@ from hftlab.kernels.tape_compiler import Columns, Slots, Target
 from hftlab.resting import Resting, levels_of, nothing
 from hftlab.tables import CheckedTable, frozen, only_symbols, read_orders, to_units
 
-GROUP_FROM = 512  # symbols: grouping costs 3-5 ns a command and pays from some hundreds on
 MAX_ROWS = 2**31 - 1
 
 
@@ -136,14 +135,14 @@ def compile_tape(
     *,
     symbols: list[str] | None = None,
     instruments: Any = None,
-    parts: int | None = None,
+    parts: int = 1,
 ) -> Tape:
     """Check and compile an orders table.
 
     `table` is a pyarrow.Table, a polars DataFrame or LazyFrame, or a dict of arrays. `tick_size` is one
     for all or a dict by symbol; without it the largest tick that fits every price is taken, so that no
     price is off it. `symbols` keeps only some; `instruments` is a `Config`. `parts` is for how many threads
-    the instruments are shared out (by default one part, or one per instrument where there are hundreds).
+    the instruments are shared out; for one thread grouping them does not pay (docs/PERFORMANCE.md).
 
     Raises TableError listing everything that is wrong with the table's shape; a row of bad content
     becomes a reject instead.
@@ -177,11 +176,11 @@ def compile_checked(
     checked: CheckedTable,
     rules: np.ndarray,
     opening: Resting | None = None,
-    parts: int | None = None,
+    parts: int = 1,
 ) -> Tape:
     """Compile checked columns; `opening` rests before the first command.
 
-    `parts` is how many threads can run it; by default one, or one per instrument where there are hundreds.
+    `parts` is how many threads can run it.
     """
     opening = opening if opening is not None else nothing()
     if checked.rows + opening.count > MAX_ROWS:
@@ -199,7 +198,7 @@ def compile_checked(
         (opening.book, opening.price),
     )
     wide = totals[tape_compiler.WIDEST] > np.iinfo(np.int32).max
-    part_of, starts = _parts(columns, books, checked.rows, parts or (books if books >= GROUP_FROM else 1))
+    part_of, starts = _parts(columns, books, checked.rows, parts)
     target = Target(
         np.empty(checked.rows, COMMAND[WIDE if wide else NARROW]),
         np.empty(checked.rows if starts.size > 2 else 0, np.int32),
