@@ -72,11 +72,11 @@ def replay(
     Parameters: `flow` is a path, a `Flow`, a `Tape` or an orders or mbo table (pyarrow, polars, dict of
     arrays). `mode` "match" runs commands through the matcher (inferred first, if the flow holds facts),
     "rebuild" applies facts as the venue told them. `path` is "batch" (default) or "event", with identical
-    results. `threads` share out instruments. `record` names the tables to keep, of fills, rejects,
-    outcomes, l1, depth, book (default fills and outcomes). `config` is a `Config` or a TOML file.
-    `symbols` keeps only some. `depth` is levels per side. `tick_size` is one for all or by symbol; inferred
-    where missing. `chunk_rows` replays in pieces with bounded memory, as files of more than 16 M rows are
-    anyway. `out` writes a run folder as the replay goes. `progress` is called with rows done.
+    results. `threads` share out instruments (of a `Tape`, its parts). `record` names the tables to keep, of
+    fills, rejects, outcomes, l1, depth, book (default fills and outcomes). `config` is a `Config` or a TOML
+    file. `symbols` keeps only some. `depth` is levels per side. `tick_size` is one for all or by symbol;
+    inferred where missing. `chunk_rows` replays in pieces with bounded memory, as files of more than 16 M
+    rows are anyway. `out` writes a run folder as the replay goes. `progress` is called with rows done.
 
     Raises FormatError and TableError for broken input, UsageError for a wrong call, OutputError where
     `out` can't be written.
@@ -254,6 +254,11 @@ def _run_one(plan: Plan, tape: Tape, progress: Progress | None) -> TapeRun:
 
 
 def _replay_tape(tape: Tape, plan: Plan, writer: RunWriter | None) -> Result:
+    for what in ("symbols", "tick_size", "chunk_rows"):
+        if getattr(plan, what) is not None:
+            raise UsageError(f"{what}: found {getattr(plan, what)!r} for a tape, which is compiled already")
+    if tape.checked.facts != (plan.mode == "rebuild"):
+        raise UsageError(f"mode: found {plan.mode!r}, expected the mode the tape was compiled for")
     return _single(plan, tape, 0, {})
 
 
