@@ -186,9 +186,11 @@ def invalid(rng: np.random.Generator, n: int) -> dict[str, Any]:
     """Half of the rows have something wrong: quantity or price zero, negative, extreme or off the tick."""
     columns = _columns(rng, n, symbols=2, ids=50)
     good_price = _near(rng, columns["side"], 100, 2, 8) * 5 * CENT
-    bad_price = _choice(rng, n, [0, -5 * CENT, -1, 1, 3 * CENT, 500 * CENT + 1, INT64_MAX, INT64_MIN + 1])
+    bad_price = _choice(
+        rng, n, [0, -5 * CENT, -1, 1, 3 * CENT, 500 * CENT + 1, INT64_MAX, INT64_MIN, INT64_MIN + 1]
+    )
     columns["price"] = np.where(rng.random(n) < 0.25, bad_price, good_price)
-    bad_qty = _choice(rng, n, [0, -1, -20, INT64_MIN + 1, INT64_MAX])
+    bad_qty = _choice(rng, n, [0, -1, -20, INT64_MIN, INT64_MIN + 1, INT64_MAX])
     columns["qty"] = np.where(rng.random(n) < 0.2, bad_qty, columns["qty"])
     return {"columns": columns, "symbols": _names(2), "tick": 5 * CENT}
 
@@ -214,7 +216,7 @@ def far(rng: np.random.Generator, n: int) -> dict[str, Any]:
     """Prices at both ends of 64 bits and around zero, one tick of 1e-9 apart."""
     columns = _columns(rng, n, ids=300)
     ends = [INT64_MAX - 1, INT64_MAX - 2, 2**62, 2**62 + 1, 2**32, 2, 1, 0]
-    columns["price"] = _choice(rng, n, [*ends, *(-price for price in ends)])
+    columns["price"] = _choice(rng, n, [*ends, *(-price for price in ends), INT64_MIN])
     return {"columns": columns, "symbols": _names(1), "allow_nonpositive": True}
 
 

@@ -625,6 +625,16 @@ def test_negative_prices_are_multiples_of_the_tick_too(play):
     assert rejected(story) == [(1, Reason.INVALID_PRICE)]
 
 
+def test_the_lowest_price_is_no_price(play):
+    """-2^63 stands for what could not be read: INVALID_PRICE even where negative prices are allowed."""
+    finest = "0.000000001"
+    story = play.tell(
+        "B1 5@-9223372036.854775808", "B2 5@-9223372036.854775807", tick=finest, allow_nonpositive=True
+    )
+    check_rejects(story, (0, Reason.INVALID_PRICE, Stage.VALIDATE, 1, None))
+    assert story.events[1] == Rest(2)
+
+
 def test_an_open_id_cannot_be_used_again(play):
     """A NEW with an open id is DUPLICATE_ORDER, on either side and of any type."""
     story = play.tell("B1 5@10", "B1 5@9", "S1 5@11", "S1 5@mkt", "S1 5@10 ioc")

@@ -129,8 +129,8 @@ def units(price: Any) -> int | None:
 
 
 def column_value(value: int | None) -> int | None:
-    """The value if an int64 column can hold it, else None."""
-    return value if value is not None and -LIMIT_63 <= value < LIMIT_63 else None
+    """The value if an int64 column can hold it, else None; -2^63 stands for what it can't."""
+    return value if value is not None and -LIMIT_63 < value < LIMIT_63 else None
 
 
 class Order:
@@ -191,6 +191,10 @@ class HalfBook:
     def best_first(self) -> Iterator[Level]:
         return (self.levels[rank] for rank in reversed(self.ranks))
 
+    def top(self, levels: int) -> list[tuple[int, int, int]]:
+        best = [self.levels[rank] for rank in self.ranks[: -levels - 1 : -1]]
+        return [(level.price, level.qty, len(level.orders)) for level in best]
+
     def touch(self) -> tuple[int | None, int, int]:
         if not self.ranks:
             return (None, 0, 0)
@@ -209,7 +213,7 @@ class ReferenceBook:
     def __init__(self, tick: int | None = 1, allow_nonpositive: bool = False) -> None:
         self.told_tick = tick
         self.tick = tick or 1
-        self.lowest_price = -LIMIT_63 if allow_nonpositive else 1
+        self.lowest_price = 1 - LIMIT_63 if allow_nonpositive else 1
         self.bids = HalfBook(BUY)
         self.offers = HalfBook(SELL)
         self.open: dict[int, Order] = {}
@@ -450,7 +454,11 @@ class ReferenceBook:
 
     def depth(self, levels: int) -> tuple:
         """Six tuples of `levels` values, best first: bid px, sz, ct, ask px, sz, ct."""
-        return _top(self.bids, levels) + _top(self.offers, levels)
+        return tuple(column for top in self.top(levels) for column in _columns(top, levels))
+
+    def top(self, levels: int) -> tuple[list[tuple], list[tuple]]:
+        """(price, qty, count) of up to `levels` levels, best first: bids and offers."""
+        return self.bids.top(levels), self.offers.top(levels)
 
     def resting(self) -> Iterator[tuple[int, int, int, int, int]]:
         """(side, price, qty, order_id, account) of open orders: bids, then offers, best and oldest first."""
@@ -478,24 +486,21 @@ def _crosses(side: int, price: int, opposite_rank: int) -> bool:
     return -opposite_rank <= side * price
 
 
-def _top(half: HalfBook, levels: int) -> tuple[tuple, tuple, tuple]:
-    best = [half.levels[rank] for rank in half.ranks[: -levels - 1 : -1]]
-    missing = levels - len(best)
-    return (
-        (*(level.price for level in best), *repeat(UNDEF_PRICE, missing)),
-        (*(level.qty for level in best), *repeat(0, missing)),
-        (*(len(level.orders) for level in best), *repeat(0, missing)),
-    )
+def _columns(top: list[tuple], levels: int) -> Iterator[tuple]:
+    """Prices, quantities and counts, filled up to `levels` with levels that are not there."""
+    return zip(*top, *repeat((UNDEF_PRICE, 0, 0), levels - len(top)), strict=True)
 
 
 @contextmanager
-def _garbage_collector_off() -> Iterator[None]:
+def garbage_collector_off() -> Iterator[None]:
     """Millions of output rows without a single cycle: looking for one costs a third of the time."""
+    was_on = gc.isenabled()
     gc.disable()
     try:
         yield
     finally:
-        gc.enable()
+        if was_on:
+            gc.enable()
 
 
 class ReferenceVenue:
@@ -515,7 +520,7 @@ class ReferenceVenue:
         self.l1: list[tuple] = []  # the columns of L1
         self.depth: list[tuple] = []  # seq, ts, symbol and six tuples
         self._touch: dict[Any, tuple] = {}
-        self._depth: dict[Any, tuple] = {}
+        self._top: dict[Any, tuple] = {}
 
     def book(self, symbol: Any) -> ReferenceBook:
         """The book of a symbol, made when first named."""
@@ -523,12 +528,12 @@ class ReferenceVenue:
         if book is None:
             book = self.books[symbol] = ReferenceBook(self.tick, self.allow_nonpositive)
             self._touch[symbol] = book.l1()
-            self._depth[symbol] = book.depth(self.depth_levels)
+            self._top[symbol] = book.top(self.depth_levels)
         return book
 
     def run(self, rows: Iterable[tuple]) -> ReferenceVenue:
         """Apply rows of (ts, symbol, *Command), in order."""
-        with _garbage_collector_off():
+        with garbage_collector_off():
             self._run(rows)
         return self
 
@@ -576,10 +581,10 @@ class ReferenceVenue:
                 self._touch[symbol] = touch
                 self.l1.append((seq, ts, symbol, *touch))
         if self.depth_levels:
-            depth = book.depth(self.depth_levels)
-            if depth != self._depth[symbol]:
-                self._depth[symbol] = depth
-                self.depth.append((seq, ts, symbol, *depth))
+            top = book.top(self.depth_levels)
+            if top != self._top[symbol]:
+                self._top[symbol] = top
+                self.depth.append((seq, ts, symbol, *book.depth(self.depth_levels)))
 
     def final_book(self) -> list[tuple]:
         """The columns of BOOK: symbols as they appeared, each BUY then SELL, best first, oldest first."""

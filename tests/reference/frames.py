@@ -6,8 +6,10 @@ Codes become their integers, times nanoseconds, symbols strings; a missing price
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import polars as pl
 
 from hftlab.codes import Action, Reason, Stage, Status
@@ -64,6 +66,7 @@ COLUMNS: dict[str, dict[str, Any]] = {
     },
 }
 DEPTH_LISTS = ("bid_px", "bid_sz", "bid_ct", "ask_px", "ask_sz", "ask_ct")
+NULLABLE = ("bid_px", "ask_px", "limit_value", "observed_value")
 CODES = {"status": Status, "action": Action, "stage": Stage, "reason": Reason}
 
 
@@ -76,11 +79,16 @@ def depth_columns(levels: int) -> dict[str, Any]:
 def of_rows(rows: list[tuple], columns: dict[str, Any]) -> pl.DataFrame:
     """A frame of rows that are in those columns already."""
     values = zip(*rows, strict=True) if rows else ([] for _ in columns)
-    series = [
-        pl.Series(name, list(column), dtype=dtype)
-        for (name, dtype), column in zip(columns.items(), values, strict=True)
-    ]
-    return pl.DataFrame(series)
+    return pl.DataFrame([_series(*column) for column in zip(columns, values, columns.values(), strict=True)])
+
+
+def _series(name: str, values: Sequence, dtype: Any) -> pl.Series:
+    """A column; NumPy reads lists of numbers several times faster than Polars."""
+    if isinstance(dtype, pl.Array):
+        return pl.Series(name, np.array(values, dtype=np.int64).reshape(-1, dtype.size), dtype=dtype)
+    if name in NULLABLE or dtype == pl.String:
+        return pl.Series(name, values, dtype=dtype)
+    return pl.Series(name, np.array(values, dtype=np.uint64 if dtype == pl.UInt64 else np.int64))
 
 
 def by_symbol(book: pl.DataFrame) -> pl.DataFrame:
