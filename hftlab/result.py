@@ -17,6 +17,7 @@ from hftlab import outputs
 from hftlab.codes import Reason, Status
 from hftlab.errors import UsageError
 from hftlab.kernels.ops import REJECTED
+from hftlab.kernels.outputs import count_outcomes
 from hftlab.resting import Resting
 from hftlab.run_folder import manifest, write_run
 from hftlab.runner import TapeRun, run_tape
@@ -42,7 +43,7 @@ class Counts:
         self.skipped += skipped
         self.fills += run.fills.size
         self.filled_qty += exact_sum(run.fills["qty"].astype(np.int64, copy=False))
-        self.by_outcome += np.bincount(run.outcomes, minlength=256)
+        count_outcomes(run.outcomes, self.by_outcome)
         self.chunks += 1
 
     @property

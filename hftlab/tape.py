@@ -26,7 +26,7 @@ from hftlab.kernels.price_grid import Grid, make_rules
 from hftlab.kernels.records import COMMAND, NARROW, WIDE
 from hftlab.kernels.tape_compiler import Columns, Slots, Target
 from hftlab.resting import Resting, levels_of, nothing
-from hftlab.tables import CheckedTable, frozen, only_symbols, read_orders, to_units
+from hftlab.tables import ABSENT, CheckedTable, frozen, only_symbols, read_orders, to_units
 
 MAX_ROWS = 2**31 - 1
 
@@ -206,6 +206,7 @@ def compile_checked(
         part_of,
         starts[:-1].copy(),
         np.array([MAX_QTY if wide else np.iinfo(np.int32).max]),
+        np.zeros(1, np.int64),
     )
     slots = _compile(columns, rules, grid, target, totals, opening, checked.facts)
     commands = Commands(
@@ -219,7 +220,7 @@ def compile_checked(
         int(slots.counts[tape_compiler.NEXT] - slots.counts[tape_compiler.FIRST]),
         opening,
         levels_of(grid, opening),
-        _invalid_rows(commands, checked, given),
+        _invalid_rows(commands, checked, given, int(target.invalid[0])),
         int(totals[tape_compiler.INCOMING]),
         starts,
         bool(columns.account.size or opening.account.any()),
@@ -283,7 +284,7 @@ def _compile(
     starts = target.cursor.copy()
     done = tape_compiler.compile_rows(columns, rules, grid, slots, target, passive, 0)
     if done < 0:  # ids shared between books
-        target.cursor[:] = starts
+        target.cursor[:], target.invalid[0] = starts, 0
         slots, done = _make_slots(opening, room, first, parts, 0, 0), 0
     while done < target.rows.size:
         if 2 * (slots.counts[tape_compiler.KEYS] + 2) > slots.index.size:
@@ -312,7 +313,9 @@ def _make_slots(opening: Resting, room: int, first: int, parts: int, lowest: int
     return Slots(direct, np.array([lowest]), index, books, links, free, fresh, counts)
 
 
-def _invalid_rows(commands: Commands, checked: CheckedTable, ticks: np.ndarray) -> Invalid:
+def _invalid_rows(commands: Commands, checked: CheckedTable, ticks: np.ndarray, count: int) -> Invalid:
+    if count == 0:
+        return Invalid(ABSENT["i4"], ABSENT["i8"], ABSENT["i8"])
     kinds = (commands.rows["op"] >> ops.KIND_SHIFT) & ops.KIND_MASK
     positions = np.flatnonzero(kinds == ops.INVALID)
     rows = np.sort(commands.order[positions] if commands.order.size else positions)

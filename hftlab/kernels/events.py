@@ -18,9 +18,9 @@ from hftlab.kernels.bits import NONE, Bitmap, previous_bit
 from hftlab.kernels.compile import helper, kernel, quick_kernel
 from hftlab.kernels.engine import bare_outputs, note_touch, step
 from hftlab.kernels.ladder import BASE, BEST, HEAD_WIDTH, SIZE, Books
-from hftlab.kernels.machine import array_at
+from hftlab.kernels.machine import array_at, prefetch
 from hftlab.kernels.matching import CANCELLED, FILLED, REPLACED, RESTING
-from hftlab.kernels.order_index import ENTRY, discard, find, lookup, store
+from hftlab.kernels.order_index import ENTRY, discard, find, home, lookup, store
 from hftlab.kernels.price_grid import NO_RUNG, RULE, Grid, price_level, rung_of, top_level
 from hftlab.kernels.records import FILL, LEVEL, ORDER, WIDE
 from hftlab.kernels.tape_compiler import (
@@ -42,6 +42,8 @@ INT32, INT64, BOOL = np.dtype("i4"), np.dtype("i8"), np.dtype("?")
 
 # what `event` answers instead of an outcome when something must grow first; nothing has changed then
 NEEDS_SLOTS, NEEDS_LEVELS = 250, 251
+
+LOOKAHEAD = 8  # rows
 
 # columns of `counts`: nodes on the free stack; what the last command did
 FREE, FILLED_QTY, LEAVES_QTY, COUNT = range(4)
@@ -317,7 +319,10 @@ def run_events(address, columns, outputs, facts, start, count, touches):
     desk = desk_at(address)
     columns = bare_columns(columns)
     outputs = bare_outputs(outputs)
+    last = columns.action.size - 1
     for row in range(start, columns.action.size):
+        ahead = min(row + LOOKAHEAD, last)  # the flow is known: fetch its index entries early
+        prefetch(desk.index, home(desk.index, columns.order_id[ahead], value_at(columns.book, ahead)))
         key = columns.order_id[row]
         book = value_at(columns.book, row)
         outcome, filled, leaves, count = event(

@@ -22,7 +22,7 @@ from hftlab.kernels.machine import bare, ix
 from hftlab.kernels.records import LEVEL, ORDER
 
 BASE, SIZE, MIRROR, BEST = 0, 1, 2, 3  # columns of `heads`; BEST + side
-HEAD_WIDTH = 16  # int32: a cache line per book
+HEAD_WIDTH = 32  # int32: two cache lines per book, so that threads never write to the same one
 
 
 class Books(NamedTuple):

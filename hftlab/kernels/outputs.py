@@ -130,6 +130,14 @@ def digest_outcomes(outcomes, filled, leaves, order, rows, sums):
 
 
 @kernel
+def count_outcomes(outcomes, counts):
+    """Add to `counts` [256] how often each outcome byte occurs."""
+    outcomes, counts = bare(outcomes), bare(counts)
+    for position in range(outcomes.size):
+        counts[outcomes[position]] += 1
+
+
+@kernel
 def put_in_order(outcomes, filled, leaves, order, by_row):
     """Outcomes by position as outcomes by input row: three int64 columns, the outcome byte first."""
     outcomes, filled, leaves = bare(outcomes), bare(filled), bare(leaves)

@@ -312,6 +312,7 @@ class Target(NamedTuple):
     part_of: np.ndarray  # int32 [books]
     cursor: np.ndarray  # int64 [parts]: where the next command of each part goes
     max_qty: np.ndarray  # int64 [1] the largest quantity of this width
+    invalid: np.ndarray  # int64 [1]: how many rows are rejected by themselves
 
 
 @kernel
@@ -341,6 +342,7 @@ def compile_rows(columns, rules, grid, slots, target, passive, start):
         reason = check(action, order_type, price, qty, rules, book)
         if reason != 0:
             op, qty = ops.INVALID << ops.KIND_SHIFT, np.int64(reason)
+            target.invalid[0] += 1
         elif action == NEW:
             side = ops.SELL if columns.side[ix(row)] < 0 else ops.BUY
             flags = flags_of(order_type, value_at(columns.tif, row), value_at(columns.post_only, row))
