@@ -98,8 +98,8 @@ _OUTCOMES = {int(s): (s, Reason.NONE) for s in Status} | {
 }
 _PLAIN = {outcome: Ack(status, 0, 0, (), reason) for outcome, (status, reason) in _OUTCOMES.items()}
 _LEAVE_ALL = {int(s): s for s in (Status.RESTING, Status.REPLACED)}
-_NO_REASON = Reason.NONE  # looking a member up in its class takes 40 ns
-_new = tuple.__new__  # half the time of Ack(...)
+_COMMON_QTY = 1024
+_RESTING = [Ack(Status.RESTING, 0, qty, (), Reason.NONE) for qty in range(_COMMON_QTY)]  # 80 ns each to make
 
 
 def _unusual(side: Any, order_type: Any, tif: Any) -> int:
@@ -179,13 +179,23 @@ class OrderBook:
         """NEW: match, then rest or expire what is left."""
         if type(price) is not int:
             price = to_units(price)
+        if type(qty) is not int:
+            qty = to_units(qty, scale=1)
+        if type(order_id) is not int or account != 0:
+            order_id, _, account = _checked_ids(order_id, order_id, account)
         try:
             word = _SIDES[side] | _TYPES[order_type] | _TIFS[tif]
         except (KeyError, TypeError):
             word = _unusual(side, order_type, tif)
         if post_only:
             word |= _POST_ONLY
-        return self._send(word, order_id, order_id, price, qty, account)
+        try:  # what `_send` does, without the 60 ns of another call
+            outcome = _submit(self._address, word, order_id, order_id, price, qty, account)
+        except OverflowError:
+            return self._send(word, order_id, order_id, price, qty, account)
+        if outcome == 0 and qty < _COMMON_QTY:
+            return _RESTING[qty]
+        return self._answer(outcome, word, order_id, order_id, price, qty, account)
 
     def cancel(self, order_id: int) -> Ack:
         """CANCEL an open order."""
@@ -228,8 +238,14 @@ class OrderBook:
             _checked_ids(order_id, new_id, account)
             price, qty = to_units(price), to_units(qty, scale=1)  # beyond 64 bits: a reject
             return self._send(word, order_id, new_id, price, qty, account)
+        return self._answer(outcome, word, order_id, new_id, price, qty, account)
+
+    def _answer(
+        self, outcome: int, word: int, order_id: int, new_id: int, price: int, qty: int, account: int
+    ) -> Ack:
+        """The ack of what the kernel said; or growth, and the command once more."""
         if outcome in _LEAVE_ALL:
-            return _new(Ack, (_LEAVE_ALL[outcome], 0, qty, (), _NO_REASON))
+            return Ack(_LEAVE_ALL[outcome], 0, qty, (), Reason.NONE)
         if outcome in _PLAIN:
             return _PLAIN[outcome]
         if outcome >= events.DETAILS:
