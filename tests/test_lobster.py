@@ -509,6 +509,25 @@ def test_the_kernels_rebuild_aapl_too(aapl, data_dir):
     assert run.rejects["reason"].cast(pl.String).unique().to_list() == ["UNKNOWN_ORDER"]
 
 
+def test_the_kernels_rebuild_aapl_49_levels_deep(aapl, data_dir):
+    """Of the 671 published books after the first, the compiled ones have the top 49 levels right in all."""
+    prefix = data_dir / AAPL
+    deep = np.array(table_of_integers(prefix.with_name(prefix.name + "orderbook_50_first672.csv.xz")))
+    facts = pl.from_arrow(aapl.table()).filter(pl.col("sequence") < len(deep))
+    depth = hftlab.replay(facts, mode="rebuild", record=()).depth(49)
+    ends = facts.with_row_index("seq").cast({"seq": pl.Int64})
+    ends = ends.filter((pl.col("flags") & 128 != 0) & (pl.col("sequence") > 0)).select("seq")
+    found = ends.join_asof(depth, on="seq")
+    for column, name in enumerate(("ask_px", "ask_sz", "bid_px", "bid_sz")):
+        values = found[name].to_numpy()
+        published = deep[1:, column::4][:, :49]
+        scale = UNITS["px"] if name.endswith("px") else 1
+        empty = np.abs(published) == lobster.NO_LEVEL
+        expected = np.where(empty, hftlab.UNDEF_PRICE, published * scale)
+        assert values.shape == (671, 49)
+        assert (values == expected).all()
+
+
 @pytest.mark.parametrize("seed", [None, True])
 def test_amzn_matches(data_dir, seed):
     """Commands inferred from the level-1 sample go through the matcher, and every row has its outcome."""
