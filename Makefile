@@ -21,6 +21,7 @@ RUNTIME := $(VENV)/runtime.stamp
 DEV := $(VENV)/dev.stamp
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 PYTEST := $(BIN)/python -m pytest -q
+AGAINST_THE_RULES := tests/test_matching.py tests/test_differential.py
 DEMO := build/demo
 
 help:
@@ -60,9 +61,8 @@ test: lint
 	@echo "compiling the kernels, once"
 	@$(BIN)/hftlab verify data/sample.parquet > /dev/null
 	$(PYTEST)
-	NUMBA_DISABLE_JIT=1 $(PYTEST) tests/test_matching.py --cov=hftlab.kernels --cov-report=term
-	NUMBA_DISABLE_JIT=1 $(PYTEST) tests/test_differential.py -k "1]"
-	NUMBA_BOUNDSCHECK=1 $(PYTEST) tests/test_matching.py tests/test_differential.py
+	NUMBA_DISABLE_JIT=1 $(PYTEST) $(AGAINST_THE_RULES) --cov=hftlab.kernels --cov-report=term
+	NUMBA_BOUNDSCHECK=1 $(PYTEST) $(AGAINST_THE_RULES)
 	$(PYTEST) -m fuzz
 	$(PYTEST) --nbmake notebooks
 
