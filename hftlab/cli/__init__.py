@@ -81,7 +81,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except MemoryError:
         return _fail("not enough memory; replay in chunks (--chunk-rows) or record fewer tables", 1)
     except OSError as error:
-        return _fail(f"{error.filename or 'system'}: {(error.strerror or str(error)).lower()}", 1)
+        said = (error.strerror or str(error)).lower()
+        return _fail(f"{error.filename}: {said}" if error.filename else said, 1)
     except Exception as error:
         if os.environ.get("HFTLAB_TRACEBACK"):
             raise

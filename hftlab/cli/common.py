@@ -91,7 +91,11 @@ def console() -> Console:
     """Where results go: as wide as the terminal, or as 100 columns in a pipe; text is taken as it is."""
     from rich.console import Console
 
-    return Console(width=None if sys.stdout.isatty() else 100, highlight=False, markup=False)
+    class Results(Console):
+        def on_broken_pipe(self) -> None:
+            raise BrokenPipeError  # rich would exit with 1, which means that the answer is no
+
+    return Results(width=None if sys.stdout.isatty() else 100, highlight=False, markup=False)
 
 
 def load_kernels(path: str | None = None, record: Iterable[str] | None = ()) -> float:
