@@ -125,7 +125,7 @@ def make_plan(
 
 def _one_of(what: str, value: str, expected: tuple[str, ...]) -> str:
     if value not in expected:
-        raise UsageError(f"{what}: found {value!r}, expected {' or '.join(expected)}")
+        raise UsageError(f"{what}: found {value!r}, expected one of {', '.join(expected)}")
     return value
 
 
@@ -178,15 +178,20 @@ class Source:
     def chunks(self) -> Iterator[tuple[CheckedTable, int, float]]:
         """Checked chunks, the rows left out of each by the symbol filter, and the seconds it took."""
         first, started = 0, perf_counter()
+        missing = dict.fromkeys(self.plan.symbols or ())
         for table in self.tables():
             checked = self.read(table, first)
             first += checked.rows
             skipped = 0
+            for symbol in checked.symbols:
+                missing.pop(symbol, None)
             if self.plan.symbols is not None:
                 kept = only_symbols(checked, self.plan.symbols)
                 checked, skipped = kept, checked.rows - kept.rows
             yield checked, skipped, perf_counter() - started
             started = perf_counter()
+        if missing:
+            raise UsageError(f"symbols: found no rows of {', '.join(missing)}, expected symbols of the flow")
 
 
 def _holds_facts(table: pa.Table) -> bool:
@@ -306,7 +311,7 @@ def _replay_chunks(plan: Plan, writer: RunWriter | None, first: list, rest: Iter
         checked, skipped, read = first.pop(0) if first else following
         started = perf_counter()
         checked = _with_symbols(checked, symbols)
-        symbols = checked.symbols
+        symbols = checked.symbols if checked.rows else symbols
         tape = _compile(plan, checked, resting)
         compiled = perf_counter()
         run = _run_one(plan, tape, plan.progress)
@@ -323,7 +328,7 @@ def _replay_chunks(plan: Plan, writer: RunWriter | None, first: list, rest: Iter
     return Result(
         digest=digest,
         counts=counts,
-        symbols=symbols,
+        symbols=symbols or checked.symbols,
         resting=lambda: resting,
         settings=plan.settings(),
         seconds=seconds,
@@ -335,6 +340,8 @@ def _with_symbols(checked: CheckedTable, known: tuple[str, ...]) -> CheckedTable
     """The same rows with the books numbered as before, and new symbols behind."""
     if checked.symbols == known or not known:
         return checked
+    if not checked.rows:  # nothing of the symbols that were asked for
+        return replace(checked, symbols=known)
     symbols = known + tuple(s for s in checked.symbols if s not in set(known))
     number = {symbol: book for book, symbol in enumerate(symbols)}
     books = np.array([number[symbol] for symbol in checked.symbols], np.int32)

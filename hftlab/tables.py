@@ -8,7 +8,7 @@ Nobody downstream checks again what has passed here.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from decimal import Decimal, InvalidOperation
 from typing import Any
 
@@ -453,19 +453,17 @@ def read_facts(table: Any, first_row: int = 0) -> CheckedTable:
 def only_symbols(checked: CheckedTable, wanted: Iterable[str]) -> CheckedTable:
     """The rows of some symbols; `seq` keeps their places in the whole."""
     wanted = set(wanted)
-    books = [i for i, symbol in enumerate(checked.symbols) if symbol in wanted]
-    if checked.columns.book.size == 0:
-        keep = np.full(checked.rows, bool(books))
-    else:
-        keep = np.isin(checked.columns.book, books)
-    rows = np.flatnonzero(keep)
+    books = np.array([i for i, symbol in enumerate(checked.symbols) if symbol in wanted], np.int32)
+    book = checked.columns.book
+    rows = np.flatnonzero(np.isin(book, books)) if book.size else np.arange(checked.rows * books.size)
     columns = Columns(*(frozen(c[rows], c.dtype.str) if c.size else c for c in checked.columns))
-    return CheckedTable(
-        len(rows),
-        columns,
-        checked.symbols,
-        frozen(checked.ts[rows], "i8") if checked.ts.size else frozen(rows + checked.first_row, "i8"),
-        checked.first_row,
-        frozen(rows + checked.first_row, "i8"),
-        checked.facts,
+    if book.size:
+        columns = columns._replace(book=frozen(np.searchsorted(books, book[rows]), "i4"))
+    return replace(
+        checked,
+        rows=rows.size,
+        columns=columns,
+        symbols=tuple(checked.symbols[i] for i in books) or (DEFAULT_SYMBOL,),
+        ts=frozen(checked.ts[rows] if checked.ts.size else rows + checked.first_row, "i8"),
+        seq=frozen(rows + checked.first_row, "i8"),
     )

@@ -279,7 +279,7 @@ def test_generate_makes_the_same_file_again(run, tmp_path):
         (("replay", SAMPLE, "--path", "fast"), "--path: found 'fast', expected batch or event"),
         (("replay", SAMPLE, "--threads", "0"), "--threads: found '0', expected a whole number of 1 or more"),
         (("replay", SAMPLE, "--depth", "1001"), "--depth: found '1001', expected a whole number from 1 to"),
-        (("replay", SAMPLE, "--record", "fill"), "record: found 'fill', expected fills or rejects"),
+        (("replay", SAMPLE, "--record", "fill"), "record: found 'fill', expected one of fills, rejects"),
         (("replay", SAMPLE, "--tick-size", "wide"), "tick_size: found 'wide', expected"),
         (("replay", SAMPLE, "--mode", "rebuild"), "sample.parquet: found orders"),
         (("replay", SAMPLE, "--config", "nowhere.toml"), "nowhere.toml: found no such file or directory"),

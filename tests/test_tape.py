@@ -184,3 +184,24 @@ def test_an_unwritable_place_is_an_output_error(tmp_path):
     """Saving where there is no folder says so and leaves nothing."""
     with pytest.raises(hftlab.OutputError, match="no folder"):
         hftlab.compile_tape(orders()).save(Path(tmp_path) / "none" / "flow.tape")
+
+
+def test_a_symbol_filter_keeps_rows_numbered_as_in_the_input():
+    """`seq` counts rows before the filter, whole or in chunks; what is left out is counted as skipped."""
+    table = orders(6, symbol=["A", "B", "A", "C", "B", "A"])
+    whole = hftlab.replay(table, symbols=["B", "C"])
+    assert whole.outcomes["seq"].to_list() == [1, 3, 4]
+    assert whole.symbols == ("B", "C")
+    counts = whole.summary()
+    assert (counts["rows"], counts["skipped"]) == (3, 3)
+    for size in (1, 2, 4):
+        chunked = hftlab.replay(table, symbols="B,C", chunk_rows=size)
+        assert chunked.digest == whole.digest
+        assert set(chunked.symbols) == {"B", "C"}
+
+
+def test_a_symbol_nobody_has_is_a_usage_error():
+    """Asking for a symbol that is not in the flow is a mistake, not an empty result."""
+    for size in (None, 1):
+        with pytest.raises(UsageError, match="no rows of X, Y"):
+            hftlab.replay(orders(symbol=["A", "B", "A"]), symbols=["A", "X", "Y"], chunk_rows=size)
