@@ -23,6 +23,7 @@ from time import perf_counter, perf_counter_ns
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 
 import hftlab
 from hftlab import outputs
@@ -38,6 +39,8 @@ TARGETS = {  # ns per command unless said otherwise
     "hundred: tape run": 16,
     "one: compile": 40,
     "hundred: compile": 40,
+    "one: compile, ids scattered": 40,
+    "hundred: compile, ids scattered": 40,
     "one: table to result": 60,
     "hundred: table to result": 60,
     "one: event loop": 60,
@@ -68,6 +71,12 @@ def kernel_time(run: Callable[[], TapeRun], commands: int, repetitions: int) -> 
     return statistics.median(times), min(times)
 
 
+def with_scattered_ids(table: pa.Table) -> pa.Table:
+    """The same flow with ids all over 64 bits, so that they must be hashed."""
+    ids = table.column("order_id").to_numpy() * np.uint64(0x9E3779B97F4A7C15)
+    return table.set_column(table.schema.get_field_index("order_id"), "order_id", pa.array(ids))
+
+
 def stages(name: str, table: Any, repetitions: int) -> dict[str, tuple[float, float]]:
     """Every stage of one flow."""
     rows = table.num_rows
@@ -82,12 +91,15 @@ def stages(name: str, table: Any, repetitions: int) -> dict[str, tuple[float, fl
         result.to_arrow("fills")
         result.to_arrow("outcomes")
 
+    scattered = read_orders(with_scattered_ids(table))
+
     def timed(work: Callable[[], Any]) -> tuple[float, float]:
         return repeated(work, rows, repetitions)
 
     return {
         f"{name}: check the table": timed(lambda: read_orders(table)),
         f"{name}: compile": timed(lambda: compile_checked(checked, rules)),
+        f"{name}: compile, ids scattered": timed(lambda: compile_checked(scattered, rules)),
         f"{name}: tape run": kernel_time(lambda: run_tape(tape), rows, repetitions),
         f"{name}: fills as a table": timed(lambda: outputs.fills_table(tape, outputs.expand_fills(run))),
         f"{name}: digest": timed(lambda: outputs.Digest().add_run(run, fills)),

@@ -46,7 +46,7 @@ class TableError(InputError):
     """A table has the wrong shape: each problem names column, row (0-based), found and expected."""
 
     def __init__(self, problems: Sequence[str], what: str = "orders table") -> None:
-        self.problems = tuple(problems)
+        self.problems, self.what = tuple(problems), what
         count = "1 problem" if len(self.problems) == 1 else f"{len(self.problems)} problems"
         super().__init__(f"{what}: {count}: " + "; ".join(self.problems))
 

@@ -27,14 +27,12 @@ fact behind the command.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
 
-from hftlab.codes import DEFAULT_SYMBOL, MBO_FLAG_SNAPSHOT, Action, MboAction, OrderType, Origin, Side, Tif
-from hftlab.errors import TableError
+from hftlab.codes import MBO_FLAG_SNAPSHOT, Action, MboAction, OrderType, Origin, Tif
 from hftlab.schema import CODE, ORDERS, TIMESTAMP, code_array
 
 TAKER_ID_BASE = 1 << 63
@@ -100,101 +98,22 @@ def free_ids(real: np.ndarray, base: int, count: int) -> np.ndarray:
     return np.arange(count, dtype=np.uint64) + np.uint64(start)
 
 
-# ------------------------------------------------------------------ reading the table
-
-
 def _facts(mbo: pa.Table) -> _Facts:
-    problems: list[str] = []
-    rows = np.arange(mbo.num_rows)
+    from hftlab.tables import read_mbo  # brings numba, which feeds do without
 
-    def integers(name: str, type_: pa.DataType, default: np.ndarray | None = None) -> np.ndarray:
-        return _integers(_column(mbo, name, problems, default is None), name, type_, default, problems)
-
-    facts = _Facts(
-        integers("ts_event", TIMESTAMP, rows).view(np.int64),
-        _codes(_column(mbo, "action", problems), MboAction.parse, problems),
-        _codes(_column(mbo, "side", problems), _side, problems),
-        integers("price", pa.int64()),
-        integers("size", pa.int64()),
-        integers("order_id", pa.uint64()),
-        integers("flags", pa.uint8(), np.zeros(len(rows), dtype=np.uint8)),
-        integers("sequence", pa.int64(), rows),
-        *_symbols(_column(mbo, "symbol", problems, needed=False), len(rows)),
+    read = read_mbo(mbo)
+    return _Facts(
+        read.ts,
+        read.fact,
+        read.side,
+        read.price,
+        read.size,
+        read.order_id.view(np.uint64),
+        read.flags,
+        read.sequence,
+        read.book,
+        pa.array(read.symbols, pa.string()),
     )
-    if problems:
-        raise TableError(problems, "mbo table")
-    return facts
-
-
-def _column(mbo: pa.Table, name: str, problems: list[str], needed: bool = True) -> pa.ChunkedArray | None:
-    """A column without nulls, or None; what is wrong goes to `problems`."""
-    if name not in mbo.column_names:
-        if needed:
-            problems.append(f"column {name}: missing")
-        return None
-    column = mbo.column(name)
-    if column.null_count:
-        problems.append(f"column {name}: found {column.null_count} null(s), expected none")
-        return None
-    return column
-
-
-def _integers(
-    column: pa.ChunkedArray | None,
-    name: str,
-    type_: pa.DataType,
-    default: np.ndarray | None,
-    problems: list[str],
-) -> np.ndarray:
-    """A column of integers or times; floats are refused, because the unit of a price would be a guess."""
-    if column is None:
-        return np.zeros(0, dtype=np.int64) if default is None else default
-    if pa.types.is_integer(column.type) or pa.types.is_timestamp(column.type):
-        try:
-            return column.cast(type_).to_numpy()
-        except pa.ArrowInvalid as error:
-            problems.append(f"column {name}: {error}, expected {type_}")
-    else:
-        problems.append(f"column {name}: found {column.type}, expected {type_}")
-    return np.zeros(0, dtype=np.int64)
-
-
-def _codes(
-    column: pa.ChunkedArray | None, parse: Callable[[int | str], int], problems: list[str]
-) -> np.ndarray:
-    """Codes from names or integers."""
-    if column is None:
-        return np.zeros(0, dtype=np.int8)
-    indices, values = _encoded(column)
-    codes = np.zeros(len(values), dtype=np.int8)
-    for position in np.unique(indices):  # a dictionary may hold names that no row uses
-        try:
-            codes[position] = parse(values[position].as_py())
-        except ValueError as error:
-            problems.append(str(error))
-    return codes[indices]
-
-
-def _side(value: int | str) -> int:
-    """Side's codes, and 0 or "N" (Databento) for none."""
-    return 0 if value in (0, "", "N", "n") else Side.parse(value)
-
-
-def _symbols(column: pa.ChunkedArray | None, rows: int) -> tuple[np.ndarray, pa.Array]:
-    """Index of each row's symbol, and the symbols."""
-    if column is None:
-        return np.zeros(rows, dtype=np.int32), pa.array([DEFAULT_SYMBOL])
-    return _encoded(column)
-
-
-def _encoded(column: pa.ChunkedArray) -> tuple[np.ndarray, pa.Array]:
-    """Indices and distinct values of a column, dictionary or not."""
-    if not pa.types.is_dictionary(column.type):
-        column = column.dictionary_encode()
-    if not len(column):
-        return np.zeros(0, dtype=np.int32), pa.array([], column.type.value_type)
-    array = column.unify_dictionaries().combine_chunks()
-    return array.indices.to_numpy(), array.dictionary
 
 
 # ------------------------------------------------------------------ what caused what

@@ -123,7 +123,9 @@ def busiest(result: Result, limit: int = 5, by_fills: bool = True) -> pl.DataFra
         result.fills.with_columns(pl.col("symbol").cast(pl.String))
         .group_by("symbol")
         .agg(
-            pl.len().alias("fills"), pl.col("qty").sum().alias("volume"), pl.col("price").last().alias("last")
+            pl.len().alias("fills"),
+            pl.col("qty").cast(pl.Int128).sum().alias("volume"),
+            pl.col("price").last().alias("last"),
         )
     )
     joined = traded.join(touch, on="symbol", how="full", coalesce=True).with_columns(

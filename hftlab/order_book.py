@@ -337,6 +337,8 @@ class OrderBook:
     @classmethod
     def restore(cls, blob: bytes) -> Self:
         """The book of a snapshot. Raises FormatError where it isn't one, or not whole."""
+        if not isinstance(blob, bytes | bytearray | memoryview):
+            raise FormatError("snapshot", type(blob).__name__, "the bytes of OrderBook.snapshot()")
         try:
             with pa.ipc.open_stream(blob) as stream:
                 table = stream.read_all()
@@ -351,7 +353,10 @@ class OrderBook:
             raise FormatError("snapshot", "other or incomplete data", "the bytes of OrderBook.snapshot()")
         tick, signed = int(settings[b"tick_size"]), settings[b"allow_nonpositive_prices"] == b"1"
         book = cls(settings[b"symbol"].decode(), tick, signed)
-        book._open(_resting(table))
+        orders = _resting(table)
+        if (orders.qty <= 0).any() or (orders.price % tick != 0).any() or (np.abs(orders.side) != 1).any():
+            raise FormatError("snapshot", "orders that can't rest", "the bytes of OrderBook.snapshot()")
+        book._open(orders)
         return book
 
     def copy(self) -> Self:
@@ -359,6 +364,9 @@ class OrderBook:
         twin = type(self)(self.symbol, self.tick_size, self.allow_nonpositive_prices)
         twin._open(self.resting())
         return twin
+
+    def __reduce__(self) -> tuple:
+        return type(self).restore, (self.snapshot(),)  # copy and pickle: the state is at an address
 
     def __len__(self) -> int:
         return self._venue.open_count

@@ -9,14 +9,15 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any
 
+import msgspec
 import numpy as np
 import polars as pl
 import pyarrow as pa
 
 from hftlab import outputs
 from hftlab.config import Config, load_config
-from hftlab.errors import UsageError
-from hftlab.feeds import Flow, open_flow
+from hftlab.errors import TableError, UsageError
+from hftlab.feeds import Flow, open_flow, split_symbols
 from hftlab.inference import infer_orders
 from hftlab.resting import Resting, nothing
 from hftlab.result import TABLES, Counts, Result
@@ -44,12 +45,17 @@ class Plan:
     tick_size: Any
     symbols: tuple[str, ...] | None
     input: str | None
+    initial_book: str | None
+    inferred_from: int | None  # rows of facts, where the commands are inferred
     progress: Progress | None
 
     def settings(self) -> dict[str, Any]:
         """What a run folder and a summary say of it."""
-        names = ("input", "mode", "path", "threads", "record", "depth", "chunk_rows")
-        return {name: getattr(self, name) for name in names}
+        names = ("input", "initial_book", "mode", "inferred_from", "path", "threads", "record", "depth")
+        return {name: getattr(self, name) for name in (*names, "chunk_rows", "symbols")} | {
+            "tick_size": None if self.tick_size is None else str(self.tick_size),
+            "instruments": msgspec.to_builtins(self.config.instruments),
+        }
 
 
 def replay(
@@ -85,10 +91,21 @@ def replay(
     if isinstance(flow, Tape):
         return _with_output(plan, out, partial(_replay_tape, flow))
     if isinstance(flow, str | Path):
+        if Path(flow).suffix == ".tape":
+            return replay(
+                Tape.load(flow), mode, path, threads, record, config, depth=depth, out=out, progress=progress
+            )
         flow = open_flow(flow)
     if isinstance(flow, Flow):
-        plan = replace(plan, input=str(flow.path), symbols=plan.symbols or flow.symbols)
-    return _with_output(plan, out, partial(_replay_source, Source(flow, plan)))
+        initial_book = flow.options.get("initial_book")
+        plan = replace(
+            plan,
+            input=str(flow.path),
+            initial_book=None if initial_book is None else str(initial_book),
+            symbols=plan.symbols or flow.symbols,
+        )
+    source = Source(flow, plan)
+    return _with_output(source.plan, out, partial(_replay_source, source))
 
 
 def make_plan(
@@ -104,8 +121,13 @@ def make_plan(
     progress: Progress | None = None,
 ) -> Plan:
     """The arguments of `replay`, checked and laid over the configuration. Raises UsageError."""
+    if config is not None and not isinstance(config, Config | str | Path):
+        raise UsageError(f"config: found {type(config).__name__}, expected a Config or a TOML file")
     settings = config if isinstance(config, Config) else load_config(config)
-    record = (record,) if isinstance(record, str) else record
+    if isinstance(record, str):
+        record = [name.strip() for name in record.split(",")]
+    elif record is not None and not isinstance(record, Iterable):
+        raise UsageError(f"record: found {record!r}, expected names of tables")
     return Plan(
         _one_of("mode", mode, MODES),
         _one_of("path", path or settings.replay.path, PATHS),
@@ -114,10 +136,14 @@ def make_plan(
             _one_of("record", name, TABLES) for name in (settings.replay.record if record is None else record)
         ),
         _positive("depth", depth if depth is not None else settings.replay.depth),
-        _positive("chunk_rows", chunk_rows or settings.replay.chunk_rows, optional=True),
+        _positive(
+            "chunk_rows", settings.replay.chunk_rows if chunk_rows is None else chunk_rows, optional=True
+        ),
         settings,
         tick_size,
-        _names(symbols),
+        split_symbols(symbols),
+        None,
+        None,
         None,
         progress,
     )
@@ -132,15 +158,9 @@ def _one_of(what: str, value: str, expected: tuple[str, ...]) -> str:
 def _positive(what: str, value: int | None, optional: bool = False) -> int | None:
     if value is None and optional:
         return None
-    if not isinstance(value, int) or value < 1:
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
         raise UsageError(f"{what}: found {value!r}, expected a whole number of 1 or more")
     return value
-
-
-def _names(symbols: str | Iterable[str] | None) -> tuple[str, ...] | None:
-    if symbols is None:
-        return None
-    return tuple(symbols.split(",")) if isinstance(symbols, str) else tuple(symbols)
 
 
 class Source:
@@ -157,6 +177,9 @@ class Source:
             )
         self.read = read_facts if plan.mode == "rebuild" else read_orders
         self.inferred = facts and plan.mode == "match"
+        if self.inferred:
+            rows = flow.num_rows if self.table is None else self.table.num_rows
+            self.plan = replace(plan, inferred_from=rows)
 
     def tables(self) -> Iterator[pa.Table]:
         """The native table, or the commands inferred from it, in pieces if the plan says so."""
@@ -180,11 +203,13 @@ class Source:
         first, started = 0, perf_counter()
         missing = dict.fromkeys(self.plan.symbols or ())
         for table in self.tables():
-            checked = self.read(table, first)
+            checked = self._checked(table, first)
             first += checked.rows
             skipped = 0
-            for symbol in checked.symbols:
-                missing.pop(symbol, None)
+            for book in (
+                np.unique(checked.columns.book) if checked.columns.book.size else range(checked.rows > 0)
+            ):
+                missing.pop(checked.symbols[book], None)
             if self.plan.symbols is not None:
                 kept = only_symbols(checked, self.plan.symbols)
                 checked, skipped = kept, checked.rows - kept.rows
@@ -192,6 +217,14 @@ class Source:
             started = perf_counter()
         if missing:
             raise UsageError(f"symbols: found no rows of {', '.join(missing)}, expected symbols of the flow")
+
+    def _checked(self, table: pa.Table, first: int) -> CheckedTable:
+        """A piece through the door; what is wrong with it names the file."""
+        try:
+            return self.read(table, first)
+        except TableError as error:
+            where = f"{self.plan.input}: " if self.plan.input else ""
+            raise TableError(error.problems, where + error.what) from None
 
 
 def _holds_facts(table: pa.Table) -> bool:

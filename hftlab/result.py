@@ -130,7 +130,9 @@ class Result:
         """A table as Arrow. Raises UsageError for one that this replay can't give."""
         if name not in TABLES:
             raise UsageError(f"table: found {name!r}, expected one of {', '.join(TABLES)}")
-        levels = levels or self.settings["depth"]
+        levels = self.settings["depth"] if levels is None else levels
+        if not isinstance(levels, int) or levels < 1:
+            raise UsageError(f"levels: found {levels!r}, expected a whole number of 1 or more")
         key = (name, levels if name == "depth" else 0)
         if key not in self._cache:
             self._cache[key] = self._make(name, levels)

@@ -48,6 +48,7 @@ class RunWriter:
 
     def __init__(self, target: str | Path) -> None:
         self.target = Path(target)
+        check_target(self.target)
         self._partial = _beside(self.target)
         self._writers: dict[str, pq.ParquetWriter] = {}
         self._rows: dict[str, int] = {}
@@ -64,7 +65,9 @@ class RunWriter:
         with _output_errors(self.target):
             if name not in self._writers:
                 path = self._partial / f"{name}.parquet"
-                self._writers[name] = pq.ParquetWriter(path, table.schema, compression=COMPRESSION)
+                self._writers[name] = pq.ParquetWriter(
+                    path, table.schema, compression=COMPRESSION, write_page_checksum=True
+                )
                 self._rows[name] = 0
             self._writers[name].write_table(table)
         self._rows[name] += table.num_rows
@@ -132,7 +135,7 @@ def write_table(target: str | Path, parts: Iterable[pa.Table]) -> int:
 def _write_parquet(path: Path, parts: Iterable[pa.Table]) -> int:
     parts = iter(parts)
     first = next(parts)
-    with pq.ParquetWriter(path, first.schema, compression=COMPRESSION) as writer:
+    with pq.ParquetWriter(path, first.schema, compression=COMPRESSION, write_page_checksum=True) as writer:
         rows = 0
         for part in chain([first], parts):
             writer.write_table(part)

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from decimal import Decimal, InvalidOperation
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -18,6 +18,7 @@ import pyarrow.compute as pc
 
 from hftlab.codes import (
     DEFAULT_SYMBOL,
+    MAX_QTY,
     NOT_A_VALUE,
     PRICE_SCALE,
     Action,
@@ -34,6 +35,7 @@ ABSENT = {t: np.zeros(0, t) for t in ("i1", "i4", "i8", "?")}
 for _array in ABSENT.values():
     _array.setflags(write=False)
 
+_IDS = "integers from 0 to 2^64-1"
 _UNIT_NS = {"s": 1_000_000_000, "ms": 1_000_000, "us": 1_000, "ns": 1}
 
 
@@ -70,7 +72,10 @@ def as_arrow(table: Any) -> pa.Table:
     if isinstance(table, Mapping):
         return _from_mapping(table)
     if hasattr(table, "collect"):  # a LazyFrame
-        table = table.collect()
+        try:
+            table = table.collect()
+        except Exception as error:  # polars' own, of many kinds
+            raise TableError([f"the lazy frame can't be collected: {str(error).splitlines()[0]}"]) from None
     if hasattr(table, "to_arrow"):
         return table.to_arrow()
     if hasattr(table, "__arrow_c_stream__"):
@@ -88,10 +93,12 @@ def _from_mapping(columns: Mapping[str, Any]) -> pa.Table:
             continue
         if hasattr(values, "to_arrow"):
             values = values.to_arrow()
+        if isinstance(values, np.ndarray) and not values.dtype.isnative:
+            values = values.astype(values.dtype.newbyteorder("="))
         try:
             arrays[name] = pa.array(values)
         except (pa.ArrowException, ValueError, TypeError, OverflowError):
-            arrays[name] = _mixed(values)
+            arrays[name] = _mixed(values, PRICE_SCALE if name == "price" else 1)
         if arrays[name] is None:
             problems.append(f"column {name}: found {type(values).__name__}, expected an array of one type")
     lengths = {name: len(array) for name, array in arrays.items() if array is not None}
@@ -102,28 +109,36 @@ def _from_mapping(columns: Mapping[str, Any]) -> pa.Table:
     return pa.table(arrays)
 
 
-def _mixed(values: Any) -> pa.Array | None:
-    """A column of mixed numbers (Decimal beside str, integers beyond 64 bits) as strings."""
-    if isinstance(values, Iterable):
-        values = list(values)
-        if all(isinstance(v, int | float | str | Decimal | np.number) for v in values):
-            return pa.array([str(v) for v in values])
-    return None
+def _mixed(values: Any, scale: int) -> pa.Array | None:
+    """A column of mixed numbers (Decimal beside str, integers beyond 64 bits) as text.
+
+    An integer counts units of 1/scale, as it does in a column of integers alone.
+    """
+    if not isinstance(values, Iterable):
+        return None
+    values = list(values)
+    if not all(isinstance(v, int | float | str | Decimal | np.number) for v in values):
+        return None
+    whole = (int, np.integer)
+    return pa.array([f"{Decimal(int(v)) / scale:f}" if isinstance(v, whole) else str(v) for v in values])
 
 
 class _Reader:
     """Reads the columns of one table and gathers what is wrong with them."""
 
-    def __init__(self, table: pa.Table, what: str) -> None:
-        self.table, self.what = table, what
-        self.problems: list[str] = []
+    def __init__(self, table: pa.Table, what: str, first_row: int = 0) -> None:
+        self.table, self.what, self.first_row = table, what, first_row
+        twice = sorted({name for name in table.column_names if table.column_names.count(name) > 1})
+        self.problems = [f"column {name} is there more than once" for name in twice]
+        if twice:
+            self.finish()
 
     def finish(self) -> None:
         if self.problems:
             raise TableError(self.problems, self.what)
 
     def wrong(self, name: str, found: str, expected: str, row: int | None = None) -> None:
-        where = f"column {name}" if row is None else f"column {name}, row {row}"
+        where = f"column {name}" if row is None else f"column {name}, row {self.first_row + row}"
         self.problems.append(f"{where}: found {found}, expected {expected}")
 
     def column(self, name: str, required: str = "", nulls: bool = False) -> pa.Array | None:
@@ -163,26 +178,27 @@ class _Reader:
                 self.wrong(name, str(values[row]), f"{bounds.min} to {bounds.max}", row)
         return frozen(values, dtype)
 
-    def ids(self, name: str, required: str = "") -> np.ndarray:
-        """Order ids as the bits of a uint64 in an int64."""
-        column = self.column(name, required)
-        if column is None:
+    def ids(self, name: str, required: str = "", missing: np.ndarray | None = None) -> np.ndarray:
+        """Order ids as the bits of a uint64 in an int64; `missing` takes the place of nulls, if given."""
+        column = self.column(name, required, nulls=missing is not None)
+        if column is None or column.null_count == len(column) > 0:
             return ABSENT["i8"]
-        if pa.types.is_string(column.type):
-            column = self._parsed_ids(name, column)
-        if column is None or not pa.types.is_integer(column.type):
-            if column is not None:
-                self.wrong(name, str(column.type), "integers from 0 to 2^64-1")
+        nulls = column.is_null().to_numpy(zero_copy_only=False) if column.null_count else None
+        if _is_text(column.type):
+            try:
+                column = column.cast(pa.uint64())
+            except pa.ArrowInvalid:
+                self.wrong(name, "text", _IDS)
+                return ABSENT["i8"]
+        if not pa.types.is_integer(column.type):
+            self.wrong(name, str(column.type), _IDS)
             return ABSENT["i8"]
-        values = column.to_numpy()
-        return frozen(values.view("i8") if values.dtype == np.uint64 else values, "i8")
-
-    def _parsed_ids(self, name: str, column: pa.Array) -> pa.Array | None:
-        try:
-            return column.cast(pa.uint64())
-        except pa.ArrowInvalid:
-            self.wrong(name, "text", "integers from 0 to 2^64-1")
-            return None
+        values = (column.fill_null(0) if nulls is not None else column).to_numpy()
+        if values.dtype.kind == "i" and values.size and values.min() < 0:
+            row = int(np.argmax(values < 0))
+            self.wrong(name, str(values[row]), _IDS, row)
+        values = values.view("i8") if values.dtype == np.uint64 else values.astype("i8", copy=False)
+        return frozen(values if nulls is None else np.where(nulls, missing, values), "i8")
 
     def codes(self, name: str, code: type[Code], required: str = "") -> np.ndarray:
         """A column of integer codes or of names."""
@@ -250,11 +266,19 @@ class _Reader:
         if pa.types.is_timestamp(column.type):
             values = column.cast(pa.int64()).to_numpy()
             scale = _UNIT_NS[column.type.unit]
+            outside = np.abs(values) > MAX_QTY // scale
+            if scale > 1 and outside.any():
+                row = int(np.argmax(outside))
+                self.wrong(name, str(column[row]), "a time from 1677 to 2262, as 64 bits of ns hold", row)
             return frozen(values if scale == 1 else values * scale, "i8")
         if not pa.types.is_integer(column.type):
             self.wrong(name, str(column.type), "a timestamp, or integer ns since the epoch")
             return ABSENT["i8"]
-        return frozen(column.to_numpy(), "i8")
+        values = column.to_numpy()
+        if values.dtype == np.uint64 and values.size and values.max() > MAX_QTY:
+            row = int(np.argmax(values > MAX_QTY))
+            self.wrong(name, str(values[row]), "ns since the epoch below 2^63", row)
+        return frozen(values, "i8")
 
     def prices(self, name: str, required: str = "") -> np.ndarray:
         """Prices in units of 1e-9 from integers (taken as such), floats, decimals or text."""
@@ -353,7 +377,7 @@ def read_orders(table: Any, first_row: int = 0) -> CheckedTable:
 
     Raises TableError listing everything that is wrong with its shape.
     """
-    reader = _Reader(as_arrow(table), "orders table")
+    reader = _Reader(as_arrow(table), "orders table", first_row)
     action = reader.codes("action", Action, "needed in every orders table")
     order_id = reader.ids("order_id", "needed in every orders table")
     order_type = reader.codes("order_type", OrderType)
@@ -376,7 +400,7 @@ def read_orders(table: Any, first_row: int = 0) -> CheckedTable:
         reader.codes("tif", Tif),
         reader.integers("post_only", "?"),
         order_id,
-        _new_ids(reader, order_id),
+        reader.ids("new_order_id", missing=order_id),
         reader.prices("price", "needed by limit orders and REPLACE" if priced else ""),
         reader.quantities("qty", sized),
         book,
@@ -385,20 +409,6 @@ def read_orders(table: Any, first_row: int = 0) -> CheckedTable:
     ts = reader.times("ts")
     reader.finish()
     return CheckedTable(reader.table.num_rows, columns, symbols, ts, first_row)
-
-
-def _new_ids(reader: _Reader, order_id: np.ndarray) -> np.ndarray:
-    """New ids of REPLACE, the old one where there is none."""
-    column = reader.column("new_order_id", nulls=True)
-    if column is None or column.null_count == len(column):
-        return ABSENT["i8"]
-    if not pa.types.is_integer(column.type):
-        reader.wrong("new_order_id", str(column.type), "integers from 0 to 2^64-1")
-        return ABSENT["i8"]
-    missing = column.is_null().to_numpy(zero_copy_only=False)
-    values = column.fill_null(0).to_numpy()
-    values = values.view("i8") if values.dtype == np.uint64 else values.astype("i8")
-    return frozen(np.where(missing, order_id, values) if missing.any() else values, "i8")
 
 
 def _without_default(account: np.ndarray) -> np.ndarray:
@@ -417,37 +427,76 @@ _FACT_ACTIONS = {
 }
 
 
+class Mbo(NamedTuple):
+    """The columns of an mbo table as arrays."""
+
+    ts: np.ndarray  # int64 ns; the row number where there is no ts_event
+    fact: np.ndarray  # int8, MboAction
+    side: np.ndarray  # int8
+    order_id: np.ndarray  # int64, the bits of a uint64
+    price: np.ndarray  # int64, 1e-9; NOT_A_VALUE where it could not be read
+    size: np.ndarray  # int64, lots; NOT_A_VALUE where it could not be read
+    flags: np.ndarray  # int64
+    sequence: np.ndarray  # int64; the row number where there is none
+    book: np.ndarray  # int32
+    symbols: tuple[str, ...]  # by book number
+
+
+def read_mbo(table: Any, first_row: int = 0) -> Mbo:
+    """Check an mbo table.
+
+    Raises TableError listing everything that is wrong with its shape.
+    """
+    reader = _Reader(as_arrow(table), "mbo table", first_row)
+    rows, needed = reader.table.num_rows, "needed in every mbo table"
+    fact, side = reader.codes("action", MboAction, needed), reader.codes("side", Side, needed)
+    if side.size == fact.size:
+        sideless = (fact == MboAction.A) & (side == 0)
+        if sideless.any():
+            reader.wrong("side", "no side", "BUY or SELL on every A", int(np.argmax(sideless)))
+    book, symbols = reader.symbols()
+    columns = Mbo(
+        reader.times("ts_event"),
+        fact,
+        side,
+        reader.ids("order_id", needed),
+        reader.prices("price", needed),
+        reader.quantities("size", needed),
+        reader.integers("flags", "i8"),
+        reader.integers("sequence", "i8"),
+        book,
+        symbols,
+    )
+    reader.finish()
+    row = np.arange(first_row, first_row + rows)
+    return columns._replace(
+        ts=columns.ts if columns.ts.size else row,
+        flags=columns.flags if columns.flags.size else np.zeros(rows, np.int64),
+        sequence=columns.sequence if columns.sequence.size else row,
+        book=columns.book if columns.book.size else np.zeros(rows, np.int32),
+    )
+
+
 def read_facts(table: Any, first_row: int = 0) -> CheckedTable:
     """Check an mbo table; its facts become commands that rest and remove without matching.
 
     Raises TableError listing everything that is wrong with its shape.
     """
-    reader = _Reader(as_arrow(table), "mbo table")
-    needed = "needed in every mbo table"
-    fact = reader.codes("action", MboAction, needed)
-    action = frozen(np.array([_FACT_ACTIONS[a] for a in MboAction], "i1")[fact], "i1")
-    side = reader.codes("side", Side, needed)
-    if side.size == fact.size:
-        sideless = (action == Action.NEW) & (side == 0)
-        if sideless.any():
-            reader.wrong("side", "no side", "BUY or SELL on every A", int(np.argmax(sideless)))
-    book, symbols = reader.symbols()
+    mbo = read_mbo(table, first_row)
     columns = Columns(
-        action,
-        side,
+        frozen(np.array([_FACT_ACTIONS[a] for a in MboAction], "i1")[mbo.fact], "i1"),
+        mbo.side,
         ABSENT["i1"],
         ABSENT["i1"],
         ABSENT["?"],
-        reader.ids("order_id", needed),
+        mbo.order_id,
         ABSENT["i8"],
-        reader.prices("price", needed),
-        reader.quantities("size", needed),
-        book,
+        mbo.price,
+        mbo.size,
+        frozen(mbo.book, "i4") if len(mbo.symbols) > 1 else ABSENT["i4"],
         ABSENT["i4"],
     )
-    ts = reader.times("ts_event")
-    reader.finish()
-    return CheckedTable(reader.table.num_rows, columns, symbols, ts, first_row, facts=True)
+    return CheckedTable(mbo.fact.size, columns, mbo.symbols, frozen(mbo.ts, "i8"), first_row, facts=True)
 
 
 def only_symbols(checked: CheckedTable, wanted: Iterable[str]) -> CheckedTable:

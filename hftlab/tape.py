@@ -6,7 +6,7 @@ read-only.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal
 from functools import cached_property
@@ -17,6 +17,7 @@ import numpy as np
 from hftlab.codes import MAX_QTY, NOT_A_VALUE, Action
 from hftlab.config import Instrument
 from hftlab.errors import UsageError
+from hftlab.feeds import split_symbols
 from hftlab.grid import fit_grid
 from hftlab.kernels import ops, tape_compiler
 from hftlab.kernels.engine import Commands
@@ -133,7 +134,7 @@ def compile_tape(
     table: Any,
     tick_size: str | int | float | Decimal | Mapping[str, Any] | None = None,
     *,
-    symbols: list[str] | None = None,
+    symbols: str | Iterable[str] | None = None,
     instruments: Any = None,
     parts: int = 1,
 ) -> Tape:
@@ -148,8 +149,11 @@ def compile_tape(
     becomes a reject instead.
     """
     checked = read_orders(table)
-    if symbols is not None:
-        checked = only_symbols(checked, symbols)
+    wanted = split_symbols(symbols)
+    if wanted is not None:
+        rows, checked = checked.rows, only_symbols(checked, wanted)
+        if rows and not checked.rows:
+            raise UsageError(f"symbols: found no rows of {', '.join(wanted)}, expected symbols of the table")
     return compile_checked(checked, rules_for(checked.symbols, tick_size, instruments), parts=parts)
 
 

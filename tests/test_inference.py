@@ -341,11 +341,17 @@ def test_a_table_of_the_wrong_shape():
     with pytest.raises(TableError) as caught:
         infer_orders(table)
     assert str(caught.value) == (
-        "mbo table: 6 problems: found 'Z', expected one of A (0), M (1), C (2), R (3), T (4), F (5), N (6); "
-        "column side: found 1 null(s), expected none; column price: found double, expected int64; "
-        "column size: Integer value 9223372036854775808 not in range: 0 to 9223372036854775807, "
-        "expected int64; column order_id: missing; column symbol: found 1 null(s), expected none"
+        "mbo table: 4 problems: column action, row 0: found 'Z', expected one of A, M, C, R, T, F, N; "
+        "column side, row 0: found 1 null(s), expected none (fill_null before); "
+        "column symbol, row 0: found 1 null(s), expected none (fill_null before); "
+        "column order_id is missing, needed in every mbo table"
     )
+
+
+def test_prices_of_facts_may_be_decimals():
+    """Facts and commands come through the same door: floats and text are units where they are exact."""
+    table = replaced(mbo("A1 B 60@10"), price=pa.array([10.25]))
+    assert infer_orders(table)["price"].to_pylist() == [10_250_000_000]
 
 
 def test_names_that_no_row_uses():

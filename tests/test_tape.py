@@ -205,3 +205,104 @@ def test_a_symbol_nobody_has_is_a_usage_error():
     for size in (None, 1):
         with pytest.raises(UsageError, match="no rows of X, Y"):
             hftlab.replay(orders(symbol=["A", "B", "A"]), symbols=["A", "X", "Y"], chunk_rows=size)
+
+
+def test_one_cell_too_large_changes_no_other_price():
+    """Integers are units of 1e-9 whatever stands beside them; only what does not fit is rejected."""
+    prices = [100 * CENT, 2**63, Decimal("1.01"), "2.5"]
+    run = hftlab.replay(orders(4, price=prices))
+    assert sorted(run.book["price"].to_list()) == [100 * CENT, 1_010_000_000, 2_500_000_000]
+    assert run.rejects.select("seq", "reason").rows() == [(1, "INVALID_PRICE")]
+
+
+def test_arrays_of_the_other_byte_order_are_the_same_numbers():
+    """Big-endian NumPy arrays are read as what they say."""
+    swapped = {name: np.array(orders()[name]).astype(">i8") for name in ("price", "qty", "order_id")}
+    assert hftlab.replay(orders(**swapped)).digest == hftlab.replay(orders()).digest
+
+
+@pytest.mark.parametrize("column", ["order_id", "new_order_id"])
+def test_ids_may_be_text_but_not_negative(column):
+    """An id is an integer from 0 to 2^64-1, in digits if need be."""
+    table = orders(action=["NEW", "NEW", "REPLACE"], order_id=[1, 2, 1], new_order_id=[None, None, 9])
+    text = [None if v is None else str(v) for v in table[column]]
+    expected = hftlab.replay(table).digest
+    assert hftlab.replay(table | {column: text}).digest == expected
+    assert hftlab.replay(pl.DataFrame(table | {column: text}, strict=False)).digest == expected
+    with pytest.raises(TableError, match=f"column {column}, row 2: found -1"):
+        hftlab.replay(table | {column: [1, 2, -1]})
+
+
+@pytest.mark.parametrize(
+    "ts", [pa.array([0, 10**11, 0], pa.timestamp("s")), np.array([0, 2**63 + 7, 0], np.uint64)]
+)
+def test_a_time_beyond_64_bits_is_an_error_with_its_row(ts):
+    """Times that don't fit nanoseconds are refused, not wrapped."""
+    with pytest.raises(TableError, match="column ts, row 1"):
+        hftlab.replay(orders(ts=ts))
+
+
+def test_a_column_twice_is_an_error():
+    """Which of two columns is meant can't be known."""
+    table = pa.Table.from_arrays([pa.array([1]), pa.array([2])], names=["order_id", "order_id"])
+    with pytest.raises(TableError, match="order_id is there more than once"):
+        hftlab.compile_tape(table)
+
+
+def test_rows_of_errors_count_from_the_start_of_the_file(tmp_path):
+    """A broken table in a file names the file, and the row of the whole flow under any chunking."""
+    path = tmp_path / "flow.parquet"
+    pl.DataFrame(orders(9, action=["NEW"] * 7 + ["WHAT", "NEW"])).write_parquet(path)
+    for size in (None, 3):
+        with pytest.raises(
+            TableError, match=r"flow\.parquet: orders table: .* column action, row 7: found 'WHAT'"
+        ):
+            hftlab.replay(path, chunk_rows=size)
+
+
+def test_compiling_nothing_that_was_asked_for_is_a_usage_error():
+    """`symbols` takes one text with commas too; a symbol without rows is a mistake."""
+    table = orders(symbol=["AA", "BB", "AA"])
+    assert len(hftlab.compile_tape(table, symbols="AA")) == 2
+    with pytest.raises(UsageError, match="no rows of ZZ"):
+        hftlab.compile_tape(table, symbols=["ZZ"])
+    category = pl.DataFrame(table).with_columns(pl.col("symbol").cast(pl.Enum(["AA", "BB", "ZZ"])))
+    with pytest.raises(UsageError, match="no rows of ZZ"):
+        hftlab.replay(category, symbols="AA, ZZ")
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda t: hftlab.replay(t, record=5),
+        lambda t: hftlab.replay(t, symbols=5),
+        lambda t: hftlab.replay(t, symbols=[]),
+        lambda t: hftlab.replay(t, config={}),
+        lambda t: hftlab.replay(t, chunk_rows=0),
+        lambda t: hftlab.replay(t, threads=True),
+        lambda t: hftlab.replay(t).depth(0),
+        lambda t: hftlab.replay(t).depth("x"),
+        lambda t: hftlab.open_flow(None),
+        lambda t: hftlab.replay(hftlab.compile_tape(t), symbols="A"),
+        lambda t: hftlab.replay(hftlab.compile_tape(t), mode="rebuild"),
+    ],
+)
+def test_wrong_arguments_are_usage_errors(call):
+    """A wrong call is told in one line."""
+    with pytest.raises(UsageError) as caught:
+        call(orders())
+    assert "\n" not in str(caught.value)
+
+
+def test_a_saved_tape_is_a_flow_by_its_path(tmp_path):
+    """`replay` takes the path of a saved tape."""
+    tape = hftlab.compile_tape(orders())
+    tape.save(tmp_path / "flow.tape")
+    assert hftlab.replay(tmp_path / "flow.tape").digest == hftlab.replay(tape).digest
+
+
+def test_the_settings_of_a_run_are_in_its_manifest(tmp_path):
+    """Two runs that differ in tick or symbols do not claim the same settings."""
+    run = hftlab.replay(orders(symbol=["A", "B", "A"]), tick_size="0.03", symbols="A")
+    config = run.manifest()["config"]
+    assert (config["tick_size"], config["symbols"], config["instruments"]) == ("0.03", ("A",), {})

@@ -98,6 +98,8 @@ def _run(arguments: Sequence[str]) -> int:
             return command.invoke(context) or 0
     except typer.Exit as done:
         return done.exit_code
+    except SystemExit as done:  # rich's answer to a reader that has left is 1, which is taken here
+        return BROKEN_PIPE if done.code == 1 else done.code
 
 
 def _fail(message: str, status: int) -> int:

@@ -19,9 +19,9 @@ from typing import Any
 
 from hftlab.errors import FormatError, UsageError
 from hftlab.feeds import lobster, source, tables
-from hftlab.feeds.flow import Flow
+from hftlab.feeds.flow import Flow, split_symbols
 
-__all__ = ["FEEDS", "Flow", "open_flow"]
+__all__ = ["FEEDS", "Flow", "open_flow", "split_symbols"]
 
 FEEDS: dict[str, ModuleType] = {"lobster": lobster, "orders": tables, "mbo": tables}
 
@@ -41,6 +41,8 @@ def open_flow(
     Raises FormatError for a broken or unknown file, UsageError for a format, an option or a file that does
     not exist.
     """
+    if not isinstance(path, str | Path):
+        raise UsageError(f"path: found {path!r}, expected a file")
     path, asked = Path(path), format and format.lower()
     if asked and asked not in FEEDS:
         raise UsageError(f"unknown format {format!r}, expected one of {', '.join(FEEDS)}")
@@ -48,7 +50,9 @@ def open_flow(
         options["initial_book"] = initial_book
     feed = FEEDS[asked or _detect(path)]
     _refuse_unknown(options, feed)
-    return feed.load(path, format=asked, symbols=symbols, **options)
+    flow = feed.load(path, format=asked, symbols=symbols, **options)
+    flow.options = options
+    return flow
 
 
 def _refuse_unknown(options: dict[str, Any], feed: ModuleType) -> None:

@@ -22,7 +22,8 @@ class Flow:
     before any filter.
 
     Attributes: `path`, `format` (the feed's name), `kind` ("orders" for commands or "mbo" for facts: what
-    `table` holds), `symbols` (the ones asked for, None for all), `notes` (counted quirks, for people).
+    `table` holds), `symbols` (the ones asked for, None for all), `notes` (counted quirks, for people),
+    `options` (what the feed was asked for beside that).
     """
 
     def __init__(
@@ -38,10 +39,11 @@ class Flow:
         num_rows: int | None = None,
     ) -> None:
         self.path, self.format, self.kind = Path(path), format, kind
-        self.symbols = _symbols(symbols)
+        self.symbols = split_symbols(symbols)
         self.notes = list(notes)
         self._source, self._batches, self._num_rows = source, batches, num_rows
         self._orders: pa.Table | None = None
+        self.options: dict[str, object] = {}
 
     def table(self) -> pa.Table:
         """The table the source natively is: schema ORDERS or MBO of `hftlab.schema`, perhaps more columns.
@@ -86,10 +88,12 @@ class Flow:
         return f"<Flow {self.format} {self.kind} {str(self.path)!r}{rows}{symbols}>"
 
 
-def _symbols(symbols: str | Iterable[str] | None) -> tuple[str, ...] | None:
+def split_symbols(symbols: str | Iterable[str] | None) -> tuple[str, ...] | None:
     """None for all; a string may hold several, with commas, as on a command line."""
     if symbols is None:
         return None
+    if not isinstance(symbols, Iterable):
+        raise UsageError(f"symbols: found {symbols!r}, expected names, or one text with commas")
     names = symbols.split(",") if isinstance(symbols, str) else symbols
     found = tuple(dict.fromkeys(name.strip() for name in names if name.strip()))
     if not found:
