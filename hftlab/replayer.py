@@ -88,14 +88,10 @@ def replay(
     `out` can't be written.
     """
     plan = make_plan(mode, path, threads, record, config, symbols, depth, tick_size, chunk_rows, progress)
+    if isinstance(flow, str | Path):
+        flow = Tape.load(flow) if Path(flow).suffix == ".tape" else open_flow(flow)
     if isinstance(flow, Tape):
         return _with_output(plan, out, partial(_replay_tape, flow))
-    if isinstance(flow, str | Path):
-        if Path(flow).suffix == ".tape":
-            return replay(
-                Tape.load(flow), mode, path, threads, record, config, depth=depth, out=out, progress=progress
-            )
-        flow = open_flow(flow)
     if isinstance(flow, Flow):
         initial_book = flow.options.get("initial_book")
         plan = replace(
@@ -180,21 +176,19 @@ class Source:
         if self.inferred:
             rows = flow.num_rows if self.table is None else self.table.num_rows
             self.plan = replace(plan, inferred_from=rows)
+        elif self.table is None and plan.chunk_rows is None and flow.num_rows > CHUNK_FROM:
+            self.plan = replace(plan, chunk_rows=CHUNK_ROWS)
 
     def tables(self) -> Iterator[pa.Table]:
         """The native table, or the commands inferred from it, in pieces if the plan says so."""
         rows = self.plan.chunk_rows
-        if self.table is None and not self.inferred:
-            if rows is None and self.flow.num_rows > CHUNK_FROM:
-                rows = CHUNK_ROWS
-            if rows is not None:
-                yield from self.flow.batches(rows)
-                return
-        table = self.table if self.table is not None else None
+        if self.table is None and not self.inferred and rows is not None:
+            yield from self.flow.batches(rows)
+            return
         if self.inferred:
-            table = self.flow.orders() if table is None else infer_orders(table)
-        elif table is None:
-            table = self.flow.table()
+            table = self.flow.orders() if self.table is None else infer_orders(self.table)
+        else:
+            table = self.flow.table() if self.table is None else self.table
         for start in range(0, max(1, table.num_rows), rows or max(1, table.num_rows)):
             yield table.slice(start, rows)
 
