@@ -97,11 +97,10 @@ def fills_table(tape: Tape, fills: Fills, first_match: int = 0) -> pa.Table:
 
 def outcomes_table(run: TapeRun) -> pa.Table:
     """The outcomes table: one row per command."""
-    outcome, filled, leaves = run.by_row
-    status = np.where(outcome < REJECTED, outcome, int(Status.REJECTED)).astype(np.int8)
+    status, filled, leaves = run.by_row
     return _table(
         schema.OUTCOMES,
-        run.tape.seq(np.arange(outcome.size)),
+        run.tape.seqs,
         schema.code_array(status, Status),
         filled,
         leaves,

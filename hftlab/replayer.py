@@ -200,13 +200,11 @@ class Source:
             checked = self._checked(table, first)
             first += checked.rows
             skipped = 0
-            for book in (
-                np.unique(checked.columns.book) if checked.columns.book.size else range(checked.rows > 0)
-            ):
-                missing.pop(checked.symbols[book], None)
             if self.plan.symbols is not None:
                 kept = only_symbols(checked, self.plan.symbols)
                 checked, skipped = kept, checked.rows - kept.rows
+                for book in np.unique(kept.columns.book) if kept.columns.book.size else range(kept.rows > 0):
+                    missing.pop(kept.symbols[book], None)
             yield checked, skipped, perf_counter() - started
             started = perf_counter()
         if missing:

@@ -53,11 +53,11 @@ class TapeRun:
         return ABSENT["i4"] if self.ordered else self.tape.commands.order
 
     @cached_property
-    def by_row(self) -> np.ndarray:
-        """Outcome byte, filled and leaves by input row: int64 [3, rows]."""
-        table = np.empty((3, self.outcomes.size), np.int64)
-        put_in_order(self.outcomes, self.filled, self.leaves, self.order, table)
-        return table
+    def by_row(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Status (int8), filled and leaves lots (int64) by input row."""
+        columns = tuple(np.empty(self.outcomes.size, t) for t in (np.int8, np.int64, np.int64))
+        put_in_order(self.outcomes, self.filled, self.leaves, self.order, *columns)
+        return columns
 
 
 def run_tape(tape: Tape, threads: int = 1, touch: bool = False, progress: Progress | None = None) -> TapeRun:

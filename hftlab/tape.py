@@ -101,6 +101,12 @@ class Tape:
             return self.checked.seq[rows]
         return rows.astype(np.int64) + self.checked.first_row
 
+    @property
+    def seqs(self) -> np.ndarray:
+        """The row of the input table of every row, in order."""
+        first = self.checked.first_row
+        return self.checked.seq if self.checked.seq.size else np.arange(first, first + self.rows)
+
     def ts(self, rows: np.ndarray) -> np.ndarray:
         """Timestamps of rows, ns."""
         if self.checked.ts.size:

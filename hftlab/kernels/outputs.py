@@ -6,12 +6,16 @@ from typing import NamedTuple
 
 import numpy as np
 
+from hftlab.codes import Status
 from hftlab.kernels.bits import NONE, previous_bit
 from hftlab.kernels.compile import helper, kernel
 from hftlab.kernels.ladder import BASE, BEST, SIZE, bare_books
 from hftlab.kernels.machine import bare, ix
+from hftlab.kernels.ops import REJECTED
 from hftlab.kernels.price_grid import bare_grid, level_price
 from hftlab.kernels.tape_compiler import REPLACE, bare_columns, value_at
+
+STATUS_REJECTED = int(Status.REJECTED)
 
 # int64 columns of expanded fills
 SEQ, TS, PRICE, QTY, TAKER, MAKER, TAKER_LEAVES, MAKER_LEAVES = range(8)
@@ -138,15 +142,16 @@ def count_outcomes(outcomes, counts):
 
 
 @kernel
-def put_in_order(outcomes, filled, leaves, order, by_row):
-    """Outcomes by position as outcomes by input row: three int64 columns, the outcome byte first."""
-    outcomes, filled, leaves = bare(outcomes), bare(filled), bare(leaves)
-    order, by_row = bare(order), bare(by_row)
+def put_in_order(outcomes, filled, leaves, order, statuses, filled_of, leaves_of):
+    """Outcomes by position as columns by input row: Status, filled and leaves lots."""
+    outcomes, filled, leaves, order = bare(outcomes), bare(filled), bare(leaves), bare(order)
+    statuses, filled_of, leaves_of = bare(statuses), bare(filled_of), bare(leaves_of)
     for position in range(outcomes.size):
-        row = order[position] if order.size else position
-        by_row[0, row] = outcomes[position]
-        by_row[1, row] = filled[position]
-        by_row[2, row] = leaves[position]
+        row = ix(order[position]) if order.size else ix(position)
+        outcome = outcomes[position]
+        statuses[row] = outcome if outcome < REJECTED else STATUS_REJECTED
+        filled_of[row] = filled[position]
+        leaves_of[row] = leaves[position]
 
 
 @kernel
