@@ -272,7 +272,6 @@ def _with_output(
             if writer.missing(name):
                 writer.append(name, result.to_arrow(name))
         writer.commit(result.manifest())
-    result.written_to = Path(out)
     return result
 
 

@@ -92,7 +92,6 @@ class Result:
         self._resting, self.settings, self.seconds = resting, settings, seconds
         self._made, self._run, self._fills = tables, run, fills
         self._cache: dict[Any, pa.Table] = {}
-        self.written_to: Path | None = None
 
     @property
     def fills(self) -> pl.DataFrame:

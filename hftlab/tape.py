@@ -7,7 +7,7 @@ read-only.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from decimal import Decimal
 from functools import cached_property
 from typing import Any
@@ -59,7 +59,6 @@ class Tape:
     incoming: int  # commands that may trade or rest
     parts: np.ndarray  # int64 [parts + 1]: where each part starts; parts share no instrument
     has_accounts: bool
-    stages: dict[str, float] = field(default_factory=dict, compare=False)  # seconds by stage
 
     @property
     def rows(self) -> int:
