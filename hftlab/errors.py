@@ -63,3 +63,10 @@ class UsageError(HftlabError):
 
 class ConfigError(UsageError):
     """A configuration file or environment variable is wrong."""
+
+
+def require_positive(what: str, value: object) -> int:
+    """A count somebody gave. Raises UsageError where it isn't a whole number of 1 or more."""
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise UsageError(f"{what}: found {value!r}, expected a whole number of 1 or more")
+    return value

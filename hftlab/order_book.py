@@ -24,12 +24,13 @@ from hftlab.codes import (
     Status,
     Tif,
 )
-from hftlab.errors import FormatError, UsageError
+from hftlab.errors import FormatError, UsageError, require_positive
 from hftlab.grid import spread_grid
 from hftlab.kernels import events
 from hftlab.kernels.compile import entry_point
+from hftlab.kernels.ladder import BEST
 from hftlab.kernels.ops import REJECTED
-from hftlab.kernels.price_grid import make_rules
+from hftlab.kernels.price_grid import PAGE, PAGE_BITS, make_rules
 from hftlab.resting import Resting, nothing
 from hftlab.tables import to_units
 from hftlab.tape import tick_units
@@ -37,6 +38,7 @@ from hftlab.venue import Venue
 
 SNAPSHOT_VERSION = b"1"
 FIRST_SLOTS = 1024
+FIRST_WINDOW = 512  # levels looked at around the best before more
 
 _submit = entry_point(events.submit, (*[types.int64] * 2, *[types.uint64] * 2, *[types.int64] * 3))
 
@@ -159,7 +161,11 @@ class OrderBook:
         self._open(nothing())
 
     def _open(self, orders: Resting) -> None:
-        pages = np.unique((orders.price // self.tick_size) >> 6) if orders.count else np.zeros(1, np.int64)
+        pages = (
+            np.unique((orders.price // self.tick_size) >> PAGE_BITS)
+            if orders.count
+            else np.zeros(1, np.int64)
+        )
         slots = max(FIRST_SLOTS, 1 << int(orders.count + 1).bit_length())
         rules = make_rules(np.array([self.tick_size]), np.array([self.allow_nonpositive_prices]))
         self._venue = Venue(spread_grid(rules, pages), orders, slots)
@@ -280,7 +286,8 @@ class OrderBook:
         grid = self._venue.grid
         size = int(grid.sizes[0])
         rung = 2 * size - 1 - level if level >= size else level
-        return ((int(grid.numbers[rung >> 6]) << 6) | (rung & 63)) * self.tick_size
+        page = int(grid.numbers[rung >> PAGE_BITS])
+        return ((page << PAGE_BITS) | (rung & (PAGE - 1))) * self.tick_size
 
     @property
     def best_bid(self) -> Level | None:
@@ -296,15 +303,19 @@ class OrderBook:
 
     def depth(self, levels: int = 10) -> Depth:
         """The best levels of each side."""
-        return Depth(*(self._side(side, levels) for side in (0, 1)))
+        count = require_positive("levels", levels)
+        return Depth(*(self._side(side, count) for side in (0, 1)))
 
     def _side(self, side: int, count: int) -> list[Level]:
-        venue, size = self._venue, int(self._venue.grid.sizes[0])
-        table = venue.books.levels
-        occupied = np.flatnonzero(table["count"][side * size : (side + 1) * size])[::-1][:count] + side * size
+        arrays, bottom = self._venue.arrays, side * int(self._venue.grid.sizes[0])
+        table, occupied, window = arrays.levels, [], FIRST_WINDOW
+        low = int(arrays.heads[0, BEST + side]) + 1
+        while len(occupied) < count and low > bottom:  # down from the best: the ladder may be long
+            low, high, window = max(bottom, low - window), low, 4 * window
+            occupied += (np.flatnonzero(table["count"][low:high])[::-1] + low).tolist()
         return [
             Level(self._price(level), int(table[level]["qty"]), int(table[level]["count"]))
-            for level in occupied.tolist()
+            for level in occupied[:count]
         ]
 
     def orders(self) -> pl.DataFrame:

@@ -16,7 +16,7 @@ import pyarrow as pa
 
 from hftlab import outputs
 from hftlab.config import Config, load_config
-from hftlab.errors import TableError, UsageError
+from hftlab.errors import TableError, UsageError, require_positive
 from hftlab.feeds import Flow, open_flow, split_symbols
 from hftlab.inference import infer_orders
 from hftlab.resting import Resting, nothing
@@ -127,14 +127,12 @@ def make_plan(
     return Plan(
         _one_of("mode", mode, MODES),
         _one_of("path", path or settings.replay.path, PATHS),
-        _positive("threads", threads if threads is not None else settings.replay.threads),
+        require_positive("threads", settings.replay.threads if threads is None else threads),
         tuple(
             _one_of("record", name, TABLES) for name in (settings.replay.record if record is None else record)
         ),
-        _positive("depth", depth if depth is not None else settings.replay.depth),
-        _positive(
-            "chunk_rows", settings.replay.chunk_rows if chunk_rows is None else chunk_rows, optional=True
-        ),
+        require_positive("depth", settings.replay.depth if depth is None else depth),
+        settings.replay.chunk_rows if chunk_rows is None else require_positive("chunk_rows", chunk_rows),
         settings,
         tick_size,
         split_symbols(symbols),
@@ -148,14 +146,6 @@ def make_plan(
 def _one_of(what: str, value: str, expected: tuple[str, ...]) -> str:
     if value not in expected:
         raise UsageError(f"{what}: found {value!r}, expected one of {', '.join(expected)}")
-    return value
-
-
-def _positive(what: str, value: int | None, optional: bool = False) -> int | None:
-    if value is None and optional:
-        return None
-    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        raise UsageError(f"{what}: found {value!r}, expected a whole number of 1 or more")
     return value
 
 

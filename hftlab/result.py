@@ -15,7 +15,7 @@ import pyarrow as pa
 
 from hftlab import outputs
 from hftlab.codes import Reason, Status
-from hftlab.errors import UsageError
+from hftlab.errors import UsageError, require_positive
 from hftlab.kernels.ops import REJECTED
 from hftlab.kernels.outputs import count_outcomes
 from hftlab.resting import Resting
@@ -129,9 +129,7 @@ class Result:
         """A table as Arrow. Raises UsageError for one that this replay can't give."""
         if name not in TABLES:
             raise UsageError(f"table: found {name!r}, expected one of {', '.join(TABLES)}")
-        levels = self.settings["depth"] if levels is None else levels
-        if not isinstance(levels, int) or levels < 1:
-            raise UsageError(f"levels: found {levels!r}, expected a whole number of 1 or more")
+        levels = self.settings["depth"] if levels is None else require_positive("levels", levels)
         key = (name, levels if name == "depth" else 0)
         if key not in self._cache:
             self._cache[key] = self._make(name, levels)

@@ -52,7 +52,18 @@ def test_far_prices_and_many_orders_only_make_it_grow():
     book = hftlab.OrderBook(tick_size="0.01")
     for order_id, tick in enumerate(ticks.tolist()):
         assert book.submit(order_id, "buy", tick * 10_000_000, 1).status == "RESTING"
-    assert book.orders()["price"].to_list() == sorted((ticks * 10_000_000).tolist(), reverse=True)
+    prices = sorted((ticks * 10_000_000).tolist(), reverse=True)
+    assert book.orders()["price"].to_list() == prices
+    assert [level.price for level in book.depth(3_000).bids] == list(dict.fromkeys(prices))
+    assert book.best_bid.price == prices[0]
+    assert book.depth(3_000).asks == []
+
+
+@pytest.mark.parametrize("levels", [0, -1, "x", 1.5, True])
+def test_a_depth_of_no_levels_is_a_usage_error(levels):
+    """A number of levels is a whole number of 1 or more."""
+    with pytest.raises(UsageError, match="levels"):
+        book_of("1").depth(levels)
 
 
 def test_prices_may_be_negative_where_the_instrument_says_so():
