@@ -10,6 +10,10 @@ one is a single line naming file and key, and never a surprise in the middle of 
     [instruments.default]
     tick_size = "0.01"
 
+    [feed]                              # how a source is read: options of its feed
+    format = "generic"
+    columns = { ts = "time", order_id = "oid" }
+
     [instruments."CL-SPREAD"]           # what is not given here comes from [instruments.default]
     allow_nonpositive_prices = true
 
@@ -80,6 +84,7 @@ class Config(Section):
 
     replay: Replay = Replay()
     instruments: dict[str, Instrument] = {}
+    feed: dict[str, Any] = {}  # checked by the feed they are for
 
     def instrument(self, symbol: str) -> Instrument:
         """Settings of one instrument: its own section over ``[instruments.default]``."""
@@ -129,7 +134,10 @@ def _decode(settings: dict[str, Any], where: str) -> Config:
         if name not in _fields(Config):
             raise _unknown(where, name, Config)
     replay = _section(settings.get("replay", {}), Replay, where, "replay")
-    return Config(replay=replay, instruments=_instruments(settings.get("instruments", {}), where))
+    feed = settings.get("feed", {})
+    if not isinstance(feed, dict):
+        raise _wrong(f"{where}, feed", feed, "a table")
+    return Config(replay=replay, instruments=_instruments(settings.get("instruments", {}), where), feed=feed)
 
 
 def _instruments(settings: Any, where: str) -> dict[str, Instrument]:

@@ -32,13 +32,17 @@ class InputError(HftlabError):
 class FormatError(InputError):
     """A file is broken or is not what its name says.
 
-    ``row`` is 1-based, as an editor shows it; the message reads
-    ``file, row N: found X, expected Y``.
+    ``row`` is 1-based, as an editor shows it, ``offset`` a 0-based byte of the decompressed content; the
+    message reads ``file, row N: found X, expected Y``.
     """
 
-    def __init__(self, path: str | Path, found: str, expected: str, row: int | None = None) -> None:
-        self.path, self.row, self.found, self.expected = path, row, found, expected
-        where = f"{path}, row {row}" if row is not None else f"{path}"
+    def __init__(
+        self, path: str | Path, found: str, expected: str, row: int | None = None, offset: int | None = None
+    ) -> None:
+        self.path, self.row, self.offset = path, row, offset
+        self.found, self.expected = found, expected
+        places = [f"row {row}" if row is not None else "", f"byte {offset:,}" if offset is not None else ""]
+        where = ", ".join([f"{path}", *filter(None, places)])
         super().__init__(f"{where}: found {found}, expected {expected}")
 
 

@@ -15,13 +15,14 @@ import polars as pl
 
 from hftlab.codes import NOT_A_VALUE, Action, OrderType
 from hftlab.feeds import Flow
-from hftlab.replayer import Source, make_plan, replay
+from hftlab.replayer import MANY, Source, make_plan, replay
 from hftlab.result import Result
 from hftlab.runner import Progress
 from hftlab.tables import CheckedTable
 
 CHUNK_ROWS = 4_000_000
 FACTS = {"NEW": "A add", "REPLACE": "M modify", "REDUCE": "C cancel", "CLEAR": "R clear"}
+LEVELS = {"NEW": "level appears", "REPLACE": "level changes", "CANCEL": "level goes", "CLEAR": "R clear"}
 NO_EFFECT = "T, F, N (no effect)"
 
 
@@ -67,6 +68,8 @@ class Inspection:
     fills: int
     open_orders: int  # at the end
     notes: tuple[str, ...]  # what the feed met
+    faults: tuple[str, ...]  # damage it met
+    extras: tuple[str, ...]  # further tables it has
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values, for JSON."""
@@ -78,7 +81,7 @@ def inspect_flow(flow: Flow, progress: Progress | None = None) -> Inspection:
 
     `progress` is called with rows replayed. Raises FormatError and TableError for broken input.
     """
-    mode = "rebuild" if flow.kind == "mbo" else "match"
+    mode = "match" if flow.kind == "orders" else "rebuild"
     survey = _Survey()
     for checked, _, _ in Source(flow, make_plan(mode, chunk_rows=CHUNK_ROWS, symbols=flow.symbols)).chunks():
         survey.add(checked)
@@ -102,6 +105,8 @@ def inspect_flow(flow: Flow, progress: Progress | None = None) -> Inspection:
         fills=summary["fills"],
         open_orders=summary["open_orders"],
         notes=tuple(flow.notes),
+        faults=tuple(map(str, flow.faults)),
+        extras=tuple(flow.extras),
     )
 
 
@@ -143,7 +148,7 @@ def _best(side: int, name: str) -> tuple[pl.Expr, ...]:
 
 
 def _chunks(flow: Flow) -> int | None:
-    return CHUNK_ROWS if flow.num_rows > CHUNK_ROWS else None
+    return CHUNK_ROWS if (flow.known_rows or MANY) > CHUNK_ROWS else None
 
 
 def _troubles(result: Result) -> tuple[Trouble, ...]:
@@ -174,7 +179,9 @@ class _Survey:
     def actions(self, kind: str) -> dict[str, int]:
         """Rows by what they ask for, in the words of the table."""
         names = [action.name for action in Action]
-        if kind == "mbo":
+        if kind == "mbp":
+            names = [LEVELS.get(name, name) for name in names]
+        elif kind == "mbo":
             names = [FACTS.get(name, name) for name in names]
         counts = zip([*names, NO_EFFECT], self._by_action.tolist(), strict=False)
         return {name: count for name, count in counts if count}

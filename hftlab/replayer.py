@@ -19,6 +19,7 @@ from hftlab.config import Config, load_config
 from hftlab.errors import TableError, UsageError, require_positive
 from hftlab.feeds import Flow, open_flow, split_symbols
 from hftlab.inference import infer_orders
+from hftlab.price_levels import LevelReader
 from hftlab.resting import Resting, nothing
 from hftlab.result import TABLES, Counts, Result
 from hftlab.run_folder import RunWriter
@@ -28,6 +29,7 @@ from hftlab.tape import Tape, compile_checked, rules_for
 
 MODES, PATHS = ("match", "rebuild"), ("batch", "event")
 CHUNK_FROM = 16_000_000  # rows: longer files are replayed in chunks unless asked otherwise
+MANY = CHUNK_FROM + 1  # rows of a file that doesn't say
 CHUNK_ROWS = 1_000_000  # 0.9 GB at the peak; four million took 1.9 GB and no less time
 
 
@@ -155,18 +157,24 @@ class Source:
     def __init__(self, flow: Any, plan: Plan) -> None:
         self.flow, self.plan = flow, plan
         self.table = None if isinstance(flow, Flow) else as_arrow(flow)
-        facts = flow.kind == "mbo" if self.table is None else _holds_facts(self.table)
-        if plan.mode == "rebuild" and not facts:
+        kind = flow.kind if self.table is None else _kind(self.table)
+        if plan.mode == "rebuild" and kind == "orders":
             what = plan.input or "this table"
             raise UsageError(
                 f"{what}: found orders (commands), expected an mbo table (facts) to rebuild from"
             )
-        self.read = read_facts if plan.mode == "rebuild" else read_orders
-        self.inferred = facts and plan.mode == "match"
+        if plan.mode == "match" and kind == "mbp":
+            raise UsageError(
+                f"{plan.input or 'this table'}: found price levels (mbp), expected orders or facts by order "
+                "to match; levels can be rebuilt (mode rebuild)"
+            )
+        facts = {"mbo": read_facts, "mbp": LevelReader()}
+        self.read = read_orders if plan.mode == "match" else facts[kind]
+        self.inferred = kind == "mbo" and plan.mode == "match"
         if self.inferred:
             rows = flow.num_rows if self.table is None else self.table.num_rows
             self.plan = replace(plan, inferred_from=rows)
-        elif self.table is None and plan.chunk_rows is None and flow.num_rows > CHUNK_FROM:
+        elif self.table is None and plan.chunk_rows is None and (flow.known_rows or MANY) > CHUNK_FROM:
             self.plan = replace(plan, chunk_rows=CHUNK_ROWS)
 
     def tables(self) -> Iterator[pa.Table]:
@@ -209,8 +217,11 @@ class Source:
             raise TableError(error.problems, where + error.what) from None
 
 
-def _holds_facts(table: pa.Table) -> bool:
-    return "size" in table.column_names and "qty" not in table.column_names
+def _kind(table: pa.Table) -> str:
+    """Which of the tables this is, told by its columns."""
+    if "size" not in table.column_names or "qty" in table.column_names:
+        return "orders"
+    return "mbo" if "order_id" in table.column_names else "mbp"
 
 
 class Sink:

@@ -79,6 +79,19 @@ MBO = _schema(
     _field("sequence", pa.int64(), "message number of the source"),
 )
 
+MBP = _schema(
+    "mbp",
+    _field("ts_event", TIMESTAMP, "ns since epoch"),
+    _field("ts_recv", TIMESTAMP, "ns since epoch"),
+    _SYMBOL,
+    _field("action", CODE, "MboAction: M a level is set, R the book is empty, T a trade"),
+    _field("side", pa.int8(), "Side of the level (M) or of the aggressor (T), 0 none"),
+    _price("price"),
+    _lots("size"),  # of M: all that rests at this price from now on, 0 for none
+    _field("flags", pa.uint8(), "Databento flag bits"),
+    _field("sequence", pa.int64(), "update number of the source"),
+)
+
 FILLS = _schema(
     "fills",
     _SEQ,

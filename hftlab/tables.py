@@ -442,13 +442,13 @@ class Mbo(NamedTuple):
     symbols: tuple[str, ...]  # by book number
 
 
-def read_mbo(table: Any, first_row: int = 0) -> Mbo:
+def read_mbo(table: Any, first_row: int = 0, what: str = "mbo table") -> Mbo:
     """Check an mbo table.
 
     Raises TableError listing everything that is wrong with its shape.
     """
-    reader = _Reader(as_arrow(table), "mbo table", first_row)
-    rows, needed = reader.table.num_rows, "needed in every mbo table"
+    reader = _Reader(as_arrow(table), what, first_row)
+    rows, needed = reader.table.num_rows, f"needed in every {what}"
     fact, side = reader.codes("action", MboAction, needed), reader.codes("side", Side, needed)
     if side.size == fact.size:
         sideless = (fact == MboAction.A) & (side == 0)
@@ -475,6 +475,18 @@ def read_mbo(table: Any, first_row: int = 0) -> Mbo:
         sequence=columns.sequence if columns.sequence.size else row,
         book=columns.book if columns.book.size else np.zeros(rows, np.int32),
     )
+
+
+def read_mbp(table: Any, first_row: int = 0) -> Mbo:
+    """Check an mbp table: the columns of `read_mbo`, with order ids of 0.
+
+    Raises TableError listing everything that is wrong with its shape.
+    """
+    table = as_arrow(table)
+    if "order_id" in table.column_names:
+        table = table.drop_columns("order_id")
+    table = table.append_column("order_id", pa.array(np.zeros(table.num_rows, np.uint64)))
+    return read_mbo(table, first_row, "mbp table")
 
 
 def read_facts(table: Any, first_row: int = 0) -> CheckedTable:

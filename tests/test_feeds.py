@@ -181,7 +181,7 @@ def test_the_wrong_table_is_refused(tmp_path):
     path = write_native(
         tmp_path / "fills.parquet", orders_table().replace_schema_metadata({"hftlab.table": "fills"})
     )
-    assert message(path) == f"{path}: found the table 'fills', expected an orders or mbo table"
+    assert message(path) == f"{path}: found the table 'fills', expected an orders, mbo or mbp table"
 
 
 def test_columns_that_are_neither(tmp_path):
@@ -239,7 +239,7 @@ def test_a_file_of_no_known_format(tmp_path):
     (path := tmp_path / "notes.txt").write_text("Dear diary\n")
     assert message(path) == (
         f"{path}: found a format that was not recognised, expected one of: LOBSTER message files "
-        "(.csv, .csv.gz, .csv.xz, sample .zip); Parquet and Arrow IPC files with an orders or mbo table"
+        "(.csv, .csv.gz, .csv.xz, sample .zip); Parquet and Arrow IPC files with an orders, mbo or mbp table"
     )
 
 
@@ -375,10 +375,32 @@ def test_a_bad_checksum(tmp_path):
     assert said.endswith("expected a whole gzip file")
 
 
-def test_zstd_is_named(tmp_path):
-    """What is known and not read is called by its name."""
-    (path := tmp_path / f"{NAME}.zst").write_bytes(b"\x28\xb5\x2f\xfd" + b"\x00" * 20)
-    assert message(path) == f"{path}: found zstd data, expected text, gzip, xz or zip data"
+def test_a_zstd_file_cut_anywhere(tmp_path):
+    """zstd is read as the others are, and cut as the others are."""
+    whole = pa.compress(MESSAGES * 50, codec="zstd", asbytes=True)
+    path = tmp_path / f"{NAME}.zst"
+    for length in range(4, len(whole)):
+        path.write_bytes(whole[:length])
+        assert message(path).startswith(f"{path}: found broken zstd data")
+    path.write_bytes(whole)
+    assert open_flow(path).num_rows == 100
+
+
+@pytest.mark.parametrize("kind", ["gz", "xz", "zst"])
+def test_blocks_give_what_precedes_the_end_of_a_cut_file(tmp_path, kind):
+    """All whole blocks, then what was left, then the error; several streams in a file are one."""
+    data = bytes(np.random.default_rng(7).integers(0, 256, 300_000, dtype=np.uint8))
+    pack = {"gz": gzip.compress, "xz": lzma.compress, "zst": lambda d: pa.compress(d, "zstd", asbytes=True)}
+    path = tmp_path / f"x.{kind}"
+    path.write_bytes(pack[kind](data) + pack[kind](b"more"))
+    assert b"".join(source.blocks(path, size=1 << 16)) == data + b"more"
+    path.write_bytes(pack[kind](data)[:250_000])
+    given = []
+    with pytest.raises(source.EndsEarly, match=r"expected a whole \w+ file"):
+        given.extend(source.blocks(path, size=1 << 14))
+    assert data.startswith(b"".join(given))
+    assert sum(map(len, given)) > 100_000 or kind == "zst"
+    assert all(len(block) == 1 << 14 for block in given[:-1])
 
 
 def test_head_is_decompressed(tmp_path):

@@ -16,6 +16,7 @@ FLOORS = [  # ground floor first, as in docs/ARCHITECTURE.md; a module may impor
     {"run_folder"},
     {"kernels"},
     {"tables"},
+    {"price_levels"},
     {"inference"},
     {"feeds"},
     {"synthetic"},

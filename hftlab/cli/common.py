@@ -15,12 +15,14 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 import typer
 
 from hftlab.codes import PRICE_SCALE
+from hftlab.errors import UsageError
 
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
+    from hftlab.config import Config
     from hftlab.feeds import Flow
 
 MODE_HELP = "match: commands meet in the book; rebuild: the venue's facts are applied as they are."
@@ -57,15 +59,23 @@ def choice_option(name: str, help: str, *choices: str) -> Any:
 
 Source = Annotated[
     Path,
-    typer.Argument(
-        metavar="FILE", help="Any supported source: LOBSTER, Parquet or Arrow, compressed or not."
-    ),
+    typer.Argument(metavar="FILE", help="Any supported source, compressed or not."),
 ]
 Format = Annotated[
     str | None,
     typer.Option(metavar="NAME", help="What the file is, when its content and name leave a doubt."),
 ]
 Mode = Annotated[str, choice_option("--mode", MODE_HELP, "match", "rebuild")]
+FeedOptions = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--option",
+        "-O",
+        metavar="NAME=VALUE",
+        help="How the feed reads FILE, like date=2019-01-30 or columns.ts=time; may be repeated.",
+    ),
+]
+ConfigFile = Annotated[Path | None, typer.Option("--config", metavar="FILE", help="Settings in TOML.")]
 Symbols = Annotated[str | None, typer.Option(metavar="A,B", help="Only these instruments.")]
 Json = Annotated[bool, typer.Option("--json", help="Print the summary as one JSON object.")]
 
@@ -75,11 +85,36 @@ def names(text: str | None) -> tuple[str, ...] | None:
     return None if text is None else tuple(part.strip() for part in text.split(",") if part.strip())
 
 
-def open_source(path: Path, format: str | None = None, symbols: str | None = None, **options: Any) -> Flow:
-    """The flow behind a FILE argument."""
+def open_source(
+    path: Path,
+    format: str | None = None,
+    symbols: str | None = None,
+    options: list[str] | None = None,
+    config: Config | None = None,
+    **more: Any,
+) -> Flow:
+    """The flow behind a FILE argument; -O options go before those of the configuration's [feed]."""
     import hftlab
 
-    return hftlab.open_flow(path, format=format, symbols=symbols, **options)
+    feed = dict(config.feed) if config is not None else {}
+    for option in options or ():
+        _set_option(feed, option)
+    feed |= {name: value for name, value in more.items() if value is not None}
+    format = format or feed.pop("format", None)
+    feed.pop("format", None)
+    return hftlab.open_flow(path, format=format, symbols=symbols, **feed)
+
+
+def _set_option(feed: dict[str, Any], option: str) -> None:
+    """Put NAME=VALUE or GROUP.NAME=VALUE where it belongs."""
+    name, given, value = option.partition("=")
+    *groups, last = name.strip().split(".")
+    if not given or not last or not all(groups):
+        raise UsageError(f"--option: found {option!r}, expected NAME=VALUE or GROUP.NAME=VALUE")
+    for group in groups:
+        feed[group] = inner = dict(feed.get(group) or {})
+        feed = inner
+    feed[last] = value.strip()
 
 
 def print_json(value: Mapping[str, Any]) -> None:
@@ -135,7 +170,7 @@ class Bar(NamedTuple):
 
 
 @contextmanager
-def progress(what: str, total: int) -> Iterator[Bar | None]:
+def progress(what: str, total: int | None) -> Iterator[Bar | None]:
     """A bar on stderr; None in a pipe."""
     if not sys.stderr.isatty():
         yield None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -28,7 +29,13 @@ def convert(
         str | None,
         common.choice_option("--to", "Facts, or commands (inferred); as the source is.", "mbo", "orders"),
     ] = None,
+    table: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="One of the source's further tables instead (inspect lists them)."),
+    ] = None,
     format: common.Format = None,
+    options: common.FeedOptions = None,
+    config: common.ConfigFile = None,
     symbols: common.Symbols = None,
     as_json: common.Json = False,
 ) -> None:
@@ -36,20 +43,27 @@ def convert(
 
     Example: [bold]hftlab convert AMZN_2012-06-21_34200000_57600000_message_1.csv -o amzn.parquet[/]
     """
+    import hftlab
     from hftlab.run_folder import write_table
 
-    flow = common.open_source(source, format, symbols)
-    kind = to or flow.kind
-    _refuse_impossible(flow, kind, output)
+    flow = common.open_source(source, format, symbols, options, hftlab.load_config(config))
+    kind = table or to or flow.kind
+    _refuse_impossible(flow, kind, output, table)
     with common.working(f"converting {source.name}"):
-        rows = write_table(output, _chosen(flow, _parts(flow, kind)))
+        parts = iter([flow.extras[table]()]) if table else _chosen(flow, _parts(flow, kind))
+        rows = write_table(output, parts)
+    for fault in flow.faults:
+        print(f"hftlab: {source}: {fault}", file=sys.stderr)
     if as_json:
         common.print_json({"path": str(output), "kind": kind, "rows": rows, "bytes": output.stat().st_size})
     else:
         print(f"{output}: {common.plural(rows, 'row')} of {kind}, {common.size(output.stat().st_size)}")
 
 
-def _refuse_impossible(flow: Flow, kind: str, output: Path) -> None:
+def _refuse_impossible(flow: Flow, kind: str, output: Path, table: str | None) -> None:
+    if table is not None and table not in flow.extras:
+        expected = f"one of {', '.join(flow.extras)}" if flow.extras else "none: this source has no others"
+        raise UsageError(f"--table: found {table!r}, expected {expected}")
     if kind == "mbo" and flow.kind == "orders":
         raise UsageError(
             f"{flow.path}: found commands (orders), expected facts (mbo): they can't be made from commands"

@@ -18,31 +18,36 @@ INSTRUMENTS_SHOWN = 10
 def inspect(
     file: common.Source,
     format: common.Format = None,
+    options: common.FeedOptions = None,
+    config: common.ConfigFile = None,
     symbols: common.Symbols = None,
     as_json: common.Json = False,
-) -> None:
+) -> int:
     """Say what is in a file, and what is wrong with it.
 
     Rows, instruments, times, prices and ticks; rows out of time order; and, by replaying it once, every row
-    that would be rejected, with the reason and the first place it happens.
+    that would be rejected, with the reason and the first place it happens. The exit status is 1 when the
+    file is damaged.
 
     Example: [bold]hftlab inspect AMZN_2012-06-21_34200000_57600000_message_1.csv[/]
     """
+    import hftlab
     from hftlab.inspect_flow import inspect_flow
 
     with common.working(f"reading {file.name}"):
-        flow = common.open_source(file, format, symbols)
+        flow = common.open_source(file, format, symbols, options, hftlab.load_config(config))
     common.load_kernels(record=("rejects",))
     with common.working(f"inspecting {file.name}"):
         found = inspect_flow(flow)
     if as_json:
         common.print_json(found.as_dict())
-        return
-    common.show(_overview(found), _instruments(found), _wrong(found))
+    else:
+        common.show(_overview(found), _instruments(found), _wrong(found))
+    return 1 if found.faults else 0
 
 
 def _overview(found: Inspection) -> Table:
-    what = "facts (mbo)" if found.kind == "mbo" else "commands (orders)"
+    what = {"mbo": "facts (mbo)", "mbp": "price levels (mbp)", "orders": "commands (orders)"}[found.kind]
     rows = {
         "format": f"{found.format}, {what}, {common.size(found.bytes)}",
         "rows": f"{found.rows:,}",
@@ -56,6 +61,8 @@ def _overview(found: Inspection) -> Table:
         rows["times, UTC"] = f"{common.moment(found.first_ts)} to {common.moment(found.last_ts)} ({span})"
     if found.mode == "match":
         rows["fills"] = f"{found.fills:,}"
+    if found.extras:
+        rows["further tables"] = f"{', '.join(found.extras)} (hftlab convert --table NAME)"
     rows["open at the end"] = common.plural(found.open_orders, "order")
     return common.facts(Path(found.path).name, rows)
 
@@ -81,6 +88,8 @@ def _wrong(found: Inspection) -> Table:
         table.add_row(
             f"rejected: {trouble.reason}", common.share(trouble.rows, found.rows), f"{trouble.first_row:,}"
         )
+    for fault in found.faults:
+        table.add_row(common.styled(f"damaged: {fault}", "red"), "", "")
     for note in found.notes:
         table.add_row(note, "", "")
     if not table.row_count:

@@ -26,7 +26,7 @@ def replay(
         common.choice_option("--path", "Both give the same results; batch is faster.", "batch", "event"),
     ] = None,
     threads: Annotated[int | None, common.count_option("--threads", "Share out the instruments.")] = None,
-    config: Annotated[Path | None, typer.Option(metavar="FILE", help="Settings in TOML.")] = None,
+    config: common.ConfigFile = None,
     symbols: common.Symbols = None,
     record: Annotated[
         str | None, typer.Option(metavar="A,B", help="Of fills, rejects, outcomes, l1, depth, book.")
@@ -46,6 +46,7 @@ def replay(
         int | None, common.count_option("--chunk-rows", "Replay in pieces, in bounded memory.")
     ] = None,
     format: common.Format = None,
+    options: common.FeedOptions = None,
     as_json: common.Json = False,
 ) -> None:
     """Feed order flow through the books: exact fills, outcomes, top of book, and a digest of it all.
@@ -59,12 +60,11 @@ def replay(
     settings = hftlab.load_config(config)
     started = time.perf_counter()
     with common.working(f"reading {file.name}"):
-        flow = common.open_source(file, format, symbols, initial_book=initial_book)
-        total = flow.num_rows
+        flow = common.open_source(file, format, symbols, options, settings, initial_book=initial_book)
     before = {"open": time.perf_counter() - started}
     wanted = common.names(record)
     before["load kernels"] = common.load_kernels(path, wanted)
-    with common.progress("replaying", total) as bar:
+    with common.progress("replaying", flow.known_rows) as bar:
         result = hftlab.replay(
             flow,
             mode=mode,
@@ -79,7 +79,8 @@ def replay(
             progress=bar and bar.advance,
         )
     summary = result.summary()
-    facts = total if flow.kind == "mbo" and mode == "match" else None
+    facts = summary["inferred_from"]
+    summary["faults"] = [str(fault) for fault in flow.faults]
     summary["seconds"] = {**before, **summary["seconds"]}
     if as_json:
         common.print_json({**summary, "out": out and str(out)})
@@ -102,6 +103,8 @@ def _overview(summary: dict[str, Any], facts: int | None, out: Path | None) -> T
     }
     if summary["skipped"]:
         lines["skipped"] = f"{common.plural(summary['skipped'], 'row')} of other symbols"
+    if summary["faults"]:
+        lines["damaged"] = "; ".join(summary["faults"])
     if out is not None:
         lines["written to"] = str(out)
     how = f"{summary['mode']}, {summary['path']}, {common.plural(summary['threads'], 'thread')}"

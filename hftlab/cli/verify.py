@@ -14,6 +14,8 @@ def verify(
     file: common.Source,
     mode: common.Mode = "match",
     format: common.Format = None,
+    options: common.FeedOptions = None,
+    config: common.ConfigFile = None,
     symbols: common.Symbols = None,
     as_json: common.Json = False,
 ) -> int:
@@ -27,10 +29,11 @@ def verify(
     """
     import hftlab
 
-    flow = common.open_source(file, format, symbols)
+    settings = hftlab.load_config(config)
+    flow = common.open_source(file, format, symbols, options, settings)
     common.load_kernels()
     with common.working("replaying it in every way"):
-        verification = hftlab.verify(flow, mode=mode)
+        verification = hftlab.verify(flow, mode=mode, config=settings)
     if as_json:
         rows = [row._asdict() for row in verification.rows]
         common.print_json({"path": str(file), "ok": verification.ok, "rows": rows})

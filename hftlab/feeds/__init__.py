@@ -13,17 +13,40 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Iterable
+from functools import cache
+from importlib.metadata import entry_points
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 from hftlab.errors import FormatError, UsageError
 from hftlab.feeds import lobster, source, tables
-from hftlab.feeds.flow import Flow, split_symbols
+from hftlab.feeds.flow import Fault, Flow, split_symbols
 
-__all__ = ["FEEDS", "Flow", "open_flow", "split_symbols"]
+__all__ = ["ENTRY_POINTS", "FEEDS", "Fault", "Flow", "open_flow", "registry", "split_symbols"]
 
-FEEDS: dict[str, ModuleType] = {"lobster": lobster, "orders": tables, "mbo": tables}
+ENTRY_POINTS = "hftlab.feeds"  # where an installed package offers feeds of its own: name -> module
+FEEDS: dict[str, ModuleType] = {"lobster": lobster, "orders": tables, "mbo": tables, "mbp": tables}
+
+
+@cache
+def registry() -> dict[str, ModuleType]:
+    """All feeds by name: ours, then those of installed packages.
+
+    Raises UsageError for one of those that can't be loaded or lacks one of the three names.
+    """
+    feeds = dict(FEEDS)
+    for entry in entry_points(group=ENTRY_POINTS):
+        if entry.name in FEEDS:
+            raise UsageError(f"feed {entry.name} of {entry.value}: there is one of this name already")
+        try:
+            feeds[entry.name] = entry.load()
+        except Exception as error:  # whatever another package's import may raise
+            raise UsageError(f"feed {entry.name} of {entry.value}: can't be loaded: {error}") from error
+        missing = [name for name in ("DESCRIPTION", "sniff", "load") if not hasattr(feeds[entry.name], name)]
+        if missing:
+            raise UsageError(f"feed {entry.name} of {entry.value}: has no {', '.join(missing)}")
+    return feeds
 
 
 def open_flow(
@@ -35,8 +58,8 @@ def open_flow(
 ) -> Flow:
     """Open any supported source of order flow.
 
-    Parameters: `format` is a name in `FEEDS`, None to recognise it; `symbols` are carried in the flow for
-    the replay; `initial_book` and further options go to the feed (LOBSTER: `symbol`, `date`).
+    Parameters: `format` is a name in `registry()`, None to recognise it; `symbols` are carried in the flow
+    for the replay; `initial_book` and further options go to the feed (LOBSTER: `symbol`, `date`).
 
     Raises FormatError for a broken or unknown file, UsageError for a format, an option or a file that does
     not exist.
@@ -44,11 +67,11 @@ def open_flow(
     if not isinstance(path, str | Path):
         raise UsageError(f"path: found {path!r}, expected a file")
     path, asked = Path(path), format and format.lower()
-    if asked and asked not in FEEDS:
-        raise UsageError(f"unknown format {format!r}, expected one of {', '.join(FEEDS)}")
+    if asked and asked not in registry():
+        raise UsageError(f"unknown format {format!r}, expected one of {', '.join(registry())}")
     if initial_book is not None and initial_book is not False:
         options["initial_book"] = initial_book
-    feed = FEEDS[asked or _detect(path)]
+    feed = registry()[asked or _detect(path)]
     _refuse_unknown(options, feed)
     flow = feed.load(path, format=asked, symbols=symbols, **options)
     flow.options = options
@@ -68,8 +91,8 @@ def _refuse_unknown(options: dict[str, Any], feed: ModuleType) -> None:
 def _detect(path: Path) -> str:
     """The first feed that recognises the file."""
     head = source.head(path)
-    for name, feed in FEEDS.items():
+    for name, feed in registry().items():
         if feed.sniff(path, head):
             return name
-    supported = "; ".join(dict.fromkeys(feed.DESCRIPTION for feed in FEEDS.values()))
+    supported = "; ".join(dict.fromkeys(feed.DESCRIPTION for feed in registry().values()))
     raise FormatError(path, "a format that was not recognised", f"one of: {supported}")

@@ -2,15 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import pyarrow as pa
 
 from hftlab.errors import UsageError
 
-Kind = Literal["orders", "mbo"]
+Kind = Literal["orders", "mbo", "mbp"]
+
+
+class Fault(NamedTuple):
+    """Damage met while reading, which did not stop it: what is whole before and after it is delivered."""
+
+    where: str  # of the first: "byte 1,234" of the decompressed content, or "row 17" (1-based)
+    found: str
+    expected: str
+    count: int = 1  # how often this kind was met
+
+    def __str__(self) -> str:
+        times = f" ({self.count:,} times, the first here)" if self.count > 1 else ""
+        return f"{self.where}: found {self.found}, expected {self.expected}{times}"
 
 
 class Flow:
@@ -21,9 +34,11 @@ class Flow:
     order. No row is left out here: `symbols` is carried for whoever replays, because `seq` counts rows
     before any filter.
 
-    Attributes: `path`, `format` (the feed's name), `kind` ("orders" for commands or "mbo" for facts: what
-    `table` holds), `symbols` (the ones asked for, None for all), `notes` (counted quirks, for people),
-    `options` (what the feed was asked for beside that).
+    Attributes: `path`, `format` (the feed's name), `kind` (what `table` holds: "orders" for commands, "mbo"
+    for facts by order, "mbp" for facts by price level), `symbols` (the ones asked for, None for all),
+    `notes` (counted quirks, for people), `faults` (damage that was met), `options` (what the feed was asked
+    for beside that), `extras` (further tables of the source, by name: `flow.extras["noii"]()`). A feed that
+    reads in pieces may add to notes and faults until the last piece was read.
     """
 
     def __init__(
@@ -37,16 +52,20 @@ class Flow:
         notes: Iterable[str] = (),
         batches: Callable[[int], Iterator[pa.Table]] | None = None,
         num_rows: int | None = None,
+        faults: list[Fault] | None = None,
+        extras: Mapping[str, Callable[[], pa.Table]] | None = None,
     ) -> None:
         self.path, self.format, self.kind = Path(path), format, kind
         self.symbols = split_symbols(symbols)
-        self.notes = list(notes)
+        self.notes = notes if isinstance(notes, list) else list(notes)
+        self.faults = [] if faults is None else faults
+        self.extras = dict(extras or {})
         self._source, self._batches, self._num_rows = source, batches, num_rows
         self._orders: pa.Table | None = None
         self.options: dict[str, object] = {}
 
     def table(self) -> pa.Table:
-        """The table the source natively is: schema ORDERS or MBO of `hftlab.schema`, perhaps more columns.
+        """The table the source natively is: ORDERS, MBO or MBP of `hftlab.schema`, perhaps with more columns.
 
         Raises FormatError where the source turns out to be broken only on reading.
         """
@@ -55,9 +74,17 @@ class Flow:
         return self._source
 
     def orders(self) -> pa.Table:
-        """Commands: the table itself, or what `infer_orders` concludes from facts."""
+        """Commands: the table itself, or what `infer_orders` concludes from facts.
+
+        Raises UsageError for price levels, behind which nobody knows the orders.
+        """
         if self.kind == "orders":
             return self.table()
+        if self.kind == "mbp":
+            raise UsageError(
+                f"{self.path}: found price levels (mbp), expected orders or facts by order; "
+                "levels can be rebuilt (mode rebuild) but not matched"
+            )
         if self._orders is None:
             from hftlab.inference import infer_orders
 
@@ -81,9 +108,13 @@ class Flow:
         """Rows of `table`; known without reading it where the format says."""
         return self.table().num_rows if self._num_rows is None else self._num_rows
 
+    @property
+    def known_rows(self) -> int | None:
+        """Rows of `table`, None where only reading it would tell."""
+        return self.table().num_rows if isinstance(self._source, pa.Table) else self._num_rows
+
     def __repr__(self) -> str:
-        known = isinstance(self._source, pa.Table) or self._num_rows is not None
-        rows = f", {self.num_rows:,} rows" if known else ""
+        rows = "" if self.known_rows is None else f", {self.known_rows:,} rows"
         symbols = f", symbols={','.join(self.symbols)}" if self.symbols else ""
         return f"<Flow {self.format} {self.kind} {str(self.path)!r}{rows}{symbols}>"
 

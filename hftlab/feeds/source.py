@@ -1,8 +1,8 @@
-"""Bytes out of plain, gzip, xz and zip files, with every way a file can be broken turned into one line.
+"""Bytes out of plain, gzip, xz, zstd and zip files; every way a file can be broken becomes one line.
 
-A feed asks for the first bytes (to recognise its format) or for all of them; what the container is
-comes from the content. A name that says otherwise is an error: whoever named the file believed something
-about it that isn't true.
+A feed asks for the first bytes (to recognise its format), for all of them, or for one block after the
+other in bounded memory; what the container is comes from the content. A name that says otherwise is an
+error: whoever named the file believed something about it that isn't true.
 """
 
 from __future__ import annotations
@@ -11,13 +11,16 @@ import gzip
 import lzma
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
+
+import pyarrow as pa
 
 from hftlab.errors import FormatError, InputError, UsageError
 
+BLOCK_BYTES = 1 << 24
 HEAD_BYTES = 1 << 16  # enough to recognise a format, and for the first row of a 200-level book
 
 _MAGIC = {
@@ -43,7 +46,18 @@ _CLAIMS = {
     ".ipc": "Arrow IPC",
 }
 _STREAM_MAGIC = b"\xff\xff\xff\xff"  # an Arrow IPC stream has no magic, only its continuation mark
-_OPENERS = {"xz": lzma.open, "gzip": gzip.open}
+_ZSTD_ENDS_EARLY = "Truncated compressed stream"  # Arrow's words
+_COMPRESSED_BYTES = 1 << 16  # read at a time; may become a thousand times as many
+_OPENERS = {
+    "xz": lzma.open,
+    "gzip": gzip.open,
+    "zstd": lambda path, _: pa.CompressedInputStream(str(path), "zstd"),
+}
+_DECOMPRESSORS = {"xz": lzma.LZMADecompressor, "gzip": lambda: zlib.decompressobj(16 + zlib.MAX_WBITS)}
+
+
+class EndsEarly(FormatError):
+    """A compressed file that stops in the middle: what came before is whole."""
 
 
 @contextmanager
@@ -51,12 +65,17 @@ def reading(path: Path, what: str) -> Iterator[None]:
     """Turn what a decompressor or the system raises into an error of one line."""
     try:
         yield
-    except (EOFError, lzma.LZMAError, zlib.error, gzip.BadGzipFile) as error:
+    except EOFError as error:
+        raise EndsEarly(path, f"broken {what} data (ends early)", f"a whole {what} file") from error
+    except (lzma.LZMAError, zlib.error, gzip.BadGzipFile) as error:
         raise FormatError(path, f"broken {what} data ({said(error)})", f"a whole {what} file") from error
     except (zipfile.BadZipFile, NotImplementedError, RuntimeError) as error:
         expected = "a whole zip archive without a password"
         raise FormatError(path, f"a broken zip archive ({said(error)})", expected) from error
     except OSError as error:
+        if error.errno is None and what == "zstd":  # Arrow's way to say what is wrong with the content
+            kind = EndsEarly if _ZSTD_ENDS_EARLY in str(error) else FormatError
+            raise kind(path, f"broken zstd data ({said(error)})", "a whole zstd file") from error
         raise InputError(f"{path}: can't be read: {error.strerror or error}") from error
 
 
@@ -108,10 +127,57 @@ def read(path: Path, member: str | None = None) -> bytes:
     return data
 
 
+def blocks(path: Path, member: str | None = None, size: int = BLOCK_BYTES) -> Iterator[bytes]:
+    """All bytes, decompressed, `size` at a time (the last may be shorter), in bounded memory.
+
+    Raises EndsEarly, after all that precedes was given, where a compressed file stops in the middle;
+    FormatError where it is broken otherwise.
+    """
+    held, ends_early = bytearray(), None
+    try:
+        for piece in _pieces(path, member):
+            held += piece
+            while len(held) >= size:
+                yield bytes(held[:size])
+                del held[:size]
+    except EndsEarly as error:
+        ends_early = error
+    if held:
+        yield bytes(held)
+    if ends_early is not None:
+        raise ends_early
+
+
+def _pieces(path: Path, member: str | None) -> Iterator[bytes]:
+    """The decompressed content in pieces as they come."""
+    kind = container(path)
+    with reading(path, kind):
+        if kind in _DECOMPRESSORS:
+            with path.open("rb") as file:
+                yield from _decompressed(file, _DECOMPRESSORS[kind])
+            return
+        with _open(path, kind, member) as file:
+            while piece := file.read(1 << 20):
+                yield piece
+
+
+def _decompressed(file: IO[bytes], start: Callable[[], Any]) -> Iterator[bytes]:
+    """Streams one after the other; unlike a file object, all there is of one that ends early."""
+    stream, data = start(), file.read(_COMPRESSED_BYTES)
+    while data:
+        yield stream.decompress(data)
+        data = stream.unused_data if stream.eof else file.read(_COMPRESSED_BYTES)
+        if stream.eof:
+            data = (data or file.read(_COMPRESSED_BYTES)).lstrip(b"\0")  # what pads a file is no stream
+            stream = start() if data else stream
+    if not stream.eof:
+        raise EOFError
+
+
 def _read(path: Path, member: str | None, size: int) -> bytes:
     kind = container(path)
     with reading(path, kind), _open(path, kind, member) as file:
-        return file.read(size)
+        return file.read() if size < 0 else file.read(size)
 
 
 @contextmanager
@@ -119,8 +185,6 @@ def _open(path: Path, kind: str, member: str | None) -> Iterator[IO[bytes]]:
     if kind == "zip" and member is not None:
         with zipfile.ZipFile(path) as archive, archive.open(member) as file:
             yield file
-    elif kind == "zstd":
-        raise FormatError(path, "zstd data", "text, gzip, xz or zip data")
     else:
         with _OPENERS.get(kind, open)(path, "rb") as file:
             yield file

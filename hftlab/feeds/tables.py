@@ -1,4 +1,4 @@
-"""Native files: Parquet and Arrow IPC that already hold an `orders` or `mbo` table.
+"""Native files: Parquet and Arrow IPC that already hold an `orders`, `mbo` or `mbp` table.
 
 They are what `convert` writes and what large flows are kept in, so they are read lazily: opening looks at
 the footer alone, and `Flow.batches` holds one row group or record batch at a time.
@@ -18,12 +18,13 @@ from hftlab.feeds import source
 from hftlab.feeds.flow import Flow, Kind
 from hftlab.schema import TABLE_KEY
 
-DESCRIPTION = "Parquet and Arrow IPC files with an orders or mbo table"
+DESCRIPTION = "Parquet and Arrow IPC files with an orders, mbo or mbp table"
 
 _NATIVE = ("Parquet", "Arrow IPC")
 _STREAM_END = b"\xff\xff\xff\xff\x00\x00\x00\x00"
 _NEEDED: dict[Kind, set[str]] = {
     "mbo": {"ts_event", "action", "side", "price", "size", "order_id"},
+    "mbp": {"ts_event", "action", "side", "price", "size"},
     "orders": {"action", "order_id"},
 }
 
@@ -135,7 +136,7 @@ def _resliced(batches: Iterable[pa.RecordBatch], schema: pa.Schema, rows: int) -
 def _kind(path: Path, schema: pa.Schema) -> Kind:
     stated = (schema.metadata or {}).get(TABLE_KEY, b"").decode(errors="replace")
     if stated and stated not in _NEEDED:
-        raise FormatError(path, f"the table {stated!r}", "an orders or mbo table")
+        raise FormatError(path, f"the table {stated!r}", "an orders, mbo or mbp table")
     for kind, needed in _NEEDED.items():
         if stated == kind or (not stated and needed <= set(schema.names)):
             return kind
