@@ -84,10 +84,11 @@ class Action(Code):
 
 
 class OrderType(Code):
-    """LIMIT has a worst price; MARKET takes any."""
+    """LIMIT has a worst price; MARKET takes any; PASSIVE has a price and never trades on arrival."""
 
     LIMIT = 0
     MARKET = 1
+    PASSIVE = 2  # rests whatever it crosses: an order of an opening book, or of an auction
 
 
 class Tif(Code):

@@ -224,7 +224,7 @@ class _Survey:
             return
         limit = np.isin(columns.action, (Action.NEW, Action.REPLACE)) & (columns.price != NOT_A_VALUE)
         if columns.order_type.size:
-            limit &= (columns.action == Action.REPLACE) | (columns.order_type == OrderType.LIMIT)
+            limit &= (columns.action == Action.REPLACE) | (columns.order_type != OrderType.MARKET)
         prices = columns.price[limit]
         order = np.lexsort((prices, book[limit]))
         prices, sorted_book = prices[order], book[limit][order]

@@ -218,12 +218,16 @@ class OrderBook:
         qty: int,
         new_order_id: int | None = None,
         post_only: bool = False,
+        order_type: OrderType | str | int = 0,
     ) -> Ack:
-        """REPLACE an open order's price, open quantity and, if asked, id."""
+        """REPLACE an open order's price, open quantity and, if asked, id; PASSIVE to rest without trading."""
         if type(price) is not int:
             price = to_units(price)
         new_id = order_id if new_order_id is None else new_order_id
-        return self._send(_REPLACE | (_POST_ONLY if post_only else 0), order_id, new_id, price, qty, 0)
+        word = _REPLACE | (_POST_ONLY if post_only else 0)
+        if order_type:
+            word |= _unusual(Side.BUY, order_type, Tif.GTC)
+        return self._send(word, order_id, new_id, price, qty, 0)
 
     def mass_cancel(self, account: int) -> Ack:
         """MASS_CANCEL: every open order of an account."""

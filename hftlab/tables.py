@@ -385,7 +385,8 @@ def read_orders(table: Any, first_row: int = 0) -> CheckedTable:
     adds = "needed by rows of action NEW" if has[Action.NEW] else ""
     sized = "needed by rows of action NEW, REDUCE and REPLACE" if any(has.values()) else ""
     priced = has[Action.REPLACE] or (
-        has[Action.NEW] and not (order_type.size and bool(order_type[action == Action.NEW].all()))
+        has[Action.NEW]
+        and not (order_type.size and bool((order_type[action == Action.NEW] == OrderType.MARKET).all()))
     )
     side = reader.codes("side", Side, adds)
     if has[Action.NEW] and side.size:

@@ -166,7 +166,7 @@ def _acks(checked: CheckedTable, books: list[OrderBook]) -> Iterator[tuple[int, 
         elif action == Action.REDUCE:
             ack = book.reduce(order_id, qty)
         elif action == Action.REPLACE:
-            ack = book.replace(order_id, price, qty, new_id, post_only)
+            ack = book.replace(order_id, price, qty, new_id, post_only, order_type)
         elif action == Action.MASS_CANCEL:
             ack = book.mass_cancel(account)
         else:

@@ -6,7 +6,7 @@ event path and `OrderBook` one call at a time.
 ====================  ================================================================
 ``B2 60@10``          buy 60 at 10 as order 2 (``S`` sells); the price is a decimal
 ``B2 60@mkt``         at any price
-``... ioc``           likewise ``fok``, ``day``, ``post``, in any combination
+``... ioc``           likewise ``fok``, ``day``, ``post``, ``passive``, in any combination
 ``... #5``            for account 5
 ``C1``                cancel order 1
 ``R1 20``             take 20 off order 1
@@ -123,6 +123,8 @@ def _words(words: list[str]) -> dict[str, Any]:
     for word in words:
         if word == "post":
             fields["post_only"] = True
+        elif word == "passive":
+            fields["order_type"] = int(OrderType.PASSIVE)
         elif word in ("gtc", "day", "ioc", "fok"):
             fields["tif"] = int(Tif.parse(word))
         elif word.startswith("#"):

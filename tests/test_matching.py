@@ -71,6 +71,30 @@ def test_a_trade_is_at_the_resting_price(play, maker, taker):
     assert play(maker, taker) == [Rest(1), Fill(2, 1, 5, 10)]
 
 
+@pytest.mark.parametrize("words", ["passive", "passive post", "passive day"])
+def test_a_passive_order_rests_whatever_it_crosses(play, words):
+    """It never trades on arrival; the next aggressor trades with the best price, crossed or not."""
+    story = play.tell("S1 5@10", f"B2 5@12 {words}", "S3 7@9")
+    assert story.events == [Rest(1), Rest(2), Fill(3, 2, 5, 12), Rest(3)]
+    assert story.book == ["S3 2@9", "S1 5@10"]
+
+
+@pytest.mark.parametrize("tif", ["ioc", "fok"])
+def test_a_passive_order_that_may_not_rest_expires(play, tif):
+    """It can neither trade nor stay."""
+    story = play.tell("S1 5@10", f"B2 5@12 passive {tif}")
+    assert story.fills == []
+    assert story.outcomes[1] == (Status.EXPIRED, 0, 0)
+
+
+@pytest.mark.parametrize("words", ["passive", "passive post"])
+def test_a_passive_replace_rests_whatever_it_crosses(play, words):
+    """The old order is removed and the new one stands behind those of its price."""
+    story = play.tell("S1 5@10", "B2 5@9", "B3 1@11 passive", f"X2 6@11 {words}")
+    assert story.events[2:] == [Rest(3), Rest(2)]
+    assert story.book == ["B3 1@11", "B2 6@11", "S1 5@10"]
+
+
 def test_trading_stops_where_the_price_no_longer_crosses(play):
     """What is left after the last crossing level rests at the order's own price."""
     story = play.tell("S1 5@10", "S2 5@11", "S3 5@12", "B4 20@11")

@@ -34,6 +34,7 @@ from hftlab.kernels.tape_compiler import (
     bare_columns,
     check,
     flags_of,
+    rest_flags,
     value_at,
 )
 
@@ -233,7 +234,7 @@ def event(
         if slot == NO_SLOT and not op & ops.NO_REST:
             slot, fresh = take_slot(desk, key, book), True
     elif action == REPLACE:
-        op = np.int64(ops.REPLACE << ops.KIND_SHIFT) | facts | (ops.POST_ONLY if post_only else 0)
+        op = np.int64(ops.REPLACE << ops.KIND_SHIFT) | facts | rest_flags(order_type, post_only)
         if new_key != key:
             target = lookup(desk.index, new_key, book)
             if target == NO_SLOT and slot != NO_SLOT:

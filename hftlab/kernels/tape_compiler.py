@@ -29,7 +29,7 @@ from hftlab.kernels.price_grid import (
 NEW, CANCEL, REDUCE, REPLACE = (int(a) for a in (Action.NEW, Action.CANCEL, Action.REDUCE, Action.REPLACE))
 MASS_CANCEL, CLEAR = int(Action.MASS_CANCEL), int(Action.CLEAR)
 NOTE = 6  # a fact without effect
-MARKET, IOC, FOK = int(OrderType.MARKET), int(Tif.IOC), int(Tif.FOK)
+MARKET, PASSIVE, IOC, FOK = int(OrderType.MARKET), int(OrderType.PASSIVE), int(Tif.IOC), int(Tif.FOK)
 INVALID_QTY, INVALID_PRICE = int(Reason.INVALID_QTY), int(Reason.INVALID_PRICE)
 
 LOOKAHEAD = 8  # rows whose index entry is fetched early
@@ -95,11 +95,19 @@ def check(action, order_type, price, qty, rules, book):
 
 
 @helper
+def rest_flags(order_type, post_only):
+    """Op flags of what may rest: how it deals with a price that crosses."""
+    if order_type == PASSIVE:
+        return ops.PASSIVE
+    return ops.POST_ONLY if post_only else 0
+
+
+@helper
 def flags_of(order_type, tif, post_only):
     """Op flags of a NEW."""
     if order_type == MARKET:
         return ops.NO_REST | (ops.ALL_OR_NOTHING if tif == FOK else 0)
-    flags = ops.POST_ONLY if post_only else 0
+    flags = rest_flags(order_type, post_only)
     if tif == IOC:
         flags |= ops.NO_REST
     elif tif == FOK:
@@ -358,7 +366,7 @@ def compile_rows(columns, rules, grid, slots, target, passive, start):
             slot = node_of(slots, key, book, part, False, action == CANCEL)
         elif action == REPLACE:
             op = (ops.REPLACE << ops.KIND_SHIFT) | facts
-            op |= ops.POST_ONLY if value_at(columns.post_only, row) else 0
+            op |= rest_flags(order_type, value_at(columns.post_only, row))
             level = rung_of(grid, book, price)
             slot = node_of(slots, key, book, part, False, False)
             renamed = slot

@@ -33,7 +33,7 @@ LIMIT_63 = 2**63  # quantities, and what is open at one price, stay below this
 
 # Plain integers: comparing enum members in the loop costs more than matching does.
 BUY, SELL = int(Side.BUY), int(Side.SELL)
-MARKET = int(OrderType.MARKET)
+MARKET, PASSIVE = int(OrderType.MARKET), int(OrderType.PASSIVE)
 GTC, DAY, FOK = int(Tif.GTC), int(Tif.DAY), int(Tif.FOK)
 RESTING, FILLED, CANCELLED = int(Status.RESTING), int(Status.FILLED), int(Status.CANCELLED)
 EXPIRED, REPLACED, REJECTED = int(Status.EXPIRED), int(Status.REPLACED), int(Status.REJECTED)
@@ -208,7 +208,16 @@ class ReferenceBook:
     Without a tick every price is a multiple of it, and a reject of a price names none.
     """
 
-    __slots__ = ("_handlers", "bids", "lowest_price", "offers", "open", "tick", "told_tick")
+    __slots__ = (
+        "_handlers",
+        "bids",
+        "crossed_by_passive",
+        "lowest_price",
+        "offers",
+        "open",
+        "tick",
+        "told_tick",
+    )
 
     def __init__(self, tick: int | None = 1, allow_nonpositive: bool = False) -> None:
         self.told_tick = tick
@@ -217,6 +226,7 @@ class ReferenceBook:
         self.bids = HalfBook(BUY)
         self.offers = HalfBook(SELL)
         self.open: dict[int, Order] = {}
+        self.crossed_by_passive = False  # a passive order has rested where it would have traded
         self._handlers = self._handlers_by_action()
 
     def _handlers_by_action(self) -> tuple:
@@ -252,13 +262,14 @@ class ReferenceBook:
         if order_id in self.open:
             return DUPLICATE_ORDER
         may_rest = price is not None and tif in (GTC, DAY)
-        if post_only and price is not None and self._would_trade(side, price):
+        passive = order_type == PASSIVE
+        if post_only and price is not None and not passive and self._would_trade(side, price):
             return POST_ONLY_WOULD_CROSS
         if may_rest and self._half(side).qty_at(price) + qty >= LIMIT_63:
             return CAPACITY_EXHAUSTED
         if tif == FOK and not self._can_fill(side, price, qty):
             return Outcome(EXPIRED)
-        return self._enter(order_id, side, price, qty, account, RESTING if may_rest else EXPIRED)
+        return self._enter(order_id, side, price, qty, account, RESTING if may_rest else EXPIRED, passive)
 
     def _cancel(self, order_id, *_ignored) -> Outcome:
         order = self.open.get(order_id)
@@ -280,7 +291,7 @@ class ReferenceBook:
         self._take_off(order, qty)
         return Outcome(RESTING, 0, order.open_qty)
 
-    def _replace(self, order_id, new_order_id, _side, _type, _tif, price, qty, _account, post_only):
+    def _replace(self, order_id, new_order_id, _side, order_type, _tif, price, qty, _account, post_only):
         qty, refusal = self._checked_qty(qty)
         if refusal is not None:
             return refusal
@@ -297,7 +308,8 @@ class ReferenceBook:
         if price == order.level.price and qty <= order.open_qty and new_order_id == order_id:
             self._take_off(order, order.open_qty - qty)
             return Outcome(REPLACED, 0, qty)
-        if post_only and self._would_trade(order.side, price):
+        passive = order_type == PASSIVE
+        if post_only and not passive and self._would_trade(order.side, price):
             return POST_ONLY_WOULD_CROSS
         others_at_price = self._half(order.side).qty_at(price)
         if price == order.level.price:
@@ -305,7 +317,7 @@ class ReferenceBook:
         if others_at_price + qty >= LIMIT_63:
             return CAPACITY_EXHAUSTED
         self._remove(order)
-        return self._enter(new_order_id, order.side, price, qty, order.account, REPLACED)
+        return self._enter(new_order_id, order.side, price, qty, order.account, REPLACED, passive)
 
     def _mass_cancel(self, _id, _new_id, _side, _type, _tif, _price, _qty, account, *_ignored) -> Outcome:
         for order in [order for order in self.open.values() if order.account == account]:
@@ -398,9 +410,12 @@ class ReferenceBook:
     def _half(self, side: int) -> HalfBook:
         return self.bids if side == BUY else self.offers
 
-    def _enter(self, order_id, side, price, qty, account, status_of_rest: int) -> Outcome:
-        """Trade, then let what is left rest or expire, as `status_of_rest` says."""
-        fills = self._trade(side, price, qty) if self._half(-side).ranks else ()
+    def _enter(
+        self, order_id, side, price, qty, account, status_of_rest: int, passive: bool = False
+    ) -> Outcome:
+        """Trade unless passive, then let what is left rest or expire, as `status_of_rest` says."""
+        self.crossed_by_passive |= passive and self._would_trade(side, price)
+        fills = self._trade(side, price, qty) if self._half(-side).ranks and not passive else ()
         leaves = fills[-1].taker_leaves if fills else qty
         if not leaves:
             return Outcome(FILLED, qty, 0, fills, None, order_id, account, side)
@@ -470,7 +485,8 @@ class ReferenceBook:
     def check(self) -> None:
         """Assert what must hold after every command."""
         bid, offer = self.bids.touch()[0], self.offers.touch()[0]
-        assert bid is None or offer is None or bid < offer, f"crossed: {bid} >= {offer}"
+        uncrossed = bid is None or offer is None or bid < offer
+        assert uncrossed or self.crossed_by_passive, f"crossed: {bid} >= {offer}"
         assert sum(1 for _ in self.resting()) == len(self.open), "an open order is not in its queue"
         for half in (self.bids, self.offers):
             assert half.ranks == sorted(half.levels), "the sorted prices are not those of the levels"

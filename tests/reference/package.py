@@ -44,7 +44,7 @@ def call(book: Any, command: Command) -> Any:
     if action == Action.REDUCE:
         return book.reduce(order_id, qty)
     if action == Action.REPLACE:
-        return book.replace(order_id, price, qty, new_order_id, post_only)
+        return book.replace(order_id, price, qty, new_order_id, post_only, order_type)
     return book.mass_cancel(account) if action == Action.MASS_CANCEL else book.clear()
 
 
