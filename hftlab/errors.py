@@ -15,7 +15,7 @@ A *row* with bad content is never an error: it becomes a reject with a reason.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 
@@ -74,3 +74,16 @@ def require_positive(what: str, value: object) -> int:
     if not isinstance(value, int) or isinstance(value, bool) or value < 1:
         raise UsageError(f"{what}: found {value!r}, expected a whole number of 1 or more")
     return value
+
+
+def split_symbols(symbols: str | Iterable[str] | None) -> tuple[str, ...] | None:
+    """None for all; a string may hold several, with commas, as on a command line."""
+    if symbols is None:
+        return None
+    if not isinstance(symbols, Iterable):
+        raise UsageError(f"symbols: found {symbols!r}, expected names, or one text with commas")
+    names = symbols.split(",") if isinstance(symbols, str) else symbols
+    found = tuple(dict.fromkeys(name.strip() for name in names if name.strip()))
+    if not found:
+        raise UsageError(f"symbols {symbols!r} name no instrument")
+    return found

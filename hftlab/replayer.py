@@ -16,8 +16,8 @@ import pyarrow as pa
 
 from hftlab import outputs
 from hftlab.config import Config, load_config
-from hftlab.errors import TableError, UsageError, require_positive
-from hftlab.feeds import Flow, open_flow, split_symbols
+from hftlab.errors import TableError, UsageError, require_positive, split_symbols
+from hftlab.feeds import Flow, open_flow
 from hftlab.inference import infer_orders
 from hftlab.price_levels import LevelReader
 from hftlab.resting import Resting, nothing

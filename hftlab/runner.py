@@ -16,6 +16,8 @@ from hftlab.kernels.engine import TOUCH_ROW, TOUCH_WIDTH, Outputs
 from hftlab.kernels.ladder import Books, load_orders, make_books, mark_levels, never_open
 from hftlab.kernels.outputs import order_by_row, put_in_order
 from hftlab.kernels.records import FILL, WIDE
+from hftlab.kernels.states import States
+from hftlab.kernels.states import run_states as states_kernel
 from hftlab.resting import Resting, open_orders
 from hftlab.tables import ABSENT
 from hftlab.tape import Tape
@@ -186,6 +188,41 @@ def _touch_in_order(tape: Tape, parts: list[np.ndarray]) -> np.ndarray:
         return touches
     touches[:, TOUCH_ROW] = tape.input_rows(touches[:, TOUCH_ROW])
     return touches[_row_order(tape, touches[:, TOUCH_ROW])]
+
+
+def run_states(tape: Tape, levels: int = 0, progress: Progress | None = None) -> tuple[TapeRun, States]:
+    """Run a tape of one part, and note where orders stood and how the books looked (see kernels.states).
+
+    `levels` is how many a side are hashed after each command, 0 for none.
+    """
+    books = opened_books(tape)
+    outputs = _outputs(tape, tape.width)
+    outputs = outputs._replace(fills=np.empty(2 * tape.incoming + tape.opening.count, outputs.fills.dtype))
+    hashed = tape.rows if levels else 0
+    states = States(
+        np.empty(tape.rows, np.uint8),
+        np.empty(hashed, np.int64),
+        np.empty(hashed, np.int64),
+        np.zeros(books.orders.size, np.bool_),
+    )
+    fills, start = 0, perf_counter()
+    for begin in range(0, tape.rows, STEP):
+        end = min(begin + STEP, tape.rows)
+        fills = states_kernel(books, tape.grid, tape.commands, outputs, levels, states, begin, end, fills)
+        if progress is not None:
+            progress(end - begin)
+    run = TapeRun(
+        tape,
+        outputs.fills[:fills],
+        ABSENT["i8"],
+        outputs.outcomes,
+        outputs.filled,
+        outputs.leaves,
+        None,
+        lambda: open_orders(books, tape.grid, tape.slots, lambda nodes: tape.ids(books.entries[nodes])),
+        perf_counter() - start,
+    )
+    return run, states
 
 
 def run_depth(tape: Tape, levels: int) -> tuple[np.ndarray, np.ndarray]:

@@ -16,8 +16,7 @@ import numpy as np
 
 from hftlab.codes import MAX_QTY, NOT_A_VALUE, Action
 from hftlab.config import Instrument
-from hftlab.errors import UsageError
-from hftlab.feeds import split_symbols
+from hftlab.errors import UsageError, split_symbols
 from hftlab.grid import fit_grid
 from hftlab.kernels import ops, tape_compiler
 from hftlab.kernels.engine import Commands

@@ -19,9 +19,9 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from hftlab.errors import FormatError, UsageError
+from hftlab.errors import FormatError, UsageError, split_symbols
 from hftlab.feeds import lobster, source, tables
-from hftlab.feeds.flow import Fault, Flow, split_symbols
+from hftlab.feeds.flow import Fault, Flow
 
 __all__ = ["ENTRY_POINTS", "FEEDS", "Fault", "Flow", "open_flow", "registry", "split_symbols"]
 

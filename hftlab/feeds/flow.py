@@ -8,7 +8,7 @@ from typing import Literal, NamedTuple
 
 import pyarrow as pa
 
-from hftlab.errors import UsageError
+from hftlab.errors import UsageError, split_symbols
 
 Kind = Literal["orders", "mbo", "mbp"]
 
@@ -117,16 +117,3 @@ class Flow:
         rows = "" if self.known_rows is None else f", {self.known_rows:,} rows"
         symbols = f", symbols={','.join(self.symbols)}" if self.symbols else ""
         return f"<Flow {self.format} {self.kind} {str(self.path)!r}{rows}{symbols}>"
-
-
-def split_symbols(symbols: str | Iterable[str] | None) -> tuple[str, ...] | None:
-    """None for all; a string may hold several, with commas, as on a command line."""
-    if symbols is None:
-        return None
-    if not isinstance(symbols, Iterable):
-        raise UsageError(f"symbols: found {symbols!r}, expected names, or one text with commas")
-    names = symbols.split(",") if isinstance(symbols, str) else symbols
-    found = tuple(dict.fromkeys(name.strip() for name in names if name.strip()))
-    if not found:
-        raise UsageError(f"symbols {symbols!r} name no instrument")
-    return found
