@@ -4,36 +4,53 @@ A market-by-order feed tells results. To put them through a matching engine they
 again, and some of those nobody saw: an execution of a resting order implies an incoming order from the
 other side. Every row says in `origin` whether it was observed or concluded.
 
-======================================== =====================================================
-fact                                     command
-======================================== =====================================================
-A                                        NEW LIMIT GTC
-M                                        REPLACE to its price and size, same id
-C of all that is open                    CANCEL
-C of less, or of an unknown order        REDUCE
-C or M that only reports what an F took  none (of a larger C the difference stays)
-F                                        NEW LIMIT IOC from the other side, INFERRED
-R                                        CLEAR
-T, N                                     none
-======================================== =====================================================
+============================================ ====================================================
+fact                                         command
+============================================ ====================================================
+A                                            NEW LIMIT GTC
+M                                            REPLACE to its price and size, same id
+C of all that is open                        CANCEL
+C of less, or of an unknown order            REDUCE
+C of all, then A of one message, one side    REPLACE with a new id
+C or M that only reports what an F took      none (of a larger C the difference stays)
+F                                            NEW LIMIT IOC from the other side, INFERRED
+F, then A of what is left of the taker       NEW LIMIT GTC, INFERRED
+A or M of a snapshot, or that crosses        NEW or REPLACE of type PASSIVE, INFERRED
+R                                            CLEAR
+T, N                                         none
+============================================ ====================================================
 
-Executions that follow each other (nothing but T, N and the C or M of an F between) with one time, symbol and
-resting side, at prices that never get better for the taker, are one incoming order: its quantity is their
-sum, its limit price the last and worst. Its id is synthetic: counted up from `TAKER_ID_BASE`, or from a
-range without real ids where those reach that far. Snapshot rows (flag 32) become NEW and CLEAR like
-others, but INFERRED: nobody sent them at that time. Row order is kept; `sequence` is that of the first
-fact behind the command.
+**One incoming order.** Executions that follow each other (nothing but T, N and the C or M of an F between)
+with one time, symbol, resting side and aggressor (a T that names one), at prices that never get better for
+the taker, are one incoming order: its quantity is their sum, its limit price the last and worst. An A that
+follows at the same time from the other side, at that price or beyond, is what was left of it (if a T named
+the aggressor, only the A of that order). The id is that of the T or the A; where neither tells, or an order
+of that id was added before, it is synthetic: counted up from `TAKER_ID_BASE`, or from a range without real
+ids where those reach that far.
+
+**Resting without matching.** What the venue says rests, rests: orders of a snapshot (flag 32), and orders
+that would have traded with the book the facts imply at that moment, as in an auction. So the facts are
+rebuilt once here.
+
+**Hidden executions** (a T in an event without an F) took liquidity that no book shows; a command for them
+would take what is displayed instead, so there is none. The certificate counts them.
+
+Row order is kept; `sequence` is that of the first fact behind the command.
 """
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import pyarrow as pa
 
 from hftlab.codes import MBO_FLAG_SNAPSHOT, Action, MboAction, OrderType, Origin, Tif
 from hftlab.schema import CODE, ORDERS, TIMESTAMP, code_array
+
+if TYPE_CHECKING:
+    from hftlab.tables import Mbo
+    from hftlab.tape import Tape
 
 TAKER_ID_BASE = 1 << 63
 
@@ -47,6 +64,16 @@ _COMMAND = np.zeros(len(MboAction), dtype=np.int8)  # Action by MboAction
 _COMMAND[[_A, _M, _C, _R, _F]] = Action.NEW, Action.REPLACE, Action.REDUCE, Action.CLEAR, Action.NEW
 
 
+class Inference(NamedTuple):
+    """The commands behind some facts, and which facts each explains."""
+
+    orders: pa.Table  # schema SCHEMA
+    first: np.ndarray  # int64 by command: row of the first fact behind it
+    last: np.ndarray  # int64 by command: row of the last fact it explains, removals included
+    executions: np.ndarray  # int64: rows of the F facts, in order
+    taker: np.ndarray  # int64 by execution: the command it belongs to
+
+
 class _Facts(NamedTuple):
     """The columns of an mbo table as arrays."""
 
@@ -56,10 +83,11 @@ class _Facts(NamedTuple):
     price: np.ndarray
     size: np.ndarray
     order_id: np.ndarray
-    flags: np.ndarray
+    snapshot: np.ndarray
     sequence: np.ndarray
     symbol: np.ndarray  # indices into `symbols`
     symbols: pa.Array
+    crosses: np.ndarray  # whether an A or M would have traded with the book before it
 
 
 class _Causes(NamedTuple):
@@ -77,14 +105,44 @@ def infer_orders(mbo: pa.Table) -> pa.Table:
 
     Raises TableError listing every column that is missing, holds nulls or has values of another type.
     """
-    facts = _facts(mbo)
+    from hftlab.tables import facts_to_commands, read_mbo  # bring numba, which feeds do without
+    from hftlab.tape import compile_checked, rules_for
+
+    facts = read_mbo(mbo)
+    checked = facts_to_commands(facts)
+    return infer(facts, crossing(compile_checked(checked, rules_for(checked.symbols, None, None)))).orders
+
+
+def crossing(tape: Tape) -> np.ndarray:
+    """Whether each fact of a rebuild tape, an A or M, would have traded with the book before it."""
+    from hftlab.kernels.states import CROSSES
+    from hftlab.runner import run_states
+
+    return run_states(tape)[1].places & CROSSES != 0
+
+
+def infer(mbo: Mbo, crosses: np.ndarray) -> Inference:
+    """The commands behind checked facts; `crosses` [rows] is told by `crossing`."""
+    facts = _facts(mbo, crosses)
     causes = _causes(facts)
     kept = np.flatnonzero((facts.action != _T) & (facts.action != _N) & ~causes.by_fill)
-    first = np.flatnonzero(~_continues(facts, kept))
-    last = np.append(first[1:], len(kept))[: len(first)] - 1
+    aggressor = _aggressors(facts)
+    role = _roles(facts, kept, aggressor, causes)
+    start = np.flatnonzero(role == _BEGINS)
+    stop = np.append(start[1:], len(kept))[: len(start)] - 1
     size = np.where(facts.action == _C, causes.taken, facts.size)[kept]
-    qty = np.add.reduceat(size, first) if len(first) else size
-    return _commands(facts, kept[first], facts.price[kept[last]], qty, causes.all_open)
+    size[role == _RENEWS] = 0
+    qty = np.add.reduceat(size, start) if len(start) else size
+    renewed = role[stop] == _RENEWS
+    qty[renewed] = facts.size[kept[stop[renewed]]]
+    orders = _commands(facts, kept[start], kept[stop], role[stop], qty, aggressor, causes.all_open)
+    executions = np.flatnonzero(facts.action == _F)
+    taker = (np.cumsum(role == _BEGINS) - 1)[np.searchsorted(kept, executions)]
+    last = kept[stop]
+    reports = np.flatnonzero(causes.by_fill)
+    if len(reports):
+        np.maximum.at(last, taker[np.searchsorted(executions, reports) - 1], reports)
+    return Inference(orders, kept[start], last, executions, taker)
 
 
 def free_ids(real: np.ndarray, base: int, count: int) -> np.ndarray:
@@ -98,21 +156,19 @@ def free_ids(real: np.ndarray, base: int, count: int) -> np.ndarray:
     return np.arange(count, dtype=np.uint64) + np.uint64(start)
 
 
-def _facts(mbo: pa.Table) -> _Facts:
-    from hftlab.tables import read_mbo  # brings numba, which feeds do without
-
-    read = read_mbo(mbo)
+def _facts(mbo: Mbo, crosses: np.ndarray) -> _Facts:
     return _Facts(
-        read.ts,
-        read.fact,
-        read.side,
-        read.price,
-        read.size,
-        read.order_id.view(np.uint64),
-        read.flags,
-        read.sequence,
-        read.book,
-        pa.array(read.symbols, pa.string()),
+        mbo.ts,
+        mbo.fact,
+        mbo.side,
+        mbo.price,
+        mbo.size,
+        mbo.order_id.view(np.uint64),
+        mbo.flags & MBO_FLAG_SNAPSHOT != 0,
+        mbo.sequence,
+        mbo.book,
+        pa.array(mbo.symbols, pa.string()),
+        crosses,
     )
 
 
@@ -179,44 +235,117 @@ def _scattered(rows: np.ndarray, values: np.ndarray, count: int) -> np.ndarray:
     return column
 
 
-def _continues(facts: _Facts, kept: np.ndarray) -> np.ndarray:
-    """Whether a kept row is one more execution by the incoming order of the row before."""
+# ------------------------------------------------------------------ which facts belong together
+
+_BEGINS, _EXECUTES, _REMAINS, _RENEWS = range(4)  # what a fact is to its command
+
+
+def _aggressors(facts: _Facts) -> np.ndarray:
+    """Per F, the order id of the T before it at the same time in the same symbol; 0 where none tells."""
+    named = (facts.action == _T) & (facts.order_id != 0)
+    if not named.any():
+        return np.zeros(len(facts.action), np.uint64)
+    last = np.maximum.accumulate(np.where(named, np.arange(len(named)), -1))
+    before = np.maximum(last, 0)
+    same = (last >= 0) & (facts.action == _F) & (facts.side[before] == -facts.side)
+    for column in (facts.ts_ns, facts.symbol):
+        same &= column[before] == column
+    return np.where(same, facts.order_id[before], np.uint64(0))
+
+
+def _roles(facts: _Facts, kept: np.ndarray, aggressor: np.ndarray, causes: _Causes) -> np.ndarray:
+    """What each kept fact is to the command of the facts before it."""
     row, before = kept[1:], kept[:-1]
     side = facts.side[row].astype(np.int64)
-    same = (facts.action[row] == _F) & (facts.action[before] == _F)
-    for column in (facts.ts_ns, facts.side, facts.symbol):
-        same &= column[row] == column[before]
-    same &= side * facts.price[row] <= side * facts.price[before]  # a taker's prices never get better
-    same &= (facts.size[row] > 0) & (facts.size[before] > 0)
-    return np.concatenate([np.zeros(min(len(kept), 1), dtype=bool), same])
+    together = (facts.size[row] > 0) & (facts.size[before] > 0)
+    for column in (facts.ts_ns, facts.symbol):
+        together &= column[row] == column[before]
+
+    after_fill = together & (facts.action[before] == _F)
+    executes = after_fill & (facts.action[row] == _F) & (aggressor[row] == aggressor[before])
+    executes &= facts.side[row] == facts.side[before]
+    executes &= side * facts.price[row] <= side * facts.price[before]  # a taker's prices never get better
+
+    adds = (facts.action[row] == _A) & ~facts.crosses[row] & ~facts.snapshot[row]
+    remains = after_fill & adds & (side == -facts.side[before])
+    remains &= side * facts.price[row] >= side * facts.price[before]
+    remains &= (aggressor[before] == 0) | (aggressor[before] == facts.order_id[row])
+
+    renews = together & (facts.action[row] == _A) & ~facts.snapshot[row]
+    renews &= (facts.action[before] == _C) & causes.all_open[before] & (facts.side[before] == facts.side[row])
+    renews &= (facts.sequence[row] == facts.sequence[before]) & (
+        facts.order_id[row] != facts.order_id[before]
+    )
+
+    role = np.zeros(len(kept), np.int8)
+    role[1:] = np.select([executes, remains, renews], [_EXECUTES, _REMAINS, _RENEWS], _BEGINS)
+    return role
 
 
 # ------------------------------------------------------------------ writing the commands
 
 
 def _commands(
-    facts: _Facts, rows: np.ndarray, price: np.ndarray, qty: np.ndarray, all_open: np.ndarray
+    facts: _Facts,
+    first: np.ndarray,
+    last: np.ndarray,
+    role: np.ndarray,
+    qty: np.ndarray,
+    aggressor: np.ndarray,
+    all_open: np.ndarray,
 ) -> pa.Table:
-    count, taker = len(rows), facts.action[rows] == _F
-    action = _COMMAND[facts.action[rows]]
-    action[all_open[rows]] = Action.CANCEL
-    order_id = facts.order_id[rows]
-    order_id[taker] = free_ids(facts.order_id, TAKER_ID_BASE, int(taker.sum()))
-    concluded = taker | (facts.flags[rows] & MBO_FLAG_SNAPSHOT != 0)
+    """One row per command, from its first and last kept fact and what the last is to it."""
+    taker = facts.action[first] == _F
+    rests = taker & (role == _REMAINS)
+    renewed = role == _RENEWS
+    action = _COMMAND[facts.action[first]]
+    action[all_open[first]] = Action.CANCEL
+    action[renewed] = Action.REPLACE
+    passive = (facts.crosses[last] | facts.snapshot[last]) & np.isin(facts.action[last], (_A, _M))
+    concluded = taker | passive | facts.snapshot[first]
+    side = np.where(taker, -facts.side[first], facts.side[first])
     columns = [
-        pa.array(facts.ts_ns[rows]).cast(TIMESTAMP),
-        pa.DictionaryArray.from_arrays(facts.symbol[rows].astype(np.int32), facts.symbols.cast(pa.string())),
+        pa.array(facts.ts_ns[first]).cast(TIMESTAMP),
+        pa.DictionaryArray.from_arrays(facts.symbol[first].astype(np.int32), facts.symbols.cast(pa.string())),
         code_array(action, Action),
-        order_id,
-        pa.nulls(count, pa.uint64()),
-        np.where(taker, -facts.side[rows], facts.side[rows]),
-        code_array(np.full(count, OrderType.LIMIT, dtype=np.int8), OrderType),
-        code_array(np.where(taker, Tif.IOC, Tif.GTC).astype(np.int8), Tif),
-        price,
+        _order_ids(facts, first, last, taker, rests, aggressor),
+        pa.array(facts.order_id[last], mask=~renewed),
+        side,
+        code_array(np.where(passive, OrderType.PASSIVE, OrderType.LIMIT).astype(np.int8), OrderType),
+        code_array(np.where(taker & ~rests, Tif.IOC, Tif.GTC).astype(np.int8), Tif),
+        facts.price[last],
         qty,
-        np.zeros(count, dtype=np.int32),
-        np.zeros(count, dtype=bool),
+        np.zeros(len(first), dtype=np.int32),
+        np.zeros(len(first), dtype=bool),
         code_array(np.where(concluded, Origin.INFERRED, Origin.OBSERVED).astype(np.int8), Origin),
-        facts.sequence[rows],
+        facts.sequence[first],
     ]
     return pa.Table.from_arrays([pa.array(column) for column in columns], schema=SCHEMA)
+
+
+def _order_ids(
+    facts: _Facts,
+    first: np.ndarray,
+    last: np.ndarray,
+    taker: np.ndarray,
+    rests: np.ndarray,
+    aggressor: np.ndarray,
+) -> np.ndarray:
+    """The id of each command: its order's, its taker's where somebody tells, else a synthetic one."""
+    ids = np.where(rests, facts.order_id[last], facts.order_id[first])
+    told = taker & ~rests & (aggressor[first] != 0)
+    told[told] = ~_seen_before(facts, aggressor[first[told]], first[told])
+    ids[told] = aggressor[first[told]]
+    nameless = taker & ~rests & ~told
+    ids[nameless] = free_ids(facts.order_id, TAKER_ID_BASE, int(nameless.sum()))
+    return ids
+
+
+def _seen_before(facts: _Facts, ids: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    """Whether an order of that id was added in an earlier row: it may still rest."""
+    adds = np.flatnonzero(facts.action == _A)
+    known, at = np.unique(facts.order_id[adds], return_index=True)
+    place = np.minimum(np.searchsorted(known, ids), max(len(known) - 1, 0))
+    if not len(known):
+        return np.zeros(len(ids), bool)
+    return (known[place] == ids) & (adds[at[place]] < rows)

@@ -495,7 +495,11 @@ def read_facts(table: Any, first_row: int = 0) -> CheckedTable:
 
     Raises TableError listing everything that is wrong with its shape.
     """
-    mbo = read_mbo(table, first_row)
+    return facts_to_commands(read_mbo(table, first_row), first_row)
+
+
+def facts_to_commands(mbo: Mbo, first_row: int = 0) -> CheckedTable:
+    """Facts as commands that rest and remove without matching."""
     columns = Columns(
         frozen(np.array([_FACT_ACTIONS[a] for a in MboAction], "i1")[mbo.fact], "i1"),
         mbo.side,

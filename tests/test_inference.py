@@ -73,6 +73,18 @@ def told(table):
     return words
 
 
+def types_of(table):
+    """Order types in words."""
+    return pl.from_arrow(table)["order_type"].cast(pl.String).to_list()
+
+
+def one_message(table, first, last):
+    """The same facts, where rows `first` to `last` have one sequence."""
+    sequence = table["sequence"].to_numpy().copy()
+    sequence[first : last + 1] = sequence[first]
+    return table.set_column(table.schema.get_field_index("sequence"), "sequence", pa.array(sequence))
+
+
 def infer(*facts):
     return told(infer_orders(mbo(*facts)))
 
@@ -195,9 +207,86 @@ def test_a_command_between_parts_them():
 
 
 def test_a_remainder_rests_after_it_traded():
-    """The venue tells it as an A of its own, which no longer crosses."""
+    """The venue tells it as an A of its own, which no longer crosses: one order came in."""
     facts = ("A1 S 5@10", "F1 S 5@10", "C1 S 5@10", "A2 B 3@10")
-    assert infer(*facts) == ["NEW 1 S 5@10", "TAKE 0 B 5@10", "NEW 2 B 3@10"]
+    assert infer(*facts) == ["NEW 1 S 5@10", "NEW 2 B 8@10"]
+
+
+@pytest.mark.parametrize(
+    ("second", "why"),
+    [
+        ("A2 B 3@10 t2", "another time"),
+        ("A2 B 3@10 =Y", "another symbol"),
+        ("A2 S 3@10", "the resting side"),
+        ("A2 B 3@9", "a price that would not have traded"),
+        ("A2 B 0@10", "no size"),
+        ("A2 B 3@10 snapshot", "a snapshot"),
+    ],
+)
+def test_what_is_no_remainder(second, why):
+    """An A is its own order unless it can be what was left of the taker."""
+    assert infer("A1 S 5@10", "F1 S 5@10", "C1 S 5@10", second)[1] == "TAKE 0 B 5@10", why
+
+
+def test_an_add_that_crosses_is_no_remainder():
+    """What is still on the other side would have traded first, so no one taker did both; it rests passive."""
+    table = infer_orders(mbo("A1 S 9@10", "F1 S 5@10", "C1 S 5@10", "A2 B 3@10"))
+    assert told(table)[1:] == ["TAKE 0 B 5@10", "NEW 2 B 3@10"]
+    assert types_of(table) == ["LIMIT", "LIMIT", "PASSIVE"]
+
+
+def test_a_trade_that_names_the_aggressor_gives_its_id():
+    """CME's T does; then only the A of that order is its remainder."""
+    facts = ("A1 S 5@10", "T7 B 8@10", "F1 S 5@10", "C1 S 5@10")
+    assert infer(*facts) == ["NEW 1 S 5@10", f"TAKE {7 - TAKER_ID_BASE} B 5@10"]
+    assert infer(*facts, "A7 B 3@10") == ["NEW 1 S 5@10", "NEW 7 B 8@10"]
+    assert infer(*facts, "A8 B 3@10")[1:] == [f"TAKE {7 - TAKER_ID_BASE} B 5@10", "NEW 8 B 3@10"]
+
+
+def test_two_aggressors_of_one_moment_are_two_orders():
+    """Each named by its own T."""
+    facts = ("A1 S 9@10", "T7 B 5@10", "F1 S 5@10", "C1 S 5@10", "T8 B 4@10", "F1 S 4@10", "C1 S 4@10")
+    assert infer(*facts)[1:] == [f"TAKE {i - TAKER_ID_BASE} B {q}@10" for i, q in ((7, 5), (8, 4))]
+
+
+def test_an_aggressor_that_rests_already_keeps_its_id():
+    """A modify through the book: the order of that id is still open, so the taker needs another."""
+    facts = ("A7 B 8@9", "A1 S 5@10", "T7 B 5@10", "F1 S 5@10", "C1 S 5@10", "M7 B 3@10")
+    assert infer(*facts) == ["NEW 7 B 8@9", "NEW 1 S 5@10", "TAKE 0 B 5@10", "REPLACE 7 3@10"]
+
+
+def test_a_cancel_and_an_add_of_one_message_are_a_replace():
+    """As ITCH's U is told: the old order goes, the new one stands behind those of its price."""
+    table = infer_orders(one_message(mbo("A1 S 5@10", "C1 S 5@10", "A2 S 7@11"), 1, 2))
+    assert told(table) == ["NEW 1 S 5@10", "REPLACE 1 7@11"]
+    assert table["new_order_id"].to_pylist() == [None, 2]
+    assert table["origin"].to_pylist() == ["OBSERVED", "OBSERVED"]
+
+
+@pytest.mark.parametrize("add", ["A2 B 7@9", "A2 S 7@11 =Y", "A1 S 7@11"])
+def test_what_is_no_replace(add):
+    """Another side, another symbol, the same id."""
+    table = infer_orders(one_message(mbo("A1 S 5@10", "C1 S 5@10", add), 1, 2))
+    assert pl.from_arrow(table)["action"].cast(pl.String).to_list() == ["NEW", "CANCEL", "NEW"]
+
+
+def test_a_cancel_of_a_part_is_no_replace():
+    """The rest of the old order stays."""
+    table = infer_orders(one_message(mbo("A1 S 5@10", "C1 S 4@10", "A2 S 7@11"), 1, 2))
+    assert told(table)[1:] == ["REDUCE 1 4", "NEW 2 S 7@11"]
+
+
+def test_orders_that_rest_though_they_cross_are_passive():
+    """The venue was not matching: an auction. Every other order is LIMIT."""
+    table = infer_orders(mbo("A1 S 5@10", "A2 B 5@11", "M2 B 5@9", "M1 S 4@9", "A3 B 1@8"))
+    assert types_of(table) == ["LIMIT", "PASSIVE", "LIMIT", "PASSIVE", "LIMIT"]
+    assert table["origin"].to_pylist() == ["OBSERVED", "INFERRED", "OBSERVED", "INFERRED", "OBSERVED"]
+
+
+def test_orders_of_a_snapshot_are_passive():
+    """They are an opening book, and do not meet each other."""
+    table = infer_orders(mbo("R - 0@0 snapshot", "A1 S 5@10 snapshot", "A2 B 5@9 snapshot", "A3 B 1@8"))
+    assert types_of(table) == ["LIMIT", "PASSIVE", "PASSIVE", "LIMIT"]
 
 
 def test_a_cancel_larger_than_the_fill_keeps_the_difference():
@@ -274,7 +363,7 @@ def test_the_table_is_orders_with_two_more_columns():
     columns = ("symbol", "origin", "sequence", "order_type", "account", "post_only", "new_order_id")
     assert frame.select(columns).rows() == [
         ("X", "INFERRED", 100, "LIMIT", 0, False, None),
-        ("X", "INFERRED", 101, "LIMIT", 0, False, None),
+        ("X", "INFERRED", 101, "PASSIVE", 0, False, None),
         ("Y", "INFERRED", 102, "LIMIT", 0, False, None),
         ("X", "OBSERVED", 105, "LIMIT", 0, False, None),
     ]
@@ -412,10 +501,9 @@ def test_nothing_is_invented_or_lost(rows):
     facts = [f"{a}{i} {side} {size}@{price} t{price}" for a, i, side, size, price in rows]
     table = infer_orders(mbo(*facts))
     frame = pl.from_arrow(table).with_columns(pl.col("action", "tif").cast(pl.String))
-    takers = frame.filter(pl.col("tif") == "IOC")
-    assert takers["qty"].sum() == sum(size for a, _, _, size, _ in rows if a == "F")
+    takers = frame.filter(pl.col("order_id") >= TAKER_ID_BASE)
     assert takers["order_id"].n_unique() == takers.height
-    expected = [100 + k for k, row in enumerate(rows) if row[0] in "AR"]
-    adds = frame.filter((pl.col("action").is_in(["NEW", "CLEAR"])) & (pl.col("tif") != "IOC"))
-    assert adds["sequence"].to_list() == expected
+    new = frame.filter(pl.col("action") == "NEW")
+    assert new["qty"].sum() == sum(size for a, _, _, size, _ in rows if a in "FA")
+    assert (frame["action"] == "CLEAR").sum() == sum(a == "R" for a, *_ in rows)
     assert frame["sequence"].is_sorted()

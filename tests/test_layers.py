@@ -17,14 +17,14 @@ FLOORS = [  # ground floor first, as in docs/ARCHITECTURE.md; a module may impor
     {"kernels"},
     {"tables"},
     {"price_levels"},
-    {"inference"},
-    {"feeds"},
-    {"synthetic"},
     {"resting"},
     {"grid"},
     {"tape", "tape_file"},
     {"venue"},
     {"runner"},
+    {"inference"},
+    {"feeds"},
+    {"synthetic"},
     {"outputs"},
     {"result"},
     {"replayer"},
@@ -37,7 +37,7 @@ FLOORS = [  # ground floor first, as in docs/ARCHITECTURE.md; a module may impor
 ]
 ROOMS = set.union(*FLOORS)
 KERNELS_MAY_IMPORT = {"numpy", "numba", "llvmlite"} | sys.stdlib_module_names
-WITHOUT_RAW_ARRAYS = {"codes", "errors", "schema", "config", "run_folder", "inference", "feeds"} | {
+WITHOUT_RAW_ARRAYS = {"codes", "errors", "schema", "config", "run_folder", "feeds"} | {
     "replayer",
     "inspect_flow",
     "plot",
