@@ -20,13 +20,19 @@ from types import ModuleType
 from typing import Any
 
 from hftlab.errors import FormatError, UsageError, split_symbols
-from hftlab.feeds import lobster, source, tables
+from hftlab.feeds import binance, lobster, source, tables
 from hftlab.feeds.flow import Fault, Flow
 
 __all__ = ["ENTRY_POINTS", "FEEDS", "Fault", "Flow", "open_flow", "registry", "split_symbols"]
 
 ENTRY_POINTS = "hftlab.feeds"  # where an installed package offers feeds of its own: name -> module
-FEEDS: dict[str, ModuleType] = {"lobster": lobster, "orders": tables, "mbo": tables, "mbp": tables}
+FEEDS: dict[str, ModuleType] = {
+    "lobster": lobster,
+    "binance": binance,
+    "orders": tables,
+    "mbo": tables,
+    "mbp": tables,
+}
 
 
 @cache

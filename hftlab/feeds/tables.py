@@ -72,7 +72,7 @@ class _Parquet:
 
     def batches(self, rows: int) -> Iterator[pa.Table]:
         with self._open() as file:
-            yield from _resliced(_checked(file.iter_batches(batch_size=rows)), file.schema_arrow, rows)
+            yield from resliced(_checked(file.iter_batches(batch_size=rows)), file.schema_arrow, rows)
 
 
 class _Ipc:
@@ -108,7 +108,7 @@ class _Ipc:
         return pa.Table.from_batches(self._record_batches(), self.schema).unify_dictionaries()
 
     def batches(self, rows: int) -> Iterator[pa.Table]:
-        yield from _resliced(self._record_batches(), self.schema, rows)
+        yield from resliced(self._record_batches(), self.schema, rows)
 
 
 def _checked(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
@@ -118,7 +118,7 @@ def _checked(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         yield batch
 
 
-def _resliced(batches: Iterable[pa.RecordBatch], schema: pa.Schema, rows: int) -> Iterator[pa.Table]:
+def resliced(batches: Iterable[pa.RecordBatch], schema: pa.Schema, rows: int) -> Iterator[pa.Table]:
     """Tables of `rows` rows whatever the batches' sizes; the last may have fewer; there is at least one."""
     held: list[pa.RecordBatch] = []
     count = given = 0
