@@ -46,6 +46,8 @@ _EXPORTS = {
     "Fill": "order_book",
     "Verification": "verification",
     "verify": "verification",
+    "Certificate": "certificate",
+    "certify": "certificate",
     "generate": "synthetic",
 }
 

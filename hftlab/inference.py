@@ -72,6 +72,7 @@ class Inference(NamedTuple):
     last: np.ndarray  # int64 by command: row of the last fact it explains, removals included
     executions: np.ndarray  # int64: rows of the F facts, in order
     taker: np.ndarray  # int64 by execution: the command it belongs to
+    removal: np.ndarray  # int64 by execution: row of the next C or M of its order, -1 where there is none
 
 
 class _Facts(NamedTuple):
@@ -142,7 +143,7 @@ def infer(mbo: Mbo, crosses: np.ndarray) -> Inference:
     reports = np.flatnonzero(causes.by_fill)
     if len(reports):
         np.maximum.at(last, taker[np.searchsorted(executions, reports) - 1], reports)
-    return Inference(orders, kept[start], last, executions, taker)
+    return Inference(orders, kept[start], last, executions, taker, _removals(facts, executions))
 
 
 def free_ids(real: np.ndarray, base: int, count: int) -> np.ndarray:
@@ -209,6 +210,18 @@ def _histories(facts: _Facts) -> tuple[np.ndarray, np.ndarray]:
     new = np.ones(len(rows), dtype=bool)
     new[1:] = (ids[1:] != ids[:-1]) | (symbols[1:] != symbols[:-1])
     return rows[by_order], new
+
+
+def _removals(facts: _Facts, executions: np.ndarray) -> np.ndarray:
+    """For each F the row of the next C or M of its order, -1 where none follows."""
+    rows, new = _histories(facts)
+    at = np.arange(len(rows))
+    changes = np.isin(facts.action[rows], (_C, _M))
+    following = np.minimum.accumulate(np.where(changes, at, len(rows))[::-1])[::-1]
+    ends = np.append(np.flatnonzero(new)[1:], len(rows))[np.cumsum(new) - 1]
+    found = np.full(len(facts.action), -1)
+    found[rows] = np.where(following < ends, rows[np.minimum(following, len(rows) - 1)], -1)
+    return found[executions]
 
 
 def _filled_before(fill: np.ndarray, size: np.ndarray, new: np.ndarray) -> np.ndarray:

@@ -533,3 +533,12 @@ def only_symbols(checked: CheckedTable, wanted: Iterable[str]) -> CheckedTable:
         ts=frozen(checked.ts[rows] if checked.ts.size else rows + checked.first_row, "i8"),
         seq=frozen(rows + checked.first_row, "i8"),
     )
+
+
+def first_rows(checked: CheckedTable, rows: int) -> CheckedTable:
+    """The first rows of a checked table."""
+    columns = checked.columns._replace(
+        **{name: column[:rows] for name, column in checked.columns._asdict().items() if column.size}
+    )
+    rows = min(rows, checked.rows)
+    return replace(checked, rows=rows, columns=columns, ts=checked.ts[:rows], seq=checked.seq[:rows])

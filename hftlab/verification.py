@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from os import PathLike
 from time import perf_counter
@@ -20,7 +20,7 @@ from hftlab.order_book import Ack, Fill, OrderBook
 from hftlab.replayer import Source, make_plan, replay
 from hftlab.resting import Resting, nothing
 from hftlab.runner import Progress, TapeRun, run_tape
-from hftlab.tables import CheckedTable
+from hftlab.tables import CheckedTable, first_rows
 from hftlab.tape import Tape, compile_checked, rules_for
 
 CALLS = 20_000  # commands that are also sent through OrderBook, one Python call each
@@ -94,7 +94,7 @@ def verify(
     if mode == "match":
         source = Source(flow, make_plan(config=config, **options))
         first = next(source.chunks())[0]
-        head = _head(first, CALLS)
+        head = first_rows(first, CALLS)
         tape = compile_checked(head, rules_for(head.symbols, options.get("tick_size"), config))
         expected = check(
             f"batch of the first {head.rows:,}", None, lambda: (head.rows, _digest(run_tape(tape)))
@@ -106,15 +106,6 @@ def verify(
 def _chunk_sizes(rows: int) -> list[int]:
     """Three ways to cut a flow: in two uneven pieces, in seven, and small but not in too many."""
     return sorted({max(1, rows * 2 // 3), max(1, rows // 7), max(997, rows // 50)}, reverse=True)
-
-
-def _head(checked: CheckedTable, rows: int) -> CheckedTable:
-    """The first rows of a checked table."""
-    columns = checked.columns._replace(
-        **{name: column[:rows] for name, column in checked.columns._asdict().items() if column.size}
-    )
-    rows = min(rows, checked.rows)
-    return replace(checked, rows=rows, columns=columns, ts=checked.ts[:rows], seq=checked.seq[:rows])
 
 
 def _digest(run: TapeRun) -> str:

@@ -30,6 +30,7 @@ FLOORS = [  # ground floor first, as in docs/ARCHITECTURE.md; a module may impor
     {"replayer"},
     {"order_book"},
     {"verification"},
+    {"certificate", "certificate_page"},
     {"inspect_flow"},
     {"plot"},
     {"cli"},

@@ -76,6 +76,12 @@ FeedOptions = Annotated[
     ),
 ]
 ConfigFile = Annotated[Path | None, typer.Option("--config", metavar="FILE", help="Settings in TOML.")]
+InitialBook = Annotated[
+    Path | None,
+    typer.Option(
+        "--initial-book", metavar="FILE", help="Begin with the first row of this LOBSTER orderbook file."
+    ),
+]
 Symbols = Annotated[str | None, typer.Option(metavar="A,B", help="Only these instruments.")]
 Json = Annotated[bool, typer.Option("--json", help="Print the summary as one JSON object.")]
 

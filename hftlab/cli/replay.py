@@ -35,10 +35,7 @@ def replay(
         int | None, common.count_option("--depth", "Levels a side of the depth table.", maximum=1000)
     ] = None,
     out: Annotated[Path | None, typer.Option(metavar="DIR", help="Write a run folder here.")] = None,
-    initial_book: Annotated[
-        Path | None,
-        typer.Option(metavar="FILE", help="Begin with the first row of this book file (LOBSTER)."),
-    ] = None,
+    initial_book: common.InitialBook = None,
     tick_size: Annotated[
         str | None, typer.Option(metavar="X", help="Like 0.01, for all; by default what fits every price.")
     ] = None,

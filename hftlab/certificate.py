@@ -1,0 +1,458 @@
+"""The certificate of fidelity: how far a replay reproduces what the venue did.
+
+The facts are rebuilt: that is the venue's book. The commands inferred from them are matched: that is ours.
+Execution by execution and event by event the two are compared, and every difference is given one cause.
+Everything counterfactual (another order, another limit, another rule) rests on these shares.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from os import PathLike
+from typing import Any, NamedTuple
+
+import numpy as np
+import polars as pl
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from hftlab import outputs
+from hftlab.codes import MBO_FLAG_LAST, Code, MboAction, Reason
+from hftlab.config import Config
+from hftlab.errors import UsageError, require_positive
+from hftlab.feeds import Flow, open_flow
+from hftlab.inference import Inference, infer
+from hftlab.kernels.ops import REJECTED
+from hftlab.kernels.outputs import MAKER, PRICE, QTY, SEQ
+from hftlab.kernels.states import BEHIND_MODIFIED, BEST_LEVEL, CROSSED, CROSSES, OLDEST, OPEN, States
+from hftlab.runner import Progress, TapeRun, run_states, run_tape
+from hftlab.tables import CheckedTable, Mbo, facts_to_commands, first_rows, read_mbo, read_orders
+from hftlab.tape import compile_checked, rules_for
+
+NEIGHBOURS = 5  # facts shown on either side of the first divergence
+LEVELS_SHOWN = 5
+
+
+class Cause(Code):
+    """Why an execution was not reproduced; the first that applies."""
+
+    HIDDEN_ORDER = 0
+    INITIAL_BOOK = 1
+    AUCTION = 2
+    INCOMPLETE_BOOK = 3
+    OUT_OF_ORDER = 4
+    NOT_BEST_PRICE = 5
+    PRIORITY_RULE = 6
+    NOT_OLDEST = 7
+    EARLIER_DIVERGENCE = 8
+
+
+MEANING = {
+    Cause.HIDDEN_ORDER: "hidden order: it took liquidity that no book shows",
+    Cause.INITIAL_BOOK: "initial book unknown: the maker was never added",
+    Cause.AUCTION: "auction: it uncrossed the book, or its price is not that of the order",
+    Cause.INCOMPLETE_BOOK: "incomplete book: crossed while trading went on, so facts are missing",
+    Cause.OUT_OF_ORDER: "out of order: earlier than the fact before it",
+    Cause.NOT_BEST_PRICE: "not the best price: a better level was displayed",
+    Cause.PRIORITY_RULE: "priority rule of the venue: behind an order that was modified",
+    Cause.NOT_OLDEST: "not the oldest order of its level",
+    Cause.EARLIER_DIVERGENCE: "earlier divergence: right in the venue's book, ours was no longer the same",
+}
+
+
+SHARES = ("execution_share", "all_execution_share", "oldest_first_share", "touch_share", "depth_share")
+
+
+class Execution(NamedTuple):
+    """A fill as a person compares it."""
+
+    maker_order_id: int
+    price: int  # 1e-9
+    qty: int  # lots
+
+
+@dataclass(frozen=True)
+class Divergence:
+    """The first place where venue and replay differ, with its neighbourhood."""
+
+    row: int  # of the mbo table
+    sequence: int
+    ts: int  # ns
+    symbol: str
+    what: str  # "execution" or "book"
+    cause: str  # of an execution, else ""
+    venue: tuple[Execution, ...]  # what the venue executed for this command
+    replay: tuple[Execution, ...]  # what the replay did
+    venue_book: tuple[tuple[int, int, int], ...]  # (price, lots, side), best first, before it
+    replay_book: tuple[tuple[int, int, int], ...]
+    facts: pl.DataFrame  # the rows around it
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values, for JSON."""
+        plain = {name: value for name, value in vars(self).items() if name != "facts"}
+        for name in ("venue", "replay"):
+            plain[name] = [fill._asdict() for fill in plain[name]]
+        return plain | {"facts": self.facts.with_columns(pl.col("action").cast(pl.String)).to_dicts()}
+
+
+@dataclass(frozen=True)
+class Certificate:
+    """What `certify` found; shares are between 0 and 1, None where there is nothing to divide by."""
+
+    path: str
+    format: str
+    rows: int  # facts
+    commands: int  # inferred from them
+    symbols: int
+    executions: int  # displayed ones: F
+    hidden: int  # executions of orders no book shows
+    reproduced: int  # same maker, price, quantity and place in the order of fills
+    known_makers: int  # executions whose maker was in the venue's book
+    oldest_first: int  # of those, how many hit the oldest order of the best level
+    events: int  # ends of events at which both books can be compared
+    touch_equal: int  # price, lots and orders of both best levels
+    depth_equal: int  # the same over `levels` levels a side
+    levels: int
+    crossed_events: int  # ends of events at which the venue's book was crossed
+    open_orders: int  # in the venue's book at the end
+    facts_rejected: dict[str, int]  # by reason, on rebuilding
+    commands_rejected: dict[str, int]  # by reason, on matching
+    causes: dict[str, int]  # of the executions that were not reproduced
+    first_divergence: Divergence | None
+    notes: tuple[str, ...]
+
+    @property
+    def execution_share(self) -> float | None:
+        """Displayed executions reproduced exactly."""
+        return _share(self.reproduced, self.executions)
+
+    @property
+    def all_execution_share(self) -> float | None:
+        """Executions reproduced exactly, hidden ones counted as not."""
+        return _share(self.reproduced, self.executions + self.hidden)
+
+    @property
+    def oldest_first_share(self) -> float | None:
+        """Executions of known makers that follow price-time priority in the venue's own book."""
+        return _share(self.oldest_first, self.known_makers)
+
+    @property
+    def touch_share(self) -> float | None:
+        """Events after which both best levels are equal."""
+        return _share(self.touch_equal, self.events)
+
+    @property
+    def depth_share(self) -> float | None:
+        """Events after which all compared levels are equal."""
+        return _share(self.depth_equal, self.events)
+
+    @property
+    def table(self) -> pl.DataFrame:
+        """One row a measure: what, part, whole, share."""
+        rows = [
+            ("executions reproduced exactly", self.reproduced, self.executions),
+            ("the same, hidden executions included", self.reproduced, self.executions + self.hidden),
+            ("executions of the oldest order at the best price", self.oldest_first, self.known_makers),
+            ("events with an equal touch", self.touch_equal, self.events),
+            (f"events with {self.levels} equal levels a side", self.depth_equal, self.events),
+        ]
+        columns = {"measure": pl.String, "count": pl.Int64, "of": pl.Int64, "share": pl.Float64}
+        return pl.DataFrame([(*row, _share(*row[1:])) for row in rows], schema=columns, orient="row")
+
+    @property
+    def cause_table(self) -> pl.DataFrame:
+        """Executions that were not reproduced, by cause."""
+        rows = [(name, MEANING[Cause.parse(name)], count) for name, count in self.causes.items()]
+        columns = {"cause": pl.String, "meaning": pl.String, "executions": pl.Int64}
+        return pl.DataFrame(rows, schema=columns, orient="row")
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values, for JSON."""
+        plain = {name: value for name, value in vars(self).items() if name != "first_divergence"}
+        shares = {name: getattr(self, name) for name in SHARES}
+        first = self.first_divergence
+        return plain | shares | {"first_divergence": first and first.as_dict()}
+
+    def page(self) -> str:
+        """One self-contained HTML page."""
+        from hftlab.certificate_page import page
+
+        return page(self)
+
+    def _repr_html_(self) -> str:
+        from hftlab.certificate_page import body
+
+        return body(self)
+
+
+def certify(
+    flow: Any,
+    *,
+    levels: int = 10,
+    config: Config | None = None,
+    progress: Progress | None = None,
+) -> Certificate:
+    """Compare what a venue did with what replaying its flow does.
+
+    Parameters: `flow` is a path, a `Flow` of facts or an mbo table. `levels` is how deep the books are
+    compared after each event. `config` gives ticks and price rules. `progress` is called with rows done, of
+    facts rebuilt and commands matched. The flow is held in memory: choose symbols of a large one.
+
+    Raises FormatError and TableError for broken input; UsageError for commands or price levels, in which no
+    venue tells what it executed.
+    """
+    if isinstance(flow, str | PathLike):
+        flow = open_flow(flow)
+    require_positive("levels", levels)
+    table = _facts_of(flow)
+    mbo = read_mbo(table)
+    venue = _Side(facts_to_commands(mbo), levels, config, progress)
+    inference = infer(mbo, venue.states.places & CROSSES != 0)
+    ours = _Side(read_orders(inference.orders), levels, config, progress)
+    return _Comparison(table, mbo, inference, venue, ours).certificate(flow, levels)
+
+
+def _facts_of(flow: Any) -> pa.Table:
+    """The mbo table to certify, with the symbols that were asked for."""
+    if not isinstance(flow, Flow):
+        return flow
+    if flow.kind != "mbo":
+        found = "commands (orders)" if flow.kind == "orders" else "price levels (mbp)"
+        raise UsageError(
+            f"{flow.path}: found {found}, expected facts by order (mbo): without them nobody knows which "
+            "orders the venue executed"
+        )
+    table = flow.table()
+    if flow.symbols is None:
+        return table
+    chosen = table.filter(pc.is_in(table["symbol"].cast(pa.string()), pa.array(flow.symbols)))
+    if not chosen.num_rows:
+        raise UsageError(f"symbols: found no rows of {', '.join(flow.symbols)}, expected symbols of the flow")
+    return chosen
+
+
+def _share(part: int, whole: int) -> float | None:
+    return part / whole if whole else None
+
+
+class _Side:
+    """One of the two runs: the venue's facts, or our commands."""
+
+    def __init__(
+        self, checked: CheckedTable, levels: int, config: Config | None, progress: Progress | None
+    ) -> None:
+        self.checked, self.config = checked, config
+        self.tape = compile_checked(checked, rules_for(checked.symbols, None, config))
+        self.run: TapeRun
+        self.states: States
+        self.run, self.states = run_states(self.tape, levels, progress)
+
+    def rejected(self) -> dict[str, int]:
+        """Rows that changed nothing, by reason."""
+        counts = np.bincount(self.run.outcomes, minlength=256)[REJECTED:]
+        return {r.name: int(counts[r]) for r in Reason if r is not Reason.NONE and counts[r]}
+
+    def book_before(self, row: int, book: int) -> Iterator[tuple[int, int, int]]:
+        """(price, lots, side) of the best levels of one instrument before a row."""
+        head = first_rows(self.checked, row)
+        orders = run_tape(compile_checked(head, rules_for(head.symbols, None, self.config))).open_orders
+        for side in (1, -1):
+            mine = (orders.book == book) & (orders.side == side)
+            prices, place = np.unique(-side * orders.price[mine], return_inverse=True)
+            lots = np.bincount(place, weights=orders.qty[mine], minlength=prices.size)
+            for price, qty in list(zip(prices.tolist(), lots.tolist(), strict=True))[:LEVELS_SHOWN]:
+                yield -side * price, int(qty), side
+
+
+class _Comparison:
+    """Facts, commands, and both runs, row by row."""
+
+    def __init__(self, table: pa.Table, mbo: Mbo, inference: Inference, venue: _Side, ours: _Side) -> None:
+        self.table, self.mbo, self.inference, self.venue, self.ours = table, mbo, inference, venue, ours
+        self.fills = outputs.expand_fills(ours.run).longs
+        self.exact = self._exact()
+        self.places = self._places()
+        self.hidden = self._hidden()
+        self.causes = np.where(self.exact, -1, self._causes())
+        self.ends, self.touch, self.depth = self._states()
+
+    def certificate(self, flow: Any, levels: int) -> Certificate:
+        """Everything counted."""
+        open_ = self.places & OPEN != 0
+        ideal = OPEN | BEST_LEVEL | OLDEST
+        causes = {Cause.HIDDEN_ORDER.name: int(self.hidden.sum())} | {
+            c.name: int(np.count_nonzero(self.causes == c)) for c in Cause if c is not Cause.HIDDEN_ORDER
+        }
+        crossed = self.venue.states.places[self._event_ends()] & CROSSED
+        is_flow = isinstance(flow, Flow)
+        return Certificate(
+            path=str(flow.path) if is_flow else "",
+            format=flow.format if is_flow else "mbo",
+            rows=self.mbo.fact.size,
+            commands=len(self.inference.first),
+            symbols=len(self.mbo.symbols),
+            executions=self.exact.size,
+            hidden=int(self.hidden.sum()),
+            reproduced=int(self.exact.sum()),
+            known_makers=int(open_.sum()),
+            oldest_first=int(np.count_nonzero(self.places & ideal == ideal)),
+            events=self.ends.size,
+            touch_equal=int(self.touch.sum()),
+            depth_equal=int(self.depth.sum()),
+            levels=levels,
+            crossed_events=int(np.count_nonzero(crossed)),
+            open_orders=self.venue.run.open_orders.count,
+            facts_rejected=self.venue.rejected(),
+            commands_rejected=self.ours.rejected(),
+            causes={name: count for name, count in causes.items() if count},
+            first_divergence=self._first_divergence(),
+            notes=tuple(flow.notes) if is_flow else (),
+        )
+
+    # -- executions
+
+    def _ranks(self) -> np.ndarray:
+        """Place of each execution among those of its command."""
+        taker = self.inference.taker
+        starts = np.flatnonzero(np.diff(taker, prepend=-1))
+        return np.arange(taker.size) - np.repeat(starts, np.diff(np.append(starts, taker.size)))
+
+    def _exact(self) -> np.ndarray:
+        """Whether the replay's fill at the same place of the same command is the same."""
+        rows, taker = self.inference.executions, self.inference.taker
+        if not self.fills.shape[1]:
+            return np.zeros(rows.size, bool)
+        place = np.searchsorted(self.fills[SEQ], taker) + self._ranks()
+        there = place < self.fills.shape[1]
+        place = np.minimum(place, self.fills.shape[1] - 1)
+        columns = ((SEQ, taker), (MAKER, self.mbo.order_id[rows]), (PRICE, self.mbo.price[rows]))
+        for column, expected in (*columns, (QTY, self.mbo.size[rows])):
+            there &= self.fills[column, place] == expected
+        return there
+
+    def _places(self) -> np.ndarray:
+        """Where each execution's maker stood in the venue's book when it was taken off."""
+        removal = self.inference.removal
+        return np.where(removal >= 0, self.venue.states.places[removal], 0)
+
+    def _hidden(self) -> np.ndarray:
+        """Rows of trades in events without a displayed execution."""
+        event = np.cumsum(self._is_end()) - self._is_end()
+        fact = self.mbo.fact
+        displayed = np.bincount(event[fact == MboAction.F], minlength=int(event.max(initial=0)) + 1) > 0
+        return (fact == MboAction.T) & ~displayed[event] & (self.mbo.size > 0)
+
+    def _causes(self) -> np.ndarray:
+        """The first cause that applies to each execution, were it not reproduced."""
+        mbo, rows, removal = self.mbo, self.inference.executions, self.inference.removal
+        first = self.inference.first[self.inference.taker]
+        crossed = self.venue.states.places & CROSSED != 0
+        off_price = (
+            (removal >= 0) & (mbo.price[removal] != mbo.price[rows]) & (mbo.fact[removal] == MboAction.C)
+        )
+        crossed_before = crossed[self._row_before(first)]
+        tests = (
+            (Cause.INITIAL_BOOK, self.places & OPEN == 0),
+            (Cause.AUCTION, (crossed_before & ~crossed[self._end_of_moment(rows)]) | off_price),
+            (Cause.INCOMPLETE_BOOK, crossed_before),
+            (Cause.OUT_OF_ORDER, (first > 0) & (mbo.ts[first] < mbo.ts[first - 1])),
+            (Cause.NOT_BEST_PRICE, self.places & BEST_LEVEL == 0),
+            (Cause.PRIORITY_RULE, self.places & BEHIND_MODIFIED != 0),
+            (Cause.NOT_OLDEST, self.places & OLDEST == 0),
+        )
+        conditions = [condition for _, condition in tests]
+        return np.select(conditions, [int(cause) for cause, _ in tests], int(Cause.EARLIER_DIVERGENCE))
+
+    def _row_before(self, rows: np.ndarray) -> np.ndarray:
+        """The last row of the same instrument before each row; the row itself where there is none."""
+        order = np.argsort(self.mbo.book, kind="stable")
+        place = np.empty_like(order)
+        place[order] = np.arange(order.size)
+        before = order[np.maximum(place[rows] - 1, 0)]
+        same = (self.mbo.book[before] == self.mbo.book[rows]) & (before < rows)
+        return np.where(same, before, rows)
+
+    def _end_of_moment(self, rows: np.ndarray) -> np.ndarray:
+        """The last row of the same instrument and time in one piece with each row."""
+        order = np.argsort(self.mbo.book, kind="stable")
+        ts, book = self.mbo.ts[order], self.mbo.book[order]
+        ends = np.flatnonzero(np.append((ts[1:] != ts[:-1]) | (book[1:] != book[:-1]), True)[: order.size])
+        place = np.empty_like(order)
+        place[order] = np.arange(order.size)
+        return order[ends[np.searchsorted(ends, place[rows])]]
+
+    # -- states
+
+    def _is_end(self) -> np.ndarray:
+        """Whether a row ends an event; every row does where the source marks none."""
+        last = self.mbo.flags & MBO_FLAG_LAST != 0
+        return last if last.any() else np.ones(last.size, bool)
+
+    def _event_ends(self) -> np.ndarray:
+        return np.flatnonzero(self._is_end())
+
+    def _states(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Ends of events that cut no command in two, and whether touch and depth are equal there."""
+        first, last = self.inference.first, self.inference.last
+        begun = np.zeros(self.mbo.fact.size + 1, np.int64)
+        np.add.at(begun, first, 1)
+        np.add.at(begun, last, -1)
+        ends = self._event_ends()
+        ends = ends[np.cumsum(begun)[ends] == 0]
+        command = self._last_command(ends)
+        ends, command = ends[command >= 0], command[command >= 0]
+        venue, ours = self.venue.states, self.ours.states
+        return ends, venue.touch[ends] == ours.touch[command], venue.depth[ends] == ours.depth[command]
+
+    def _last_command(self, rows: np.ndarray) -> np.ndarray:
+        """The last command of the same instrument up to each of some rows, -1 where there is none."""
+        first, mbo = self.inference.first, self.mbo
+        span = np.int64(mbo.fact.size)
+        book = mbo.book.astype(np.int64)
+        keys = book[first] * span + first
+        order = np.argsort(keys, kind="stable")
+        place = np.searchsorted(keys[order], book[rows] * span + rows, side="right") - 1
+        command = order[np.maximum(place, 0)] if order.size else np.zeros(rows.size, np.int64)
+        found = (
+            (place >= 0) & (book[first[command]] == book[rows]) if order.size else np.zeros(rows.size, bool)
+        )
+        return np.where(found, command, -1)
+
+    # -- the first divergence
+
+    def _first_divergence(self) -> Divergence | None:
+        wrong = np.flatnonzero(~self.exact)
+        unequal = np.flatnonzero(~self.depth)
+        never = self.mbo.fact.size
+        execution = int(self.inference.executions[wrong[0]]) if wrong.size else never
+        state = int(self.ends[unequal[0]]) if unequal.size else never
+        if min(execution, state) == never:
+            return None
+        if execution <= state:
+            return self._divergence(execution, int(self.inference.taker[wrong[0]]), int(wrong[0]))
+        return self._divergence(state, int(self._last_command(np.array([state]))[0]), None)
+
+    def _divergence(self, row: int, command: int, execution: int | None) -> Divergence:
+        mbo, book = self.mbo, int(self.mbo.book[row])
+        mine = self.inference.executions[self.inference.taker == command]
+        venue = (mbo.order_id[mine].view(np.uint64), mbo.price[mine], mbo.size[mine])
+        fills = self.fills[:, self.fills[SEQ] == command]
+        ours = (fills[MAKER].view(np.uint64), fills[PRICE], fills[QTY])
+        start = max(0, row - NEIGHBOURS)
+        return Divergence(
+            row=row,
+            sequence=int(mbo.sequence[row]),
+            ts=int(mbo.ts[row]),
+            symbol=mbo.symbols[book],
+            what="book" if execution is None else "execution",
+            cause="" if execution is None else Cause(int(self.causes[execution])).name,
+            venue=tuple(map(Execution, *(column.tolist() for column in venue))),
+            replay=tuple(map(Execution, *(column.tolist() for column in ours))),
+            venue_book=tuple(self.venue.book_before(int(self.inference.first[command]), book)),
+            replay_book=tuple(self.ours.book_before(command, book)),
+            facts=pl.from_arrow(self.table.slice(start, 2 * NEIGHBOURS + 1)).with_row_index("row", start),
+        )
+
+
+__all__ = ["MEANING", "Cause", "Certificate", "Divergence", "Execution", "certify"]
