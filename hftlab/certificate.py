@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from hftlab import outputs
-from hftlab.codes import MBO_FLAG_LAST, Code, MboAction, Reason
+from hftlab.codes import Code, MboAction, Reason
 from hftlab.config import Config
 from hftlab.errors import UsageError, require_positive
 from hftlab.feeds import Flow, open_flow
@@ -93,7 +93,8 @@ class Divergence:
         plain = {name: value for name, value in vars(self).items() if name != "facts"}
         for name in ("venue", "replay"):
             plain[name] = [fill._asdict() for fill in plain[name]]
-        return plain | {"facts": self.facts.with_columns(pl.col("action").cast(pl.String)).to_dicts()}
+        words = pl.col(pl.Categorical, pl.Enum, pl.Datetime).cast(pl.String)
+        return plain | {"facts": self.facts.with_columns(words).to_dicts()}
 
 
 @dataclass(frozen=True)
@@ -386,8 +387,8 @@ class _Comparison:
 
     def _is_end(self) -> np.ndarray:
         """Whether a row ends an event; every row does where the source marks none."""
-        last = self.mbo.flags & MBO_FLAG_LAST != 0
-        return last if last.any() else np.ones(last.size, bool)
+        ends = self.venue.checked.ends
+        return ends if ends.size else np.ones(self.mbo.fact.size, bool)
 
     def _event_ends(self) -> np.ndarray:
         return np.flatnonzero(self._is_end())

@@ -136,6 +136,10 @@ class Reason(Code):
     CAPACITY_EXHAUSTED = 18
 
 
+Anomaly = Code("Anomaly", {reason.name: int(reason) for reason in Reason} | {"CROSSED": len(Reason)})
+"""What is wrong after a row: it was refused for that reason, or its event left the book crossed."""
+
+
 class Stage(Code):
     """Where in the life of a command it was decided."""
 

@@ -41,7 +41,7 @@ from hftlab.errors import ConfigError
 ENV_PREFIX = "HFTLAB_"
 ENV_SEPARATOR = "__"
 DEFAULT_INSTRUMENT = "default"
-RECORDABLE = ("fills", "rejects", "outcomes", "l1", "depth", "book")  # tables a replay can keep
+RECORDABLE = ("fills", "rejects", "outcomes", "l1", "depth", "book", "anomalies")  # tables a replay can keep
 
 # A setting's type; the description is what an error says was expected.
 Count = Annotated[int, Meta(ge=1, description="an integer, 1 or more")]
@@ -49,7 +49,7 @@ OptionalCount = Annotated[Count | None, Meta(description="an integer, 1 or more"
 Levels = Annotated[int, Meta(ge=1, le=1000, description="an integer from 1 to 1000")]
 ReplayPath = Annotated[Literal["batch", "event"], Meta(description="batch or event")]
 Tables = Annotated[
-    tuple[Literal["fills", "rejects", "outcomes", "l1", "depth", "book"], ...],
+    tuple[Literal["fills", "rejects", "outcomes", "l1", "depth", "book", "anomalies"], ...],
     Meta(description=f"a list of {', '.join(RECORDABLE)}"),
 ]
 TickSize = Annotated[

@@ -23,6 +23,7 @@ from hftlab.tables import CheckedTable
 CHUNK_ROWS = 4_000_000
 FACTS = {"NEW": "A add", "REPLACE": "M modify", "REDUCE": "C cancel", "CLEAR": "R clear"}
 LEVELS = {"NEW": "level appears", "REPLACE": "level changes", "CANCEL": "level goes", "CLEAR": "R clear"}
+SPANS = 16
 NO_EFFECT = "T, F, N (no effect)"
 
 
@@ -40,11 +41,14 @@ class InstrumentSummary:
 
 @dataclass(frozen=True)
 class Trouble:
-    """Rows that would be rejected for one reason."""
+    """Rows that would be refused for one reason, or ends of events that leave a book crossed."""
 
-    reason: str
+    kind: str  # of codes.Anomaly
     rows: int
     first_row: int  # 0-based, as `seq`
+    first_ts: int  # ns since the epoch, or row numbers
+    last_ts: int
+    by_time: tuple[int, ...]  # rows in each of 16 equal spans of the file's time (or rows)
 
 
 @dataclass(frozen=True)
@@ -85,8 +89,9 @@ def inspect_flow(flow: Flow, progress: Progress | None = None) -> Inspection:
     survey = _Survey()
     for checked, _, _ in Source(flow, make_plan(mode, chunk_rows=CHUNK_ROWS, symbols=flow.symbols)).chunks():
         survey.add(checked)
-    result = replay(flow, mode, record=("rejects",), chunk_rows=_chunks(flow), progress=progress)
+    result = replay(flow, mode, record=("anomalies",), chunk_rows=_chunks(flow), progress=progress)
     summary = result.summary()
+    times = (0, summary["rows"]) if survey.first_ts is None else (survey.first_ts, survey.last_ts)
     return Inspection(
         path=str(flow.path),
         format=flow.format,
@@ -101,7 +106,7 @@ def inspect_flow(flow: Flow, progress: Progress | None = None) -> Inspection:
         mode=mode,
         accepted=summary["accepted"],
         rejected=summary["rejected"],
-        troubles=_troubles(result),
+        troubles=_troubles(result, *times),
         fills=summary["fills"],
         open_orders=summary["open_orders"],
         notes=tuple(flow.notes),
@@ -151,11 +156,17 @@ def _chunks(flow: Flow) -> int | None:
     return CHUNK_ROWS if (flow.known_rows or MANY) > CHUNK_ROWS else None
 
 
-def _troubles(result: Result) -> tuple[Trouble, ...]:
-    rejects = result.rejects.group_by(pl.col("reason").cast(pl.String)).agg(
-        pl.len().alias("rows"), pl.col("seq").min().alias("first_row")
-    )
-    return tuple(Trouble(**row) for row in rejects.sort("rows", descending=True).to_dicts())
+def _troubles(result: Result, first: int, last: int) -> tuple[Trouble, ...]:
+    """Anomalies by kind and time, the most frequent first; the file lasts from `first` to `last`."""
+    found = result.anomalies.select("seq", pl.col("kind").cast(pl.String), pl.col("ts").cast(pl.Int64))
+    length = (last - first) // SPANS + 1
+    troubles = []
+    for (kind,), rows in found.group_by("kind"):
+        span = np.clip((rows["ts"].to_numpy() - first) // length, 0, SPANS - 1)
+        by_time = tuple(np.bincount(span, minlength=SPANS).tolist())
+        times = (rows["ts"].min(), rows["ts"].max())
+        troubles.append(Trouble(kind, rows.height, rows["seq"].min(), *times, by_time))
+    return tuple(sorted(troubles, key=lambda trouble: (-trouble.rows, trouble.kind)))
 
 
 class _Survey:

@@ -12,12 +12,13 @@ import numpy as np
 import pyarrow as pa
 
 from hftlab import schema
-from hftlab.codes import NOT_A_VALUE, UNDEF_PRICE, Action, Reason, Stage, Status
+from hftlab.codes import NOT_A_VALUE, UNDEF_PRICE, Action, Anomaly, Reason, Stage, Status
 from hftlab.kernels import engine, outputs
 from hftlab.kernels.ops import REJECTED
+from hftlab.kernels.states import CROSSED
 from hftlab.kernels.tape_compiler import NOTE
 from hftlab.resting import Resting, level_prices
-from hftlab.runner import TapeRun, run_depth
+from hftlab.runner import TapeRun, run_depth, run_states
 from hftlab.tape import Tape
 
 _DECIDED_IN_MATCH = (Reason.POST_ONLY_WOULD_CROSS, Reason.CAPACITY_EXHAUSTED)
@@ -177,6 +178,27 @@ def depth_table(tape: Tape, levels: int) -> pa.Table:
         _times(tape.ts(rows)),
         _symbols(tape.symbols, books),
         *(lists(column) for column in range(6)),
+    )
+
+
+def anomalies_table(tape: Tape) -> pa.Table:
+    """Rows that were refused, and ends of events that left the book crossed, in input order."""
+    run, states = run_states(tape)
+    rejected = np.flatnonzero(run.outcomes >= REJECTED)
+    crossed = np.flatnonzero(states.places & CROSSED)
+    rows = tape.input_rows(crossed)
+    if tape.checked.ends.size:
+        rows = rows[tape.checked.ends[rows]]
+    kinds = np.append(run.outcomes[rejected] - REJECTED, np.full(rows.size, int(Anomaly.CROSSED)))
+    rows = np.append(tape.input_rows(rejected), rows)
+    order = np.argsort(rows, kind="stable")
+    rows, kinds = rows[order], kinds[order].astype(np.int8)
+    return _table(
+        schema.ANOMALIES,
+        tape.seq(rows),
+        _times(tape.ts(rows)),
+        _symbols(tape.symbols, _cells(tape.checked.columns.book, rows)),
+        schema.code_array(kinds, Anomaly),
     )
 
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from hftlab.codes import Action, MboAction
 from hftlab.kernels.tape_compiler import NOTE, Columns
-from hftlab.tables import ABSENT, CheckedTable, Mbo, frozen, read_mbp
+from hftlab.tables import ABSENT, CheckedTable, Mbo, event_ends, frozen, read_mbp
 
 
 class LevelReader:
@@ -43,7 +43,8 @@ class LevelReader:
             frozen(mbp.book, "i4") if len(mbp.symbols) > 1 else ABSENT["i4"],
             ABSENT["i4"],
         )
-        return CheckedTable(ids.size, columns, mbp.symbols, frozen(mbp.ts, "i8"), first_row, facts=True)
+        ts, ends = frozen(mbp.ts, "i8"), event_ends(mbp)
+        return CheckedTable(ids.size, columns, mbp.symbols, ts, first_row, facts=True, ends=ends)
 
     def _actions(self, mbp: Mbo, ids: np.ndarray) -> np.ndarray:
         """What each row asks the books to do, and what is open afterwards."""

@@ -81,10 +81,10 @@ def replay(
     arrays). `mode` "match" runs commands through the matcher (inferred first, if the flow holds facts),
     "rebuild" applies facts as the venue told them. `path` is "batch" (default) or "event", with identical
     results. `threads` share out instruments (of a `Tape`, its parts). `record` names the tables to keep, of
-    fills, rejects, outcomes, l1, depth, book (default fills and outcomes). `config` is a `Config` or a TOML
-    file. `symbols` keeps only some. `depth` is levels per side. `tick_size` is one for all or by symbol;
-    inferred where missing. `chunk_rows` replays in pieces with bounded memory, as files of more than 16 M
-    rows are anyway. `out` writes a run folder as the replay goes. `progress` is called with rows done.
+    fills, rejects, outcomes, l1, depth, book, anomalies (default fills and outcomes). `config` is a `Config`
+    or a TOML file. `symbols` keeps only some. `depth` is levels per side. `tick_size` is one for all or by
+    symbol; inferred where missing. `chunk_rows` replays in pieces with bounded memory, as files of more than
+    16 M rows are anyway. `out` writes a run folder as the replay goes. `progress` is called with rows done.
 
     Raises FormatError and TableError for broken input, UsageError for a wrong call, OutputError where
     `out` can't be written.
@@ -170,6 +170,7 @@ class Source:
             )
         facts = {"mbo": read_facts, "mbp": LevelReader()}
         self.read = read_orders if plan.mode == "match" else facts[kind]
+        self.marks_ends = False  # whether some fact so far said that an event ends with it
         self.inferred = kind == "mbo" and plan.mode == "match"
         if self.inferred:
             rows = flow.num_rows if self.table is None else self.table.num_rows
@@ -211,7 +212,11 @@ class Source:
     def _checked(self, table: pa.Table, first: int) -> CheckedTable:
         """A piece through the door; what is wrong with it names the file."""
         try:
-            return self.read(table, first)
+            checked = self.read(table, first)
+            self.marks_ends |= checked.ends.size > 0
+            if self.marks_ends and not checked.ends.size:  # no event ends in this piece
+                checked = replace(checked, ends=frozen(np.zeros(checked.rows), "?"))
+            return checked
         except TableError as error:
             where = f"{self.plan.input}: " if self.plan.input else ""
             raise TableError(error.problems, where + error.what) from None
@@ -238,6 +243,7 @@ class Sink:
             "rejects": lambda: outputs.rejects_table(run),
             "outcomes": lambda: outputs.outcomes_table(run),
             "l1": lambda: outputs.l1_table(run),
+            "anomalies": lambda: outputs.anomalies_table(run.tape),
             "depth": lambda: outputs.depth_table(run.tape, self.plan.depth),
         }
         for name, parts in self.parts.items():

@@ -22,7 +22,7 @@ from hftlab.resting import Resting
 from hftlab.run_folder import manifest, write_run
 from hftlab.runner import TapeRun, run_tape
 
-TABLES = ("fills", "rejects", "outcomes", "l1", "depth", "book")
+TABLES = ("fills", "rejects", "outcomes", "l1", "depth", "book", "anomalies")
 
 
 def exact_sum(values: np.ndarray) -> int:
@@ -118,6 +118,11 @@ class Result:
         """Orders open at the end, in priority order: bids then asks of each symbol, best first."""
         return pl.from_arrow(self.to_arrow("book"))
 
+    @property
+    def anomalies(self) -> pl.DataFrame:
+        """Rows that were refused, and ends of events that left a book crossed or locked: one row each."""
+        return pl.from_arrow(self.to_arrow("anomalies"))
+
     def depth(self, levels: int | None = None) -> pl.DataFrame:
         """The best `levels` of each side after each command that changed them.
 
@@ -150,6 +155,8 @@ class Result:
             return outputs.fills_table(self._run.tape, self._fills())
         if name == "depth":
             return outputs.depth_table(self._run.tape, levels)
+        if name == "anomalies":
+            return outputs.anomalies_table(self._run.tape)
         if name == "l1":
             again = self._run if self._run.touch is not None else run_tape(self._run.tape, touch=True)
             return outputs.l1_table(again)

@@ -123,6 +123,14 @@ REJECTS = _schema(
     _field("observed_value", pa.int64(), "as the reason says: lots or 1e-9", nullable=True),
 )
 
+ANOMALIES = _schema(
+    "anomalies",
+    _field("seq", pa.int64(), "row, 0-based"),
+    _TS,
+    _SYMBOL,
+    _field("kind", CODE, "Anomaly: a Reason, or CROSSED"),
+)
+
 OUTCOMES = _schema(
     "outcomes",
     _SEQ,

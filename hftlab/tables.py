@@ -19,6 +19,7 @@ import pyarrow.compute as pc
 from hftlab.codes import (
     DEFAULT_SYMBOL,
     MAX_QTY,
+    MBO_FLAG_LAST,
     NOT_A_VALUE,
     PRICE_SCALE,
     Action,
@@ -51,6 +52,8 @@ class CheckedTable:
     # input row of each row, or [0]: first_row + position
     seq: np.ndarray = field(default_factory=lambda: ABSENT["i8"])
     facts: bool = False  # mbo: nothing matches
+    # facts: whether an event ends here, so that the book may be looked at; [0]: every row does
+    ends: np.ndarray = field(default_factory=lambda: ABSENT["?"])
 
 
 def frozen(array: np.ndarray, dtype: str) -> np.ndarray:
@@ -513,7 +516,14 @@ def facts_to_commands(mbo: Mbo, first_row: int = 0) -> CheckedTable:
         frozen(mbo.book, "i4") if len(mbo.symbols) > 1 else ABSENT["i4"],
         ABSENT["i4"],
     )
-    return CheckedTable(mbo.fact.size, columns, mbo.symbols, frozen(mbo.ts, "i8"), first_row, facts=True)
+    ts = frozen(mbo.ts, "i8")
+    return CheckedTable(mbo.fact.size, columns, mbo.symbols, ts, first_row, facts=True, ends=event_ends(mbo))
+
+
+def event_ends(mbo: Mbo) -> np.ndarray:
+    """Whether each row ends an event; [0] where the source marks none, and every row does."""
+    last = mbo.flags & MBO_FLAG_LAST != 0
+    return frozen(last, "?") if last.any() else ABSENT["?"]
 
 
 def only_symbols(checked: CheckedTable, wanted: Iterable[str]) -> CheckedTable:
@@ -532,6 +542,7 @@ def only_symbols(checked: CheckedTable, wanted: Iterable[str]) -> CheckedTable:
         symbols=tuple(checked.symbols[i] for i in books) or (DEFAULT_SYMBOL,),
         ts=frozen(checked.ts[rows] if checked.ts.size else rows + checked.first_row, "i8"),
         seq=frozen(rows + checked.first_row, "i8"),
+        ends=frozen(checked.ends[rows], "?") if checked.ends.size else ABSENT["?"],
     )
 
 
@@ -541,4 +552,5 @@ def first_rows(checked: CheckedTable, rows: int) -> CheckedTable:
         **{name: column[:rows] for name, column in checked.columns._asdict().items() if column.size}
     )
     rows = min(rows, checked.rows)
-    return replace(checked, rows=rows, columns=columns, ts=checked.ts[:rows], seq=checked.seq[:rows])
+    here = {name: getattr(checked, name)[:rows] for name in ("ts", "seq", "ends")}
+    return replace(checked, rows=rows, columns=columns, **here)

@@ -212,7 +212,7 @@ def test_inspect_says_what_is_wrong(answer, run, messy):
     assert (found["rows"], found["accepted"], found["rejected"]) == (6, 1, 5)
     assert found["rows_out_of_time_order"] == 1
     assert (found["first_ts"], found["last_ts"]) == (9, 14)
-    assert {(t["reason"], t["rows"], t["first_row"]) for t in found["troubles"]} == {
+    assert {(t["kind"], t["rows"], t["first_row"]) for t in found["troubles"]} == {
         ("DUPLICATE_ORDER", 1, 1),
         ("UNKNOWN_ORDER", 2, 2),
         ("INVALID_PRICE", 1, 3),
@@ -220,7 +220,7 @@ def test_inspect_says_what_is_wrong(answer, run, messy):
     }
     _, out, _ = run("inspect", messy)
     assert "earlier than the row before" in out
-    assert "rejected: UNKNOWN_ORDER" in out
+    assert "refused: UNKNOWN_ORDER" in out
 
 
 def test_inspect_says_what_is_there(answer):

@@ -11,7 +11,10 @@ from hftlab import schema
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "data").glob("*.md")])
-TABLES = [getattr(schema, name) for name in ("ORDERS", "MBO", "FILLS", "REJECTS", "OUTCOMES", "L1", "BOOK")]
+TABLES = [
+    getattr(schema, name)
+    for name in ("ORDERS", "MBO", "FILLS", "REJECTS", "ANOMALIES", "OUTCOMES", "L1", "BOOK")
+]
 
 
 def without_code(text):

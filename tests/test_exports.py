@@ -33,6 +33,8 @@ PUBLIC = {
     "UNDEF_PRICE",
     "UsageError",
     "Verification",
+    "Certificate",
+    "certify",
     "__version__",
     "compile_tape",
     "generate",

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import polars as pl
 import pytest
+from facts import mbo
 
 import hftlab
 from hftlab import inspect_flow
@@ -56,3 +57,25 @@ def test_the_touch_at_the_end_is_the_last_l1_row(by_fills):
     last = run.l1.with_columns(pl.col("symbol").cast(pl.String)).group_by("symbol").last().sort("symbol")
     shown = inspect_flow.busiest(run, limit=100, by_fills=by_fills).sort("symbol")
     assert shown.select("symbol", *columns).rows() == last.select("symbol", *columns).rows()
+
+
+def test_anomalies_are_counted_by_kind_and_time(tmp_path):
+    """Each kind has its first row, its first and last time, and its share of 16 spans of the file's time."""
+    facts = ["A1 S 5@10 t0", "A2 B 5@11 t10", "C2 B 5@11 t470", "C9 B 1@9 t475", "A1 S 0@10 t479"]
+    found = inspect_flow.inspect_flow(hftlab.Flow(SAMPLE, "x", "mbo", mbo(*facts)))
+    assert [(t.kind, t.rows, t.first_row, t.first_ts, t.last_ts) for t in found.troubles] == [
+        ("CROSSED", 1, 1, 10, 10),
+        ("INVALID_QTY", 1, 4, 479, 479),
+        ("UNKNOWN_ORDER", 1, 3, 475, 475),
+    ]
+    assert found.troubles[0].by_time[0] == 1
+    assert found.troubles[1].by_time[15] == 1
+    assert all(sum(t.by_time) == t.rows and len(t.by_time) == 16 for t in found.troubles)
+
+
+def test_a_book_is_crossed_only_at_the_end_of_an_event():
+    """Inside an event it may be; a chunk boundary changes nothing."""
+    facts = ["A1 S 5@10 last", "A2 B 5@11", "C1 S 5@10 last", "A3 S 1@11 last"]
+    for rows in (None, 1, 2, 3):
+        run = hftlab.replay(mbo(*facts), "rebuild", record=("anomalies",), chunk_rows=rows)
+        assert run.anomalies.select("seq", pl.col("kind").cast(pl.String)).rows() == [(3, "CROSSED")]

@@ -10,9 +10,10 @@ from hftlab.cli import common
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from hftlab.inspect_flow import Inspection
+    from hftlab.inspect_flow import Inspection, Trouble
 
 INSTRUMENTS_SHOWN = 10
+BARS = " ▁▂▃▄▅▆▇█"
 
 
 def inspect(
@@ -36,13 +37,14 @@ def inspect(
 
     with common.working(f"reading {file.name}"):
         flow = common.open_source(file, format, symbols, options, hftlab.load_config(config))
-    common.load_kernels(record=("rejects",))
+    common.load_kernels(record=("anomalies",))
     with common.working(f"inspecting {file.name}"):
         found = inspect_flow(flow)
     if as_json:
         common.print_json(found.as_dict())
     else:
-        common.show(_overview(found), _instruments(found), _wrong(found))
+        met = [_met(found)] if found.notes or found.faults else []
+        common.show(_overview(found), _instruments(found), _wrong(found), *met)
     return 1 if found.faults else 0
 
 
@@ -80,18 +82,35 @@ def _instruments(found: Inspection) -> Table:
 
 
 def _wrong(found: Inspection) -> Table:
-    """What is wrong, each kind with its count; one reassuring line where nothing is."""
-    table = common.grid("What is wrong", "", "rows", "first row", left=1)
+    """What is wrong, each kind with its count and times; one reassuring line where nothing is."""
+    columns = ("", "rows", "first row", "first, UTC", "last", "over time")
+    table = common.grid("What is wrong", *columns, left=1)
     if found.rows_out_of_time_order:
-        table.add_row("earlier than the row before (kept)", f"{found.rows_out_of_time_order:,}", "")
+        count = common.share(found.rows_out_of_time_order, found.rows)
+        table.add_row("earlier than the row before (kept)", count)
     for trouble in found.troubles:
-        table.add_row(
-            f"rejected: {trouble.reason}", common.share(trouble.rows, found.rows), f"{trouble.first_row:,}"
-        )
+        what = "book crossed or locked" if trouble.kind == "CROSSED" else f"refused: {trouble.kind}"
+        cells = (common.share(trouble.rows, found.rows), f"{trouble.first_row:,}")
+        table.add_row(what, *cells, *_when(found, trouble))
+    if not table.row_count and not found.faults:
+        table.add_row(common.styled("nothing: rows in time order, every one accepted", "green"))
+    return table
+
+
+def _when(found: Inspection, trouble: Trouble) -> tuple[str, ...]:
+    """First and last time, and the spread over the time of the file; nothing where rows have no times."""
+    if found.first_ts is None:
+        return ()
+    bars = "".join(BARS[-(-rows * (len(BARS) - 1) // max(trouble.by_time))] for rows in trouble.by_time)
+    return common.moment(trouble.first_ts)[11:19], common.moment(trouble.last_ts)[11:19], bars
+
+
+def _met(found: Inspection) -> Table:
+    """What the feed noticed, damage first."""
+    table = common.grid("What the feed met", "", left=1)
+    table.columns[0].no_wrap, table.show_header = False, False
     for fault in found.faults:
-        table.add_row(common.styled(f"damaged: {fault}", "red"), "", "")
+        table.add_row(common.styled(f"damaged: {fault}", "red"))
     for note in found.notes:
-        table.add_row(note, "", "")
-    if not table.row_count:
-        table.add_row(common.styled("nothing: rows in time order, every one accepted", "green"), "", "")
+        table.add_row(note)
     return table

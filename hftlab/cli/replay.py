@@ -29,7 +29,8 @@ def replay(
     config: common.ConfigFile = None,
     symbols: common.Symbols = None,
     record: Annotated[
-        str | None, typer.Option(metavar="A,B", help="Of fills, rejects, outcomes, l1, depth, book.")
+        str | None,
+        typer.Option(metavar="A,B", help="fills, rejects, outcomes, l1, depth, book, anomalies."),
     ] = None,
     depth: Annotated[
         int | None, common.count_option("--depth", "Levels a side of the depth table.", maximum=1000)

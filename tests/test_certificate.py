@@ -1,0 +1,251 @@
+"""The certificate: each kind of difference between venue and replay is found, counted and given its cause."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import polars as pl
+import pytest
+from facts import mbo
+
+import hftlab
+from hftlab.certificate import MEANING, Cause, certify
+from hftlab.errors import UsageError
+from hftlab.feeds import Flow
+
+
+def causes(*facts):
+    return certify(mbo(*facts)).causes
+
+
+# ------------------------------------------------------------------ what is reproduced
+
+
+def test_a_venue_of_price_time_priority_is_reproduced():
+    """Every execution, every book, and nothing diverges."""
+    found = certify(
+        mbo("A1 S 5@10", "A2 S 5@10", "F1 S 5@10", "C1 S 5@10", "F2 S 2@10", "C2 S 2@10", "A3 B 4@9")
+    )
+    assert (found.executions, found.reproduced, found.oldest_first, found.known_makers) == (2, 2, 2, 2)
+    assert (found.execution_share, found.touch_share, found.depth_share) == (1.0, 1.0, 1.0)
+    assert found.causes == {}
+    assert found.first_divergence is None
+
+
+def test_a_remainder_is_reproduced():
+    """The taker's rest stands in both books."""
+    found = certify(mbo("A1 S 5@10", "F1 S 5@10", "C1 S 5@10", "A2 B 3@10"))
+    assert (found.reproduced, found.commands) == (1, 2)
+    assert found.touch_equal == found.events > 0
+
+
+def test_books_are_not_compared_inside_a_command():
+    """Four facts of one incoming order: only the last of them is an end for both books."""
+    facts = ("A1 S 5@10", "A2 S 5@11", "F1 S 5@10 last", "C1 S 5@10 last", "F2 S 1@11 last", "C2 S 1@11 last")
+    assert certify(mbo(*facts)).events == 1
+    assert certify(mbo(*facts)).touch_equal == 1
+
+
+def test_books_are_compared_at_event_ends_only():
+    """Where the source marks the ends of its events."""
+    facts = ("A1 S 5@10", "A2 S 5@11 last", "A3 S 5@11", "A4 S 5@12 last")
+    assert certify(mbo(*facts)).events == 2
+
+
+def test_instruments_are_compared_with_themselves():
+    """Their events alternate; each book is found again where it was left."""
+    facts = ("A1 S 5@10 =X", "A1 B 7@20 =Y", "A2 S 5@11 =X", "F1 B 7@20 =Y", "C1 B 7@20 =Y", "C2 S 5@11 =X")
+    found = certify(mbo(*facts))
+    assert (found.symbols, found.reproduced) == (2, 1)
+    assert found.depth_equal == found.events == 5
+
+
+def test_a_crossed_opening_is_reproduced():
+    """A snapshot and an auction's orders rest in both books whatever they cross."""
+    snapshot = ("A1 S 5@10 snapshot", "A2 B 5@11 snapshot", "A3 B 1@10")
+    found = certify(mbo(*snapshot))
+    assert found.depth_share == 1.0
+    assert found.crossed_events == 2
+
+
+# ------------------------------------------------------------------ causes
+
+
+def test_a_hidden_order():
+    """A trade without a displayed execution; it is no displayed execution itself."""
+    found = certify(mbo("A1 S 5@10 last", "T0 B 3@9 last"))
+    assert found.causes == {"HIDDEN_ORDER": 1}
+    assert (found.hidden, found.executions, found.execution_share, found.all_execution_share) == (
+        1,
+        0,
+        None,
+        0.0,
+    )
+
+
+def test_a_trade_that_comes_with_its_executions_is_not_hidden():
+    """One event tells both, as CME does."""
+    assert causes("A1 S 5@10 last", "T7 B 5@10", "F1 S 5@10", "C1 S 5@10 last") == {}
+
+
+def test_a_maker_that_was_never_added():
+    """It rested before the file begins."""
+    found = certify(mbo("A1 S 5@10", "F9 S 5@10", "C9 S 5@10"))
+    assert found.causes == {"INITIAL_BOOK": 1}
+    assert found.facts_rejected == {"UNKNOWN_ORDER": 1}
+    assert found.known_makers == 0
+
+
+def test_an_auction():
+    """It trades in a crossed book and leaves it uncrossed."""
+    facts = ("A1 S 5@10 snapshot", "A2 S 5@11 snapshot", "A3 B 5@11 snapshot")
+    uncrossing = ("F3 B 5@11", "C3 B 5@11", "F1 S 5@11", "C1 S 5@10")
+    assert causes(*facts, *uncrossing).get("AUCTION", 0) >= 1
+
+
+def test_a_price_that_is_not_the_order_s():
+    """An execution at another price than the maker's is a cross."""
+    assert causes("A1 S 5@10", "F1 S 5@12", "C1 S 5@10") == {"AUCTION": 1}
+
+
+def test_a_book_that_stays_crossed_while_trading_goes_on():
+    """Facts are missing: orders stand in it that are long gone."""
+    facts = ("A1 S 5@10 snapshot", "A2 S 5@12 snapshot", "A3 B 5@11 snapshot", "F2 S 1@12 t2", "C2 S 1@12 t2")
+    assert causes(*facts) == {"INCOMPLETE_BOOK": 1}
+
+
+def test_an_execution_that_is_out_of_order():
+    """Earlier than the fact before it, and not explained otherwise."""
+    assert causes("A1 S 5@10 t5", "A2 S 5@10 t6", "F2 S 5@10 t5", "C2 S 5@10 t5") == {"OUT_OF_ORDER": 1}
+
+
+def test_not_the_best_price():
+    """A better one was displayed."""
+    assert causes("A1 S 5@10", "A2 S 5@11", "F2 S 5@11", "C2 S 5@11") == {"NOT_BEST_PRICE": 1}
+
+
+def test_not_the_oldest():
+    """An older order stood at the same price."""
+    assert causes("A1 S 5@10", "A2 S 5@10", "F2 S 5@10", "C2 S 5@10") == {"NOT_OLDEST": 1}
+
+
+def test_a_priority_rule():
+    """The order that was passed over had been modified: the venue has its own rule of what that costs."""
+    facts = ("A1 S 5@10", "A2 S 5@10", "M1 S 4@10", "F2 S 5@10", "C2 S 5@10")
+    assert causes(*facts) == {"PRIORITY_RULE": 1}
+
+
+def test_an_id_used_again_is_not_modified():
+    """Only what happened to this order counts."""
+    facts = ("A1 S 5@10", "M1 S 4@10", "C1 S 4@10", "A1 S 5@10", "A2 S 5@10", "F2 S 5@10", "C2 S 5@10")
+    assert causes(*facts) == {"NOT_OLDEST": 1}
+
+
+def test_what_follows_from_a_divergence():
+    """The venue's execution is in order, only our book is no longer the venue's."""
+    facts = ("A1 S 5@10", "A2 S 5@10", "F2 S 5@10", "C2 S 5@10", "F1 S 5@10 t9", "C1 S 5@10 t9")
+    found = certify(mbo(*facts))
+    assert found.causes == {"NOT_OLDEST": 1, "EARLIER_DIVERGENCE": 1}
+    assert (found.oldest_first, found.known_makers, found.reproduced) == (1, 2, 0)
+
+
+def test_every_cause_has_a_meaning_and_every_execution_one_outcome():
+    """reproduced + causes = executions + hidden."""
+    assert set(MEANING) == set(Cause)
+    rng = np.random.default_rng(11)
+    for _ in range(30):
+        facts = [
+            f"{rng.choice(list('AACFFTM'))}{rng.integers(1, 6)} {rng.choice(['B', 'S'])} "
+            f"{rng.integers(1, 5)}@{rng.integers(9, 12)} t{k // 3}{' last' if k % 2 else ''}"
+            for k in range(40)
+        ]
+        found = certify(mbo(*facts))
+        assert found.reproduced + sum(found.causes.values()) == found.executions + found.hidden, facts
+
+
+# ------------------------------------------------------------------ the first divergence
+
+
+def test_the_first_divergence_is_shown_with_its_neighbourhood():
+    """What the venue executed, what the replay did, both books before, the facts around."""
+    facts = [f"A{i} S 5@20" for i in range(11, 19)]
+    found = certify(mbo("A1 S 5@10", "A2 S 5@10", *facts, "F2 S 3@10", "C2 S 3@10")).first_divergence
+    assert (found.row, found.what, found.cause, found.symbol) == (10, "execution", "NOT_OLDEST", "X")
+    assert [fill.maker_order_id for fill in found.venue] == [2]
+    assert [fill.maker_order_id for fill in found.replay] == [1]
+    assert found.venue_book == found.replay_book == ((10, 10, -1), (20, 40, -1))
+    assert found.facts["row"].to_list() == [5, 6, 7, 8, 9, 10, 11]
+
+
+def test_a_book_may_diverge_without_an_execution():
+    """An unknown order that is modified into the book."""
+    facts = ("A1 S 5@10 last", "A2 S 5@10", "F2 S 5@10", "C2 S 3@10 last", "A3 B 1@9 last")
+    found = certify(mbo(*facts)).first_divergence
+    assert found is not None
+
+
+# ------------------------------------------------------------------ as table, JSON, page
+
+
+def test_the_certificate_as_table_json_and_page():
+    """Three forms of the same numbers."""
+    found = certify(mbo("A1 S 5@10", "A2 S 5@10", "F2 S 5@10", "C2 S 5@10"))
+    assert found.table["count"].to_list()[:3] == [0, 0, 0]
+    assert found.cause_table.rows() == [("NOT_OLDEST", MEANING[Cause.NOT_OLDEST], 1)]
+    plain = json.loads(json.dumps(found.as_dict()))
+    assert plain["execution_share"] == 0.0
+    assert plain["first_divergence"]["venue"] == [{"maker_order_id": 2, "price": 10, "qty": 5}]
+    page = found.page()
+    assert page.startswith("<!doctype html>")
+    for text in ("NOT_OLDEST", "Certificate of fidelity", "0.00%", "The first divergence"):
+        assert text in page
+    assert found._repr_html_() in page
+
+
+def test_a_flow_without_executions():
+    """There is nothing to reproduce, and the page says so."""
+    found = certify(mbo("A1 S 5@10"))
+    assert found.execution_share is None
+    assert "nothing to reproduce" in found.page()
+    assert certify(mbo()).events == 0
+
+
+# ------------------------------------------------------------------ wrong calls
+
+
+@pytest.mark.parametrize(("kind", "found"), [("orders", "commands"), ("mbp", "price levels")])
+def test_only_facts_can_be_certified(tmp_path, kind, found):
+    """Commands don't say what the venue did; price levels don't say to whom."""
+    with pytest.raises(UsageError, match=f"found {found}"):
+        certify(Flow(tmp_path / "x", "x", kind, mbo()))
+
+
+def test_symbols_of_a_flow():
+    """Only those are certified; one that is not there is an error."""
+    table = mbo("A1 S 5@10 =X", "A1 B 7@20 =Y", "F1 B 7@20 =Y", "C1 B 7@20 =Y")
+    assert certify(Flow("x", "x", "mbo", table, symbols="Y")).rows == 3
+    with pytest.raises(UsageError, match="no rows of Z"):
+        certify(Flow("x", "x", "mbo", table, symbols="Z"))
+
+
+def test_a_wrong_number_of_levels():
+    """At least one."""
+    with pytest.raises(UsageError, match="levels"):
+        certify(mbo(), levels=0)
+
+
+# ------------------------------------------------------------------ real files
+
+
+def test_apple(data_dir):
+    """The data README's figure: 4,031 of 4,055 executions of known ids hit the best level's oldest order."""
+    data = data_dir
+    path = next((data / "lobster").glob("AAPL*_message_*"))
+    found = hftlab.certify(path)
+    assert (found.oldest_first, found.known_makers) == (4_031, 4_055)
+    assert found.causes["HIDDEN_ORDER"] == 2_201
+    seeded = hftlab.open_flow(path, initial_book=next((data / "lobster").glob("AAPL*first672*")))
+    better = hftlab.certify(seeded)
+    assert better.reproduced > found.reproduced
+    assert isinstance(better.table, pl.DataFrame)
