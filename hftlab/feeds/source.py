@@ -47,6 +47,7 @@ _CLAIMS = {
 }
 _STREAM_MAGIC = b"\xff\xff\xff\xff"  # an Arrow IPC stream has no magic, only its continuation mark
 _ZSTD_ENDS_EARLY = "Truncated compressed stream"  # Arrow's words
+_PIECE_BYTES = 1 << 20
 _COMPRESSED_BYTES = 1 << 16  # read at a time; may become a thousand times as many
 _OPENERS = {
     "xz": lzma.open,
@@ -115,8 +116,14 @@ def members(path: Path) -> list[str]:
 
 
 def head(path: Path, member: str | None = None, size: int = HEAD_BYTES) -> bytes:
-    """The first `size` bytes, decompressed; of a zip archive without `member`, the archive's own."""
-    return _read(path, member, size)
+    """The first `size` bytes, decompressed; of a zip archive without `member`, the archive's own.
+
+    Of a compressed file that stops before that, what there is; EndsEarly where there is nothing.
+    """
+    try:
+        return _read(path, member, size)
+    except EndsEarly:
+        return next(blocks(path, member, size))
 
 
 def read(path: Path, member: str | None = None) -> bytes:
@@ -133,17 +140,23 @@ def blocks(path: Path, member: str | None = None, size: int = BLOCK_BYTES) -> It
     Raises EndsEarly, after all that precedes was given, where a compressed file stops in the middle;
     FormatError where it is broken otherwise.
     """
-    held, ends_early = bytearray(), None
+    held: list[bytes] = []
+    length, ends_early = 0, None
     try:
         for piece in _pieces(path, member):
-            held += piece
-            while len(held) >= size:
-                yield bytes(held[:size])
-                del held[:size]
+            held.append(piece)
+            length += len(piece)
+            if length < size:
+                continue
+            whole = held[0] if len(held) == 1 else b"".join(held)  # a piece of the right size is not copied
+            for start in range(0, length - size + 1, size):
+                yield whole[start : start + size]
+            held = [whole[length - length % size :]]
+            length = len(held[0])
     except EndsEarly as error:
         ends_early = error
-    if held:
-        yield bytes(held)
+    if length:
+        yield b"".join(held)
     if ends_early is not None:
         raise ends_early
 
@@ -156,9 +169,33 @@ def _pieces(path: Path, member: str | None) -> Iterator[bytes]:
             with path.open("rb") as file:
                 yield from _decompressed(file, _DECOMPRESSORS[kind])
             return
+        if kind == "zstd":
+            yield from _zstd(path)
+            return
         with _open(path, kind, member) as file:
-            while piece := file.read(1 << 20):
+            while piece := file.read(_PIECE_BYTES):
                 yield piece
+
+
+def _zstd(path: Path) -> Iterator[bytes]:
+    """Arrow gives nothing of the read in which a file ends early, so that is done again, down to bytes."""
+    given = 0
+    for size in (_PIECE_BYTES, _PIECE_BYTES >> 10, 1):
+        with _open(path, "zstd", None) as file:
+            _skip(file, given)
+            try:
+                while piece := file.read(size):
+                    given += len(piece)
+                    yield piece
+                return
+            except OSError as error:
+                if size == 1 or _ZSTD_ENDS_EARLY not in str(error):
+                    raise
+
+
+def _skip(file: IO[bytes], length: int) -> None:
+    while length:
+        length -= len(file.read(min(length, _PIECE_BYTES)))
 
 
 def _decompressed(file: IO[bytes], start: Callable[[], Any]) -> Iterator[bytes]:
