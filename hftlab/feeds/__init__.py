@@ -20,7 +20,7 @@ from types import ModuleType
 from typing import Any
 
 from hftlab.errors import FormatError, UsageError, split_symbols
-from hftlab.feeds import binance, lobster, source, tables
+from hftlab.feeds import binance, dbn, lobster, source, tables
 from hftlab.feeds.flow import Fault, Flow
 
 __all__ = ["ENTRY_POINTS", "FEEDS", "Fault", "Flow", "open_flow", "registry", "split_symbols"]
@@ -28,6 +28,7 @@ __all__ = ["ENTRY_POINTS", "FEEDS", "Fault", "Flow", "open_flow", "registry", "s
 ENTRY_POINTS = "hftlab.feeds"  # where an installed package offers feeds of its own: name -> module
 FEEDS: dict[str, ModuleType] = {
     "lobster": lobster,
+    "dbn": dbn,
     "binance": binance,
     "orders": tables,
     "mbo": tables,
