@@ -78,14 +78,15 @@ def hash_levels(books, grid, book, levels):
     for side in range(2):
         bottom = books.heads[ix(book), BASE] + side * books.heads[ix(book), SIZE]
         level = np.int64(books.heads[ix(book), BEST + side])
-        state = mix(state, np.int64(side))
         for _ in range(levels):
             if level < bottom or level == NONE:
                 break
+            state = mix(state, np.int64(1))  # a level follows; without it bids could be read as asks
             state = mix(state, level_price(grid, book, level))
             state = mix(state, np.int64(books.levels[ix(level)]["qty"]))
             state = mix(state, np.int64(books.levels[ix(level)]["count"]))
             level = np.int64(previous_bit(books.bitmap, level))
+        state = mix(state, np.int64(0))
     return finish(state)
 
 
