@@ -26,7 +26,7 @@ from hftlab.inference import Inference, infer
 from hftlab.kernels.ops import REJECTED
 from hftlab.kernels.outputs import MAKER, PRICE, QTY, SEQ
 from hftlab.kernels.states import BEHIND_MODIFIED, BEST_LEVEL, CROSSED, CROSSES, OLDEST, OPEN, States
-from hftlab.runner import Progress, TapeRun, run_states, run_tape
+from hftlab.runner import Progress, TapeRun, queue_places, run_states, run_tape
 from hftlab.tables import CheckedTable, Mbo, facts_to_commands, first_rows, read_mbo, read_orders
 from hftlab.tape import compile_checked, rules_for
 
@@ -316,7 +316,7 @@ class _Comparison:
     def _ranks(self) -> np.ndarray:
         """Place of each execution among those of its command."""
         taker = self.inference.taker
-        starts = np.flatnonzero(np.diff(taker, prepend=-1))
+        starts = np.flatnonzero(np.diff(taker, prepend=-2))
         return np.arange(taker.size) - np.repeat(starts, np.diff(np.append(starts, taker.size)))
 
     def _exact(self) -> np.ndarray:
@@ -325,7 +325,7 @@ class _Comparison:
         if not self.fills.shape[1]:
             return np.zeros(rows.size, bool)
         place = np.searchsorted(self.fills[SEQ], taker) + self._ranks()
-        there = place < self.fills.shape[1]
+        there = (taker >= 0) & (place < self.fills.shape[1])
         place = np.minimum(place, self.fills.shape[1] - 1)
         columns = ((SEQ, taker), (MAKER, self.mbo.order_id[rows]), (PRICE, self.mbo.price[rows]))
         for column, expected in (*columns, (QTY, self.mbo.size[rows])):
@@ -333,9 +333,13 @@ class _Comparison:
         return there
 
     def _places(self) -> np.ndarray:
-        """Where each execution's maker stood in the venue's book when it was taken off."""
-        removal = self.inference.removal
-        return np.where(removal >= 0, self.venue.states.places[removal], 0)
+        """Where each execution's maker stood in the venue's book."""
+        executes = (self.mbo.fact == MboAction.F) & (self.mbo.side != 0)
+        named = self.mbo._replace(fact=np.where(executes, np.int8(MboAction.C), self.mbo.fact))
+        checked = facts_to_commands(named)
+        tape = compile_checked(checked, rules_for(checked.symbols, None, self.venue.config))
+        places = queue_places(tape, executes)[self.inference.executions]
+        return np.where(self.inference.taker >= 0, places, 0)
 
     def _hidden(self) -> np.ndarray:
         """Rows of trades in events without a displayed execution."""
@@ -347,13 +351,15 @@ class _Comparison:
     def _causes(self) -> np.ndarray:
         """The first cause that applies to each execution, were it not reproduced."""
         mbo, rows, removal = self.mbo, self.inference.executions, self.inference.removal
-        first = self.inference.first[self.inference.taker]
+        taker = self.inference.taker
+        first = np.where(taker >= 0, self.inference.first[taker], rows) if taker.size else rows
         crossed = self.venue.states.places & CROSSED != 0
         off_price = (
             (removal >= 0) & (mbo.price[removal] != mbo.price[rows]) & (mbo.fact[removal] == MboAction.C)
         )
         crossed_before = crossed[self._row_before(first)]
         tests = (
+            (Cause.AUCTION, taker < 0),
             (Cause.INITIAL_BOOK, self.places & OPEN == 0),
             (Cause.AUCTION, (crossed_before & ~crossed[self._end_of_moment(rows)]) | off_price),
             (Cause.INCOMPLETE_BOOK, crossed_before),
@@ -437,6 +443,11 @@ class _Comparison:
     def _divergence(self, row: int, command: int, execution: int | None) -> Divergence:
         mbo, book = self.mbo, int(self.mbo.book[row])
         mine = self.inference.executions[self.inference.taker == command]
+        venue_from, ours_from = row, int(self._last_command(np.array([row]))[0]) + 1
+        if command >= 0:
+            venue_from, ours_from = int(self.inference.first[command]), command
+        elif execution is not None:
+            mine = np.array([row])
         venue = (mbo.order_id[mine].view(np.uint64), mbo.price[mine], mbo.size[mine])
         fills = self.fills[:, self.fills[SEQ] == command]
         ours = (fills[MAKER].view(np.uint64), fills[PRICE], fills[QTY])
@@ -450,8 +461,8 @@ class _Comparison:
             cause="" if execution is None else Cause(int(self.causes[execution])).name,
             venue=tuple(map(Execution, *(column.tolist() for column in venue))),
             replay=tuple(map(Execution, *(column.tolist() for column in ours))),
-            venue_book=tuple(self.venue.book_before(int(self.inference.first[command]), book)),
-            replay_book=tuple(self.ours.book_before(command, book)),
+            venue_book=tuple(self.venue.book_before(venue_from, book)),
+            replay_book=tuple(self.ours.book_before(ours_from, book)),
             facts=pl.from_arrow(self.table.slice(start, 2 * NEIGHBOURS + 1)).with_row_index("row", start),
         )
 

@@ -15,6 +15,7 @@ C of all, then A of one message, one side    REPLACE with a new id
 C or M that only reports what an F took      none (of a larger C the difference stays)
 F                                            NEW LIMIT IOC from the other side, INFERRED
 F, then A of what is left of the taker       NEW LIMIT GTC, INFERRED
+F without a side (an auction's)              none; its C or M is a command then
 A or M of a snapshot, or that crosses        NEW or REPLACE of type PASSIVE, INFERRED
 R                                            CLEAR
 T, N                                         none
@@ -71,8 +72,8 @@ class Inference(NamedTuple):
     first: np.ndarray  # int64 by command: row of the first fact behind it
     last: np.ndarray  # int64 by command: row of the last fact it explains, removals included
     executions: np.ndarray  # int64: rows of the F facts, in order
-    taker: np.ndarray  # int64 by execution: the command it belongs to
-    removal: np.ndarray  # int64 by execution: row of the next C or M of its order, -1 where there is none
+    taker: np.ndarray  # int64 by execution: the command it belongs to, -1 for none (an auction)
+    removal: np.ndarray  # int64 by execution: row of the next C or M of its order, -1 for none
 
 
 class _Facts(NamedTuple):
@@ -137,13 +138,15 @@ def infer(mbo: Mbo, crosses: np.ndarray) -> Inference:
     renewed = role[stop] == _RENEWS
     qty[renewed] = facts.size[kept[stop[renewed]]]
     orders = _commands(facts, kept[start], kept[stop], role[stop], qty, aggressor, causes.all_open)
-    executions = np.flatnonzero(facts.action == _F)
-    taker = (np.cumsum(role == _BEGINS) - 1)[np.searchsorted(kept, executions)]
-    last = kept[stop]
-    reports = np.flatnonzero(causes.by_fill)
+    command = np.cumsum(role == _BEGINS) - 1
+    fills, last, reports = np.flatnonzero(facts.action == _F), kept[stop], np.flatnonzero(causes.by_fill)
+    taker = command[np.searchsorted(kept, fills)]
     if len(reports):
-        np.maximum.at(last, taker[np.searchsorted(executions, reports) - 1], reports)
-    return Inference(orders, kept[start], last, executions, taker, _removals(facts, executions))
+        np.maximum.at(last, taker[np.searchsorted(fills, reports) - 1], reports)
+    executions = np.flatnonzero(mbo.fact == _F)
+    both = np.full((2, len(executions)), -1)
+    both[:, facts.action[executions] == _F] = taker, _removals(facts, fills)
+    return Inference(orders, kept[start], last, executions, *both)
 
 
 def free_ids(real: np.ndarray, base: int, count: int) -> np.ndarray:
@@ -158,9 +161,10 @@ def free_ids(real: np.ndarray, base: int, count: int) -> np.ndarray:
 
 
 def _facts(mbo: Mbo, crosses: np.ndarray) -> _Facts:
+    auctioned = (mbo.fact == _F) & (mbo.side == 0)
     return _Facts(
         mbo.ts,
-        mbo.fact,
+        np.where(auctioned, np.int8(_N), mbo.fact),
         mbo.side,
         mbo.price,
         mbo.size,

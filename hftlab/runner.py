@@ -16,10 +16,10 @@ from hftlab.kernels.engine import TOUCH_ROW, TOUCH_WIDTH, Outputs
 from hftlab.kernels.ladder import Books, load_orders, make_books, mark_levels, never_open
 from hftlab.kernels.outputs import order_by_row, put_in_order
 from hftlab.kernels.records import FILL, WIDE
-from hftlab.kernels.states import States
+from hftlab.kernels.states import States, run_queues
 from hftlab.kernels.states import run_states as states_kernel
 from hftlab.resting import Resting, open_orders
-from hftlab.tables import ABSENT
+from hftlab.tables import ABSENT, frozen
 from hftlab.tape import Tape
 from hftlab.venue import Venue
 
@@ -191,7 +191,7 @@ def _touch_in_order(tape: Tape, parts: list[np.ndarray]) -> np.ndarray:
 
 
 def run_states(tape: Tape, levels: int = 0, progress: Progress | None = None) -> tuple[TapeRun, States]:
-    """Run a tape of one part, and note where orders stood and how the books looked (see kernels.states).
+    """Run a tape of one part, and note what crossed and how the books looked (see kernels.states).
 
     `levels` is how many a side are hashed after each command, 0 for none.
     """
@@ -203,7 +203,6 @@ def run_states(tape: Tape, levels: int = 0, progress: Progress | None = None) ->
         np.empty(tape.rows, np.uint8),
         np.empty(hashed, np.int64),
         np.empty(hashed, np.int64),
-        np.zeros(books.orders.size, np.bool_),
     )
     fills, start = 0, perf_counter()
     for begin in range(0, tape.rows, STEP):
@@ -223,6 +222,20 @@ def run_states(tape: Tape, levels: int = 0, progress: Progress | None = None) ->
         perf_counter() - start,
     )
     return run, states
+
+
+def queue_places(tape: Tape, executes: np.ndarray) -> np.ndarray:
+    """Where the order of each execution stands, bits of kernels.states, on a rebuild tape of one part.
+
+    Rows marked in `executes` name the order they execute and how much; they only tell, and the book changes
+    with the fact behind them.
+    """
+    books = opened_books(tape)
+    outputs = _outputs(tape, tape.width)
+    places, pending = np.zeros(tape.rows, np.uint8), np.zeros(books.orders.size, np.int64)
+    modified = np.zeros(books.orders.size, np.bool_)
+    run_queues(books, tape.commands, outputs, frozen(executes, "?"), pending, modified, places)
+    return places
 
 
 def run_depth(tape: Tape, levels: int) -> tuple[np.ndarray, np.ndarray]:

@@ -249,3 +249,22 @@ def test_apple(data_dir):
     better = hftlab.certify(seeded)
     assert better.reproduced > found.reproduced
     assert isinstance(better.table, pl.DataFrame)
+
+
+def test_an_auction_tells_executions_without_a_side():
+    """Orders of the book trade with each other; no order came in, and both books are the same afterwards."""
+    facts = ("A1 S 5@10 snapshot", "A2 B 7@11 snapshot", "T0 - 5@11", "F1 - 5@11", "F2 - 5@11")
+    found = certify(mbo(*facts, "C1 S 5@10", "C2 B 5@11", "A3 S 1@12 t9"))
+    assert found.causes == {"AUCTION": 2}
+    assert (found.commands, found.hidden) == (5, 0)
+    assert found.depth_equal == found.events
+    assert (found.first_divergence.cause, found.first_divergence.replay) == ("AUCTION", ())
+
+
+def test_es(data_dir):
+    """The data README: 5,620 of 6,336 fills after the open hit the oldest; every reference resolves."""
+    pytest.importorskip("databento_dbn", reason="the extra databento is not installed")
+    found = hftlab.certify(next((data_dir / "databento").glob("*20231225*")))
+    assert (found.oldest_first, found.known_makers) == (5_620, 6_336)
+    assert found.facts_rejected == {}
+    assert found.causes["AUCTION"] >= 35

@@ -1,7 +1,8 @@
 """What the books looked like around each command: for certificates and for inference, not for speed.
 
-The loop of `engine.run` with two looks more: before each command, where its order stands in the queue;
-after it, a hash of the touch and of the best levels, so that the books of two runs can be compared.
+`run_states` is the loop of `engine.run` that also notes what crosses, and hashes the touch and the best
+levels after each command, so that the books of two runs can be compared. `run_queues` applies facts and
+notes where each executed order stood.
 """
 
 from __future__ import annotations
@@ -20,48 +21,33 @@ from hftlab.kernels.matching import crosses
 from hftlab.kernels.outputs import finish, mix
 from hftlab.kernels.price_grid import bare_grid, level_price
 
-OPEN = 1  # the order named is open before the command
-BEST_LEVEL = 2  # its level is the best of its side
-OLDEST = 4  # it is the first of its level's queue
-BEHIND_MODIFIED = 8  # the first of its level's queue was replaced since it was added
-CROSSES = 16  # what is added or replaced would trade with what rests opposite
-CROSSED = 32  # after the command the best bid is at or above the best ask
+CROSSES = 1  # of a command: what is added or replaced would trade with what rests opposite before it
+CROSSED = 2  # of a command: after it the best bid is at or above the best ask
+OPEN = 4  # of an execution: its order is open
+BEST_LEVEL = 8  # its level is the best of its side
+OLDEST = 16  # it is the first of its level's queue
+BEHIND_MODIFIED = 32  # the first of its level's queue was replaced since it was added
 
 
 class States(NamedTuple):
     """What `run_states` writes, by position; the hashes have length 0 where no levels are asked for."""
 
-    places: np.ndarray  # uint8: the bits above
+    places: np.ndarray  # uint8: CROSSES and CROSSED
     touch: np.ndarray  # int64: hash of price, lots and orders of both best levels
     depth: np.ndarray  # int64: the same over the best levels asked for
-    modified: np.ndarray  # bool [nodes]: scratch
 
 
 @helper
-def place_of(books, modified, command, target):
-    """Where the order of a command stands before it."""
-    op, slot = np.int64(command["op"]), np.int64(command["slot"])
+def would_cross(books, command):
+    """Whether a command adds or replaces at a price that trades with what rests opposite."""
+    op, slot, level = np.int64(command["op"]), np.int64(command["slot"]), np.int64(command["level"])
     kind, book = (op >> ops.KIND_SHIFT) & ops.KIND_MASK, op >> ops.BOOK_SHIFT
     if kind == ops.ADD:
-        modified[ix(slot)] = False
-        return CROSSES if crosses(books, book, op & ops.SELL, np.int64(command["level"])) else 0
-    if kind not in (ops.REDUCE, ops.REPLACE) or books.orders[ix(slot)]["qty"] == 0:
-        return 0
-    level = np.int64(books.orders[ix(slot)]["level"])
-    side = side_of(books, book, level)
-    first = np.int64(books.orders[ix(level)]["next"])
-    place = OPEN
-    if books.heads[ix(book), BEST + side] == level:
-        place |= BEST_LEVEL
-    if first == slot:
-        place |= OLDEST
-    elif modified[ix(first)]:
-        place |= BEHIND_MODIFIED
-    if kind == ops.REPLACE:
-        modified[ix(target)] = True
-        if crosses(books, book, side, level_of(books, book, side, np.int64(command["level"]))):
-            place |= CROSSES
-    return place
+        return crosses(books, book, op & ops.SELL, level)
+    if kind != ops.REPLACE or books.orders[ix(slot)]["qty"] == 0:
+        return False
+    side = side_of(books, book, np.int64(books.orders[ix(slot)]["level"]))
+    return crosses(books, book, side, level_of(books, book, side, level))
 
 
 @helper
@@ -95,15 +81,65 @@ def run_states(books, grid, commands, outputs, levels, states, start, stop, coun
     """`engine.run` that also fills `states`; returns the fills written, `count` included."""
     books, grid, commands = bare_books(books), bare_grid(grid), bare_commands(commands)
     outputs = bare_outputs(outputs)
-    places, modified = bare(states.places), bare(states.modified)
-    touch, depth = bare(states.touch), bare(states.depth)
+    places, touch, depth = bare(states.places), bare(states.touch), bare(states.depth)
     for position in range(start, stop):
         at = ix(position)
-        target = commands.targets[at] if commands.targets.size else commands.rows[at]["slot"]
-        place = place_of(books, modified, commands.rows[at], np.int64(target))
+        place = CROSSES if would_cross(books, commands.rows[at]) else 0
         book, count = play(books, commands, outputs, np.int64(position), count)
         places[at] = place | (CROSSED if is_crossed(books, book) else 0)
         if levels > 0:
             touch[at] = hash_levels(books, grid, book, 1)
             depth[at] = hash_levels(books, grid, book, levels)
     return count
+
+
+@helper
+def first_left(books, pending, level):
+    """The oldest order of a level that executions told so far have left something of; the level if none."""
+    slot = np.int64(books.orders[ix(level)]["next"])
+    while slot != level and books.orders[ix(slot)]["qty"] <= pending[ix(slot)]:
+        slot = np.int64(books.orders[ix(slot)]["next"])
+    return slot
+
+
+@helper
+def execution_place(books, modified, pending, book, slot):
+    """Where an executed order stands, when what was told to be executed before it is thought away."""
+    level = np.int64(books.orders[ix(slot)]["level"])
+    side = side_of(books, book, level)
+    best = np.int64(books.heads[ix(book), BEST + side])
+    while best > level and first_left(books, pending, best) == best:
+        best = np.int64(previous_bit(books.bitmap, best))
+    first = first_left(books, pending, level)
+    place = OPEN
+    if best == level:
+        place |= BEST_LEVEL
+    if first == slot:
+        place |= OLDEST
+    elif modified[ix(first)]:
+        place |= BEHIND_MODIFIED
+    return place
+
+
+@kernel
+def run_queues(books, commands, outputs, executes, pending, modified, places):
+    """Apply the facts but for executions, which only tell, and write where the order of each stands."""
+    books, commands, outputs = bare_books(books), bare_commands(commands), bare_outputs(outputs)
+    executes, pending = bare(executes), bare(pending)
+    modified, places = bare(modified), bare(places)
+    for position in range(commands.rows.size):
+        at = ix(position)
+        slot, qty = np.int64(commands.rows[at]["slot"]), np.int64(commands.rows[at]["qty"])
+        op = np.int64(commands.rows[at]["op"])
+        kind = (op >> ops.KIND_SHIFT) & ops.KIND_MASK
+        if executes[at]:
+            if kind == ops.REDUCE and books.orders[ix(slot)]["qty"] != 0:
+                places[at] = execution_place(books, modified, pending, op >> ops.BOOK_SHIFT, slot)
+                pending[ix(slot)] += qty
+            continue
+        if kind == ops.REDUCE:
+            pending[ix(slot)] = max(pending[ix(slot)] - qty, np.int64(0))
+        elif kind == ops.REPLACE or (kind == ops.ADD and books.orders[ix(slot)]["qty"] == 0):
+            pending[ix(slot)] = 0
+            modified[ix(slot)] = kind == ops.REPLACE
+        play(books, commands, outputs, np.int64(position), np.int64(0))
