@@ -107,7 +107,7 @@ class Certificate:
     commands: int  # inferred from them
     symbols: int
     executions: int  # displayed ones: F
-    hidden: int  # executions of orders no book shows
+    hidden: int  # trades that name no displayed order: hidden orders, crosses
     reproduced: int  # same maker, price, quantity and place in the order of fills
     known_makers: int  # executions whose maker was in the venue's book
     oldest_first: int  # of those, how many hit the oldest order of the best level
@@ -282,9 +282,10 @@ class _Comparison:
         """Everything counted."""
         open_ = self.places & OPEN != 0
         ideal = OPEN | BEST_LEVEL | OLDEST
-        causes = {Cause.HIDDEN_ORDER.name: int(self.hidden.sum())} | {
-            c.name: int(np.count_nonzero(self.causes == c)) for c in Cause if c is not Cause.HIDDEN_ORDER
-        }
+        causes = {cause.name: int(np.count_nonzero(self.causes == cause)) for cause in Cause}
+        crosses = int(np.count_nonzero(self.mbo.side[self.hidden] == 0))
+        causes[Cause.AUCTION.name] += crosses
+        causes[Cause.HIDDEN_ORDER.name] = int(self.hidden.sum()) - crosses
         crossed = self.venue.states.places[self._event_ends()] & CROSSED
         is_flow = isinstance(flow, Flow)
         return Certificate(

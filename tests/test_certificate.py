@@ -104,6 +104,12 @@ def test_an_auction():
     assert causes(*facts, *uncrossing).get("AUCTION", 0) >= 1
 
 
+def test_a_cross_that_names_no_order():
+    """A trade without a side and without executions: NASDAQ's crosses are told so."""
+    found = certify(mbo("A1 S 5@10 last", "T0 - 300@10 last"))
+    assert (found.causes, found.hidden) == ({"AUCTION": 1}, 1)
+
+
 def test_a_price_that_is_not_the_order_s():
     """An execution at another price than the maker's is a cross."""
     assert causes("A1 S 5@10", "F1 S 5@12", "C1 S 5@10") == {"AUCTION": 1}
@@ -254,7 +260,7 @@ def test_apple(data_dir):
 def test_an_auction_tells_executions_without_a_side():
     """Orders of the book trade with each other; no order came in, and both books are the same afterwards."""
     facts = ("A1 S 5@10 snapshot", "A2 B 7@11 snapshot", "T0 - 5@11", "F1 - 5@11", "F2 - 5@11")
-    found = certify(mbo(*facts, "C1 S 5@10", "C2 B 5@11", "A3 S 1@12 t9"))
+    found = certify(mbo(*facts, "C1 S 5@10", "C2 B 5@11 last", "A3 S 1@12 t9 last"))
     assert found.causes == {"AUCTION": 2}
     assert (found.commands, found.hidden) == (5, 0)
     assert found.depth_equal == found.events
