@@ -38,8 +38,8 @@ class Cause(Code):
     """Why an execution was not reproduced; the first that applies."""
 
     HIDDEN_ORDER = 0
-    INITIAL_BOOK = 1
-    AUCTION = 2
+    AUCTION = 1
+    INITIAL_BOOK = 2
     INCOMPLETE_BOOK = 3
     OUT_OF_ORDER = 4
     NOT_BEST_PRICE = 5
@@ -50,8 +50,8 @@ class Cause(Code):
 
 MEANING = {
     Cause.HIDDEN_ORDER: "hidden order: it took liquidity that no book shows",
-    Cause.INITIAL_BOOK: "initial book unknown: the maker was never added",
     Cause.AUCTION: "auction: it uncrossed the book, or its price is not that of the order",
+    Cause.INITIAL_BOOK: "initial book unknown: the maker was never added",
     Cause.INCOMPLETE_BOOK: "incomplete book: crossed while trading went on, so facts are missing",
     Cause.OUT_OF_ORDER: "out of order: earlier than the fact before it",
     Cause.NOT_BEST_PRICE: "not the best price: a better level was displayed",

@@ -17,9 +17,10 @@ import pytest
 
 import hftlab
 from hftlab.cli import main
+from hftlab.feeds import Fault
 
 SAMPLE = str(Path(__file__).parents[1] / "data" / "sample.parquet")
-COMMANDS = ("generate", "inspect", "replay", "verify", "convert", "plot")
+COMMANDS = ("generate", "inspect", "replay", "verify", "certify", "convert", "plot")
 LOBSTER_NAME = "TEST_2024-01-02_34200000_57600000_message_5.csv"
 LOBSTER_ROWS = (
     "34200.000000001,1,11,100,1000000,1\n"
@@ -441,3 +442,83 @@ def read_all(terminal):
         pass
     os.close(terminal)
     return b"".join(parts).decode()
+
+
+# certify
+
+
+def test_certify_says_how_far_a_replay_can_be_trusted(run, answer, lobster):
+    """Shares, causes and counts; the page has the same."""
+    found = answer("certify", lobster)
+    assert (found["executions"], found["reproduced"], found["execution_share"]) == (1, 1, 1.0)
+    assert found["first_divergence"] is None
+    page = Path(lobster).with_name("page.html")
+    status, out, _ = run("certify", lobster, "--page", page)
+    assert status == 0
+    assert "executions reproduced exactly" in out
+    assert "100.00%" in out
+    assert page.read_text().startswith("<!doctype html>")
+
+
+def test_certify_shows_the_first_divergence(run, tmp_path):
+    """At a hundred columns, with a mark at the row it is about."""
+    path = tmp_path / LOBSTER_NAME
+    path.write_text(LOBSTER_ROWS.replace("34200.5,4,11,40", "34200.5,4,99,40"))
+    status, out, _ = run("certify", path)
+    assert status == 0
+    assert "INITIAL_BOOK" in out
+    assert "The first divergence" in out
+    assert re.search(r"^ > +2 +F +buy +100.00 +40 +99 *$", out, re.MULTILINE)
+    assert max(map(len, out.splitlines())) <= 100
+
+
+def test_commands_can_t_be_certified(run):
+    """Nobody says in them what the venue did."""
+    status, _, err = run("certify", SAMPLE)
+    assert status == 2
+    assert_one_line(err)
+    assert "found commands (orders), expected facts by order (mbo)" in err
+
+
+# options of a feed
+
+
+@pytest.mark.parametrize("option", ["nothing", "=x", "a..b=1", ".a=1"])
+def test_an_option_needs_a_name_and_a_value(run, lobster, option):
+    """-O NAME=VALUE or GROUP.NAME=VALUE."""
+    status, _, err = run("inspect", lobster, "-O", option)
+    assert status == 2
+    assert_one_line(err)
+    assert f"found '{option}', expected NAME=VALUE or GROUP.NAME=VALUE" in err
+
+
+def test_an_option_the_feed_does_not_know(run, lobster):
+    """The feed says which it takes."""
+    status, _, err = run("inspect", lobster, "-O", "colour=red")
+    assert status == 2
+    assert "option 'colour' means nothing to LOBSTER" in err
+
+
+def test_options_may_come_from_a_file(run, tmp_path):
+    """[feed] in TOML; what the command line says goes first."""
+    (path := tmp_path / "flow.csv").write_text(LOBSTER_ROWS)
+    (tmp_path / "feed.toml").write_text('[feed]\nformat = "lobster"\nsymbol = "ABC"\ndate = "2024-01-02"\n')
+    status, out, err = run("inspect", path, "--config", tmp_path / "feed.toml", "-O", "symbol=XYZ")
+    assert (status, err) == (0, "")
+    assert "XYZ" in out
+
+
+def test_damage_makes_inspect_say_no(run, monkeypatch, lobster):
+    """Exit status 1, and the place: what is whole was inspected all the same."""
+    open_flow = hftlab.open_flow
+
+    def damaged(*arguments, **options):
+        flow = open_flow(*arguments, **options)
+        flow.faults.append(Fault("byte 1,234", "half a message", "19 bytes", 3))
+        return flow
+
+    monkeypatch.setattr(hftlab, "open_flow", damaged)
+    status, out, _ = run("inspect", lobster)
+    assert status == 1
+    assert "damaged: byte 1,234: found half a message, expected 19 bytes (3 times, the first here)" in out
+    assert "TEST" in out

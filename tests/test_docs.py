@@ -8,12 +8,13 @@ import pytest
 
 import hftlab
 from hftlab import schema
+from hftlab.certificate import Cause
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "data").glob("*.md")])
 TABLES = [
     getattr(schema, name)
-    for name in ("ORDERS", "MBO", "FILLS", "REJECTS", "ANOMALIES", "OUTCOMES", "L1", "BOOK")
+    for name in ("ORDERS", "MBO", "MBP", "FILLS", "REJECTS", "ANOMALIES", "OUTCOMES", "L1", "BOOK")
 ]
 
 
@@ -73,3 +74,9 @@ def test_columns_have_units(table):
 def test_no_price_or_quantity_is_a_float():
     """Tables carry integers: prices in 1e-9 and quantities in lots."""
     assert [field.name for table in TABLES for field in table if str(field.type).startswith("float")] == []
+
+
+def test_every_cause_is_explained():
+    """docs/FIDELITY.md has a row for each cause of a certificate."""
+    page = (ROOT / "docs" / "FIDELITY.md").read_text(encoding="utf-8")
+    assert re.findall(r"^\| `([A-Z_]+)` \|", page, re.MULTILINE) == [cause.name for cause in Cause]
