@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from hftlab import outputs
-from hftlab.codes import Code, MboAction, Reason
+from hftlab.codes import MBO_FLAG_SNAPSHOT, Code, MboAction, Reason
 from hftlab.config import Config
 from hftlab.errors import UsageError, require_positive
 from hftlab.feeds import Flow, open_flow
@@ -32,6 +32,7 @@ from hftlab.tape import compile_checked, rules_for
 
 NEIGHBOURS = 5  # facts shown on either side of the first divergence
 LEVELS_SHOWN = 5
+SPANS = 60  # the measures are also given over the course of the flow
 
 
 class Cause(Code):
@@ -120,6 +121,7 @@ class Certificate:
     facts_rejected: dict[str, int]  # by reason, on rebuilding
     commands_rejected: dict[str, int]  # by reason, on matching
     causes: dict[str, int]  # of the executions that were not reproduced
+    over_time: pl.DataFrame  # the measures in 60 spans of equally many facts: row, ts, executions ...
     first_divergence: Divergence | None
     notes: tuple[str, ...]
 
@@ -170,7 +172,9 @@ class Certificate:
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values, for JSON."""
-        plain = {name: value for name, value in vars(self).items() if name != "first_divergence"}
+        apart = ("first_divergence", "over_time")
+        plain = {name: value for name, value in vars(self).items() if name not in apart}
+        plain["over_time"] = self.over_time.cast({"ts": pl.Int64}).to_dicts()
         shares = {name: getattr(self, name) for name in SHARES}
         first = self.first_divergence
         return plain | shares | {"first_divergence": first and first.as_dict()}
@@ -308,6 +312,7 @@ class _Comparison:
             facts_rejected=self.venue.rejected(),
             commands_rejected=self.ours.rejected(),
             causes={name: count for name, count in causes.items() if count},
+            over_time=self._over_time(),
             first_divergence=self._first_divergence(),
             notes=tuple(flow.notes) if is_flow else (),
         )
@@ -426,6 +431,29 @@ class _Comparison:
             (place >= 0) & (book[first[command]] == book[rows]) if order.size else np.zeros(rows.size, bool)
         )
         return np.where(found, command, -1)
+
+    def _over_time(self) -> pl.DataFrame:
+        """Executions and events, and what was equal of them, in spans of equally many facts."""
+        rows = self.mbo.fact.size
+        first = int(np.argmin(self.mbo.flags & MBO_FLAG_SNAPSHOT != 0)) if rows else 0
+        starts = first + np.arange(min(SPANS, rows - first)) * (rows - first) // SPANS
+
+        def counted(rows: np.ndarray, which: np.ndarray | None = None) -> np.ndarray:
+            rows = rows if which is None else rows[which]
+            span = np.searchsorted(starts, rows[rows >= first], side="right") - 1
+            return np.bincount(span, minlength=starts.size)
+
+        executions = self.inference.executions
+        columns = {
+            "row": starts,
+            "ts": self.mbo.ts[starts],
+            "executions": counted(executions),
+            "reproduced": counted(executions, self.exact),
+            "events": counted(self.ends),
+            "touch_equal": counted(self.ends, self.touch),
+            "depth_equal": counted(self.ends, self.depth),
+        }
+        return pl.DataFrame(columns).cast({"ts": pl.Datetime("ns", "UTC")})
 
     # -- the first divergence
 

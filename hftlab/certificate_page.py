@@ -42,6 +42,7 @@ def body(certificate: Certificate) -> str:
     ]
     rows = [(name, f"{part:,}", f"{whole:,}", _percent(share)) for name, part, whole, share in c.table.rows()]
     parts.append(_table(("measure", "", "of", "share"), rows, left=1))
+    parts.append(f"<h2>Over the course of the flow</h2>{_curves(c)}")
     causes = [(name, meaning, f"{count:,}") for name, meaning, count in c.cause_table.rows()]
     if causes:
         parts.append("<h2>Executions that were not reproduced, by cause</h2>")
@@ -99,6 +100,43 @@ def what_was_compared(c: Certificate) -> list[tuple[str, str]]:
         ("events after which the venue's book was crossed", f"{c.crossed_events:,}"),
         ("orders open at the end", f"{c.open_orders:,}"),
     ]
+
+
+CURVES = (  # name, part, whole, colour
+    ("executions reproduced", "reproduced", "executions", "#c2410c"),
+    ("touch equal", "touch_equal", "events", "#1d4ed8"),
+    ("levels equal", "depth_equal", "events", "#0f766e"),
+)
+
+
+def _curves(c: Certificate) -> str:
+    """The shares over the course of the flow, as an SVG picture."""
+    import io
+
+    from matplotlib import rc_context
+    from matplotlib.backends.backend_svg import FigureCanvasSVG
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(8, 2.2), layout="constrained")
+    FigureCanvasSVG(figure)
+    axes = figure.add_subplot()
+    for name, part, whole, colour in CURVES:
+        there = c.over_time.filter(c.over_time[whole] > 0)
+        row, some, of = there["row"], there[part], there[whole]
+        axes.plot(row.to_numpy(), (some / of).to_numpy(), ".-", color=colour, lw=1.2, ms=4, label=name)
+    axes.set_ylim(-0.03, 1.03)
+    axes.set_yticks((0, 0.5, 1), ("0 %", "50 %", "100 %"))
+    marks = c.over_time.gather_every(max(1, c.over_time.height // 6))
+    axes.set_xticks(marks["row"].to_list(), marks["ts"].dt.strftime("%H:%M:%S").to_list())
+    axes.grid(color="#ddd", lw=0.6)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.tick_params(labelsize=8)
+    figure.legend(loc="outside upper left", ncols=3, frameon=False, fontsize=9)
+    drawn = io.StringIO()
+    with rc_context({"svg.hashsalt": "hftlab"}):  # the same certificate gives the same page
+        figure.savefig(drawn, format="svg", metadata={"Date": None})
+    svg = drawn.getvalue()
+    return svg[svg.index("<svg") :]
 
 
 def _divergence(d: Divergence) -> str:
