@@ -148,7 +148,15 @@ def slow_facts(kind, message, open_orders):
         for action in "FC" if kind == "E" else "C":
             yield action, *order[:2], shares, order_id, order[2], action == "C"
     elif kind in "Pr":
-        yield "T", 0, int(message["price"]) * UNITS, shares, 0, symbol, True
+        yield (
+            "T",
+            (-1 if message["side"] == "B" else 1),
+            int(message["price"]) * UNITS,
+            shares,
+            0,
+            symbol,
+            True,
+        )
     else:
         for order_id in [i for i, order in open_orders.items() if kind == "s" and order[2] == symbol]:
             del open_orders[order_id]
@@ -183,7 +191,8 @@ def assert_same(path, data):
     flow = open_flow(path, format="pitch")
     assert fast(flow) == expected
     lines = data.split(b"\n")
-    reasons = Counter(pitch._fault(lines[row - 1].removesuffix(b"\r"))[1] for row in damaged)
+    bad = [lines[row - 1].removesuffix(b"\r").removeprefix(b"S") for row in damaged]
+    reasons = Counter(pitch._fault(line)[1] for line in bad)
     assert {fault.expected: fault.count for fault in flow.faults} == reasons
     assert [f"row {row:,}" for row in damaged[:1]] == [fault.where for fault in flow.faults[:1]]
 
@@ -197,8 +206,8 @@ def assert_same(path, data):
         (ADD, [("A", 1, 619200, 100, X, "SH", 128, 0)]),
         (ADD_LONG, [("A", -1, 619300, 200, Y, "BRK.A/WI", 128, 0)]),
         (ADD_LONG + "C", [("A", -1, 619300, 200, Y, "BRK.A/WI", 128, 0)]),
-        (TRADE, [("T", 0, 20000000, 177, 0, "ZVZZT", 128, 0)]),
-        (TRADE_LONG, [("T", 0, 20000000, 177, 0, "ZVZZT.XY", 128, 0)]),
+        (TRADE, [("T", -1, 20000000, 177, 0, "ZVZZT", 128, 0)]),
+        (TRADE_LONG, [("T", 1, 20000000, 177, 0, "ZVZZT.XY", 128, 0)]),
         (CLEAR, [("R", 0, 0, 0, 0, "SH", 128, 0)]),
         (STATUS, [("N", 0, 0, 0, 0, "SH", 128, 0)]),
         (AUCTION, [("N", 0, 0, 0, 0, "SH", 128, 0)]),
@@ -208,7 +217,7 @@ def assert_same(path, data):
     ],
 )
 def test_what_a_message_becomes(tmp_path, line, expected):
-    """Each type has its row; the customer indicator of later versions is taken."""
+    """Each type has its row; T is on the side of the aggressor; a customer indicator may follow."""
     flow = open_flow(write(tmp_path, line))
     assert facts(flow) == expected
     assert flow.faults == []

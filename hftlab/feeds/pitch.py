@@ -11,15 +11,16 @@ type   what happened                            mbo rows
 A, d   an order rests (d: a longer symbol)      A
 E      it is executed                           F, then C: only the C changes the book
 X      some or all of it is cancelled           C
-P, r   an order that was not displayed, or was  T, order id 0, side 0: the side PITCH gives is the
-       routed away, is executed                 order's own or always B, not the aggressor's
+P, r   an order that was not displayed, or was  T, order id 0, on the side of the aggressor: the
+       routed away, is executed                 other one than the order's, which PITCH gives
 s      the orders of a symbol are cleared       R
 others status, auctions, retail interest, a     N
        broken trade (H, I, J, R, B)
 ====== ======================================== ==================================================
 
 What these rows have no column for is in further tables (`Flow.extras`): trades, executions,
-trading_status, auction_updates, auction_summaries, retail_interest, trade_breaks.
+trading_status, auction_updates, auction_summaries, retail_interest, trade_breaks. The table of trades has the
+side as it was given: of an order that was routed away it is the aggressor's, and later versions say B of any.
 
 E and X name an order and nothing else; side, price and symbol come from its A. If that order is not open
 (never added, used up or cleared), side and price are 0 and the symbol is `NO_SYMBOL`, as it is for B, which
@@ -197,7 +198,9 @@ _DATE_IN_NAME = re.compile(r"(?<!\d)((?:19|20)\d\d)([-_]?)(\d\d)\2(\d\d)(?!\d)")
 def sniff(path: Path, head: bytes) -> bool:
     """Whether one of the first lines is a PITCH message."""
     lines = head.split(b"\n", 10)[:10]
-    return any(_LINE.match(line) and _fault(line.rstrip(b"\r")) is None for line in lines)
+    return any(
+        _LINE.match(line) and _fault(line.removesuffix(b"\r").removeprefix(b"S")) is None for line in lines
+    )
 
 
 def load(
@@ -486,7 +489,7 @@ class _Reading:
         counts = np.bincount(why)
         for number in np.flatnonzero(counts[1:]).tolist():
             at = int(np.argmax(why == number + 1))
-            found, expected = _fault(line(at)) or ("", "")
+            found, expected = _fault(line(at))
             row, found, _, count = self.faults.get(expected, (first + at + 1, found, expected, 0))
             self.faults[expected] = (row, found, expected, count + int(counts[number + 1]))
 
@@ -587,8 +590,7 @@ def _eight_of_36(word: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _fault(line: bytes) -> tuple[str, str] | None:
-    """What is wrong with a line: (found, expected), None for nothing."""
-    line = line[1:] if line.startswith(b"S") else line
+    """What is wrong with a line from its time on: (found, expected), None for nothing."""
     if len(line) < 9:
         return (f"{len(line)} characters" if line else "an empty line"), _A_MESSAGE
     kind = int(_KIND_OF_BYTE[line[8]])
@@ -784,7 +786,7 @@ def _facts(reading: _Reading, block: _Block) -> pa.Table:
         ts,
         _symbols(reading, block.symbol[row]),
         code_array(codes, MboAction),
-        np.where(tells & (action != _T), block.side, 0)[row],
+        np.where(action == _T, -block.side, block.side)[row],
         np.where(tells, block.price, 0)[row],
         np.where(tells, block.shares, 0)[row],
         np.where(_NAMES_ORDER[block.kind], block.order_id, 0)[row].view(np.uint64),
