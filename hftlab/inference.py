@@ -22,12 +22,12 @@ T, N                                         none
 ============================================ ====================================================
 
 **One incoming order.** Executions that follow each other (nothing but T, N and the C or M of an F between)
-with one time, symbol, resting side and aggressor (a T that names one), at prices that never get better for
-the taker, are one incoming order: its quantity is their sum, its limit price the last and worst. An A that
-follows at the same time from the other side, at that price or beyond, is what was left of it (if a T named
-the aggressor, only the A of that order). The id is that of the T or the A; where neither tells, or an order
-of that id was added before, it is synthetic: counted up from `TAKER_ID_BASE`, or from a range without real
-ids where those reach that far.
+with one time, symbol, resting side and aggressor (a T that names one), of different orders, at prices that
+never get better for the taker, are one incoming order: its quantity is their sum, its limit price the last
+and worst. An A that follows at the same time from the other side, at that price or beyond, is what was left
+of it (if a T named the aggressor, only the A of that order). The id is that of the T or the A; where neither
+tells, or an order of that id was added before, it is synthetic: counted up from `TAKER_ID_BASE`, or from a
+range without real ids where those reach that far.
 
 **Resting without matching.** What the venue says rests, rests: orders of a snapshot (flag 32), and orders
 that would have traded with the book the facts imply at that moment, as in an auction. So the facts are
@@ -281,6 +281,7 @@ def _roles(facts: _Facts, kept: np.ndarray, aggressor: np.ndarray, causes: _Caus
     after_fill = together & (facts.action[before] == _F)
     executes = after_fill & (facts.action[row] == _F) & (aggressor[row] == aggressor[before])
     executes &= facts.side[row] == facts.side[before]
+    executes &= facts.order_id[row] != facts.order_id[before]  # one taker would have taken it at once
     executes &= side * facts.price[row] <= side * facts.price[before]  # a taker's prices never get better
 
     adds = (facts.action[row] == _A) & ~facts.crosses[row] & ~facts.snapshot[row]

@@ -266,16 +266,16 @@ def test_a_cancel_larger_than_the_fill_keeps_the_difference():
     assert infer("A1 B 60@10", "F1 B 10@10", "C1 B 30@10")[1:] == ["TAKE 0 S 10@10", "REDUCE 1 20"]
 
 
-def test_several_fills_before_one_removal():
-    """The C may take off what two fills took."""
+def test_two_fills_of_one_order_are_two_takers():
+    """One would have taken it all at once; the C may take off what both took."""
     facts = ("A1 B 60@10", "F1 B 20@10", "F1 B 40@10", "C1 B 60@10")
-    assert infer(*facts) == ["NEW 1 B 60@10", "TAKE 0 S 60@10"]
+    assert infer(*facts) == ["NEW 1 B 60@10", "TAKE 0 S 20@10", "TAKE 1 S 40@10"]
 
 
 def test_a_modify_may_only_report_a_fill():
     """CME tells a partial fill as F and M to what is left: that is nobody's request."""
     facts = ("A1 B 6@10", "F1 B 4@10", "M1 B 2@10", "F1 B 2@10", "C1 B 2@10")
-    assert infer(*facts) == ["NEW 1 B 6@10", "TAKE 0 S 6@10"]
+    assert infer(*facts) == ["NEW 1 B 6@10", "TAKE 0 S 4@10", "TAKE 1 S 2@10"]
 
 
 @pytest.mark.parametrize("modify", ["M1 B 6@10", "M1 B 2@11"])
