@@ -84,9 +84,9 @@ def fit_grid(
     low, high = (lowest // ticks) >> PAGE_BITS, (highest // ticks) >> PAGE_BITS
     spans = np.where(counts > 0, high - low + 1, 1)
     roomy = np.maximum(counts, WHOLE_LEVELS) // PAGE
-    whole = (
-        (spans > 0) & (spans <= roomy) & (spans.cumsum() * PAGE <= max(int(counts.sum()), ALL_WHOLE_LEVELS))
-    )
+    short = (spans > 0) & (spans <= roomy)
+    room = max(int(counts.sum()), ALL_WHOLE_LEVELS)
+    whole = (short & (np.where(short, spans, 0).cumsum() * PAGE <= room)) | (counts == 0)
     low = np.where(counts > 0, low, 0)
     pages = [np.arange(a, a + n) if w else None for a, n, w in zip(low, spans, whole, strict=True)]
     if not whole.all():

@@ -16,6 +16,7 @@ import numpy as np
 from numba.core import config
 
 DISABLED = bool(config.DISABLE_JIT)
+CHECKED = bool(config.BOUNDSCHECK)  # every array access; what goes by address must look after itself
 
 
 def _sources_digest() -> str:
@@ -28,7 +29,7 @@ def _sources_digest() -> str:
 
 def _cache_dir() -> Path:
     home = os.environ.get("HFTLAB_CACHE_DIR") or os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    checked = "-checked" if config.BOUNDSCHECK else ""  # bounds checks change the code, not numba's key
+    checked = "-checked" if CHECKED else ""  # bounds checks change the code, not numba's key
     return Path(home).expanduser() / "hftlab" / f"kernels-{_sources_digest()}{checked}"
 
 

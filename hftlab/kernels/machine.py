@@ -1,4 +1,4 @@
-"""Machine instructions numba has no name for: leading zeros, prefetch, memory at an address.
+"""Machine instructions numba has no name for: leading zeros, prefetch, byte order, memory at an address.
 
 Each has a plain Python twin for NUMBA_DISABLE_JIT=1.
 
@@ -17,7 +17,7 @@ from numba import carray, types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from hftlab.kernels.compile import DISABLED, helper
+from hftlab.kernels.compile import CHECKED, DISABLED, helper
 
 
 @intrinsic
@@ -56,6 +56,25 @@ def _pointer(typingctx, address):
     return types.voidptr(types.int64), codegen
 
 
+def _big_endian(bits):
+    """An intrinsic that reads so many bits, most significant byte first, from any place in a byte array."""
+
+    @intrinsic
+    def load(typingctx, array, index):
+        def codegen(context, builder, signature, args):
+            array_type, _ = signature.args
+            view = context.make_array(array_type)(context, builder, args[0])
+            pointer = cgutils.get_item_pointer(context, builder, array_type, view, [args[1]])
+            word = builder.load(builder.bitcast(pointer, ir.IntType(bits).as_pointer()), align=1)
+            return builder.zext(builder.bswap(word), ir.IntType(64)) if bits < 64 else builder.bswap(word)
+
+        return types.int64(array, types.int64), codegen
+
+    return load
+
+
+_be16, _be32, _be64 = (_big_endian(bits) for bits in (16, 32, 64))
+
 ix = np.uint64  # an index known not to be negative: a signed one costs a wrap-around test per access
 
 if DISABLED:
@@ -75,6 +94,18 @@ if DISABLED:
     def bare(array):
         """The same array without a reference count."""
         return array
+
+    def be16(array, index):
+        """Two bytes of a byte array as an unsigned integer, the most significant first."""
+        return np.int64(int.from_bytes(array[index : index + 2].tobytes(), "big"))
+
+    def be32(array, index):
+        """Four bytes of a byte array as an unsigned integer, the most significant first."""
+        return np.int64(int.from_bytes(array[index : index + 4].tobytes(), "big"))
+
+    def be64(array, index):
+        """Eight bytes of a byte array as the bits of an integer, the most significant first."""
+        return np.int64(int.from_bytes(array[index : index + 8].tobytes(), "big", signed=True))
 
 else:
 
@@ -97,3 +128,27 @@ else:
     def bare(array):
         """The same array without a reference count."""
         return carray(_pointer(array.ctypes.data), array.shape, array.dtype)
+
+    @helper
+    def within(array, index, size):
+        """Touch the last byte, so that a build with bounds checks notices what lies outside."""
+        if CHECKED:
+            array[index + size - 1] + array[index]
+
+    @helper
+    def be16(array, index):
+        """Two bytes of a byte array as an unsigned integer, the most significant first."""
+        within(array, index, 2)
+        return _be16(array, index)
+
+    @helper
+    def be32(array, index):
+        """Four bytes of a byte array as an unsigned integer, the most significant first."""
+        within(array, index, 4)
+        return _be32(array, index)
+
+    @helper
+    def be64(array, index):
+        """Eight bytes of a byte array as the bits of an integer, the most significant first."""
+        within(array, index, 8)
+        return _be64(array, index)
