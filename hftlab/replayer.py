@@ -48,13 +48,14 @@ class Plan:
     symbols: tuple[str, ...] | None
     input: str | None
     initial_book: str | None
+    feed: dict[str, Any] | None  # format and options the input was opened with
     inferred_from: int | None  # rows of facts, where the commands are inferred
     progress: Progress | None
 
     def settings(self) -> dict[str, Any]:
         """What a run folder and a summary say of it."""
-        names = ("input", "initial_book", "mode", "inferred_from", "path", "threads", "record", "depth")
-        return {name: getattr(self, name) for name in (*names, "chunk_rows", "symbols")} | {
+        names = ("input", "initial_book", "feed", "mode", "inferred_from", "path", "threads", "record")
+        return {name: getattr(self, name) for name in (*names, "depth", "chunk_rows", "symbols")} | {
             "tick_size": None if self.tick_size is None else str(self.tick_size),
             "instruments": msgspec.to_builtins(self.config.instruments),
         }
@@ -100,6 +101,7 @@ def replay(
             plan,
             input=str(flow.path),
             initial_book=None if initial_book is None else str(initial_book),
+            feed={"format": flow.format, **flow.options},
             symbols=plan.symbols or flow.symbols,
         )
     source = Source(flow, plan)
@@ -138,6 +140,7 @@ def make_plan(
         settings,
         tick_size,
         split_symbols(symbols),
+        None,
         None,
         None,
         None,

@@ -309,6 +309,14 @@ def test_a_snapshot_heals_a_gap(tmp_path):
     assert len(flow.faults) == 1
 
 
+def test_a_book_that_may_be_wrong_is_marked(tmp_path):
+    """Flag 4 stands on updates from a gap to the snapshot that heals it, and where there was no snapshot."""
+    healing = snapshot(21, [("90", "1")])
+    flow = opened(tmp_path, SNAP, depth(11), depth(20), depth(21), healing, depth(22), trade(1))
+    assert [row[4] & 4 for row in rows(flow)] == [0] * 5 + [4, 4] + [0] * 4
+    assert [row[4] for row in rows(opened(tmp_path, depth(11, [("1", "1")]), trade(1)))] == [128 | 4, 128]
+
+
 def test_a_snapshot_from_before_the_gap_heals_nothing(tmp_path):
     """Binance says to ask for another then."""
     flow = opened(tmp_path, SNAP, depth(11), depth(20, [("97", "1")]), snapshot(15, [("90", "1")]), depth(21))

@@ -31,6 +31,8 @@ FLOORS = [  # ground floor first, as in docs/ARCHITECTURE.md; a module may impor
     {"order_book"},
     {"verification"},
     {"certificate", "certificate_page"},
+    {"truth_files"},
+    {"truth"},
     {"inspect_flow"},
     {"plot"},
     {"cli"},
@@ -40,6 +42,8 @@ ROOMS = set.union(*FLOORS)
 KERNELS_MAY_IMPORT = {"numpy", "numba", "llvmlite"} | sys.stdlib_module_names
 WITHOUT_RAW_ARRAYS = {"codes", "errors", "schema", "config", "run_folder", "feeds"} | {
     "replayer",
+    "truth_files",
+    "truth",
     "inspect_flow",
     "plot",
     "cli",

@@ -16,6 +16,7 @@ import typer
 
 import hftlab
 from hftlab.cli.certify import certify
+from hftlab.cli.compare import compare
 from hftlab.cli.convert import convert
 from hftlab.cli.generate import generate
 from hftlab.cli.inspect import inspect
@@ -41,7 +42,7 @@ app = typer.Typer(
     help="Replay historical order flow through compiled order books: exact fills, fast.",
     epilog="Begin with: [bold]hftlab generate -o flow.parquet[/], then [bold]hftlab replay flow.parquet[/]",
 )
-for command in (generate, inspect, replay, verify, certify, convert, plot):
+for command in (generate, inspect, replay, verify, certify, compare, convert, plot):
     app.command()(command)
 
 

@@ -18,9 +18,10 @@ bookTicker                       none: `extras["book_ticker"]`, an independent b
 partial books, other streams     none: counted in the notes
 ================================ ===================================================================
 
-Flag 128 stands on the last row of each message. `ts_event` is `E`, `ts_recv` the receive time (`ts_event` in
-a capture without). A spot snapshot has no time of its own: it gets that of the update it follows. Prices
-are exact; sizes are lots of 1e-8 (option `lot`, a power of ten).
+Flag 128 stands on the last row of each message, flag 4 on updates of a book that may be wrong: after a gap,
+or without a snapshot. `ts_event` is `E`, `ts_recv` the receive time (`ts_event` in a capture without). A
+spot snapshot has no time of its own: it gets that of the update it follows. Prices are exact; sizes are
+lots of 1e-8 (option `lot`, a power of ten).
 
 **The book.** Binance documents how a book is kept ("How to manage a local order book correctly", in the
 documentation of the spot and of each futures API), and this feed does what it says: updates that came before
@@ -50,6 +51,7 @@ import pyarrow as pa
 from hftlab.codes import (
     DEFAULT_SYMBOL,
     MBO_FLAG_LAST,
+    MBO_FLAG_MAYBE_BAD,
     MBO_FLAG_SNAPSHOT,
     PRICE_SCALE,
     MboAction,
@@ -729,11 +731,11 @@ class _Rows:
         self._size += held.prices.size
         return self._size - held.prices.size
 
-    def add(self, event: _Event, start: int, number: int) -> None:
+    def add(self, event: _Event, start: int, number: int, flags: int = 0) -> None:
         """The rows of an update or a trade in book `number`."""
         action = _T if event.kind is TRADE else _M
         recv = event.ts if event.recv is None else event.recv
-        self._add(action, start, event.bids, event.asks, (event.ts, recv, event.last, number, 0))
+        self._add(action, start, event.bids, event.asks, (event.ts, recv, event.last, number, flags))
 
     def add_snapshot(self, event: _Event, start: int, number: int, ts: int) -> None:
         """R, then a row per level."""
@@ -897,7 +899,7 @@ class _Book:
                 return
             if not self._follows(event):
                 self._break(event, again)
-        rows.add(event, start, self.number)
+        rows.add(event, start, self.number, MBO_FLAG_MAYBE_BAD if self._gap else 0)
         self._last, self._ts, self._seeded = event.last, event.ts, False
         if self._gap:
             self._held.append(rows.hold(event, start))

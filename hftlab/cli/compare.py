@@ -1,0 +1,145 @@
+"""`hftlab compare`: rebuilt books against the ones a venue published."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from hftlab.cli import common
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from hftlab.truth import Comparison, Difference
+
+LEVELS_SHOWN = 50
+
+
+def compare(
+    run: Annotated[
+        Path,
+        typer.Argument(metavar="RUN", help="A run folder with depth or l1, or any source to rebuild here."),
+    ],
+    truth: Annotated[
+        Path,
+        typer.Option(
+            "--truth",
+            metavar="FILE",
+            help="Published books: a LOBSTER orderbook file, Databento's MBP as CSV or Parquet, "
+            "or a capture with Binance's bookTicker.",
+        ),
+    ],
+    levels: Annotated[
+        int | None, common.count_option("--levels", "Levels a side; by default all that both have.")
+    ] = None,
+    one_step: Annotated[
+        bool,
+        typer.Option(
+            "--one-step",
+            help="Only whether each row of a LOBSTER file follows from the one before and its message.",
+        ),
+    ] = False,
+    symbol: Annotated[
+        str | None, typer.Option(metavar="A", help="Whose books these are, where FILE doesn't say.")
+    ] = None,
+    initial_book: common.InitialBook = None,
+    format: common.Format = None,
+    options: common.FeedOptions = None,
+    config: common.ConfigFile = None,
+    as_json: common.Json = False,
+) -> int:
+    """Compare rebuilt books with the ones the venue published, level by level, price and size.
+
+    Books are compared only where an event ends. The exit status is 1 when a row differs, or when there was
+    none to compare.
+
+    Example: [bold]hftlab replay amzn.csv --mode rebuild --record depth --out run && hftlab compare run
+    --truth AMZN_2012-06-21_34200000_57600000_orderbook_10.csv[/]
+    """
+    import hftlab
+    from hftlab.truth import compare as compare_books
+
+    settings = hftlab.load_config(config)
+    given = {"--initial-book": initial_book, "--format": format, "--option": options}
+    source = _run_folder(run, given) or common.open_source(
+        run, format, None, options, settings, initial_book=initial_book
+    )
+    if not one_step:
+        common.load_kernels(record=("depth",))
+    with common.working("comparing"):
+        found = compare_books(source, truth, levels=levels, one_step=one_step, symbol=symbol, config=settings)
+    if as_json:
+        common.print_json(found.as_dict())
+    else:
+        tables = [_overview(found), _rest(found), _levels(found)]
+        tables += _difference(found.first) if found.first is not None else ()
+        common.show(*(table for table in tables if table.row_count))
+    return 0 if found.ok else 1
+
+
+def _run_folder(run: Path, given: dict[str, object]) -> Path | None:
+    """The folder, if this is one; it knows how its input is read."""
+    from hftlab.errors import UsageError
+
+    if not run.is_dir():
+        return None
+    wrong = [name for name, value in given.items() if value]
+    if wrong:
+        raise UsageError(f"{wrong[0]}: found with a run folder, which knows how its input is read")
+    return run
+
+
+def _overview(found: Comparison) -> Table:
+    how = "one step at a time" if found.one_step else "rebuilt"
+    levels = common.plural(found.levels, "level")
+    rows = {
+        "published": f"{Path(found.truth).name} ({found.kind}, {levels} a side)",
+        "rows compared": f"{found.rows:,}",
+        "exact": common.share(found.exact, found.rows),
+    }
+    return common.facts(f"{Path(found.path).name}, {how}", rows)
+
+
+def _rest(found: Comparison) -> Table:
+    """What differs and why, what could not be compared and why, what the feed met."""
+    table = common.grid("The others", "", "rows")
+    for cause, count in found.causes.items():
+        table.add_row(common.styled(f"differs: {cause}", "red"), f"{count:,}")
+    for reason, count in found.not_compared.items():
+        table.add_row(f"not compared: {reason}", f"{count:,}")
+    for fault in found.faults:
+        table.add_row(common.styled(f"damaged: {fault}", "red"), "")
+    for note in found.notes:
+        table.add_row(note, "")
+    return table
+
+
+def _levels(found: Comparison) -> Table:
+    """Exact rows of each level, of the first ones and the last."""
+    names = ("level", "exact", "down to here", "bid", "lots", "ask", "lots")
+    table = common.grid("Rows that are exact, by level", *names, left=0)
+    for level in found.by_level:
+        if level.level <= LEVELS_SHOWN or level.level == found.levels:
+            cells = (level.exact, level.exact_down_to, level.bid_px, level.bid_sz, level.ask_px, level.ask_sz)
+            table.add_row(str(level.level), *(f"{cell:,}" for cell in cells))
+    return table
+
+
+def _difference(first: Difference) -> tuple[Table, Table]:
+    where = {
+        "where": f"row {first.row:,} of the published file, fact {first.seq:,}, level {first.level}",
+        "event": f"sequence {first.sequence:,}, {first.symbol}, {common.moment(first.ts)} UTC",
+        "cause": first.cause,
+    }
+    sides = common.grid("Both sides", "book", "lots", "bid", "ask", "lots")
+    for name, touch in (("rebuilt", first.rebuilt), ("published", first.truth)):
+        cells = (
+            f"{touch.bid_sz:,}",
+            common.price(touch.bid_px),
+            common.price(touch.ask_px),
+            f"{touch.ask_sz:,}",
+        )
+        sides.add_row(name, *cells)
+    return common.facts("The first difference (rows counted from 0)", where), sides
