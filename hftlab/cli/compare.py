@@ -55,7 +55,7 @@ def compare(
     Books are compared only where an event ends. The exit status is 1 when a row differs, or when there was
     none to compare.
 
-    Example: [bold]hftlab replay amzn.csv --mode rebuild --record depth --out run && hftlab compare run
+    Example: [bold]hftlab compare AMZN_2012-06-21_34200000_57600000_message_10.csv
     --truth AMZN_2012-06-21_34200000_57600000_orderbook_10.csv[/]
     """
     import hftlab
