@@ -48,6 +48,8 @@ _EXPORTS = {
     "verify": "verification",
     "Certificate": "certificate",
     "certify": "certificate",
+    "Comparison": "truth",
+    "compare": "truth",
     "generate": "synthetic",
 }
 

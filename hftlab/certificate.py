@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from hftlab import outputs
-from hftlab.codes import MBO_FLAG_SNAPSHOT, Code, MboAction, Reason
+from hftlab.codes import MBO_FLAG_SNAPSHOT, Anomaly, Code, MboAction, Reason
 from hftlab.config import Config
 from hftlab.errors import UsageError, require_positive
 from hftlab.feeds import Flow, open_flow
@@ -26,9 +26,11 @@ from hftlab.inference import Inference, infer
 from hftlab.kernels.ops import REJECTED
 from hftlab.kernels.outputs import MAKER, PRICE, QTY, SEQ
 from hftlab.kernels.states import BEHIND_MODIFIED, BEST_LEVEL, CROSSED, CROSSES, OLDEST, OPEN, States
+from hftlab.replayer import replay
 from hftlab.runner import Progress, TapeRun, queue_places, run_states, run_tape
-from hftlab.tables import CheckedTable, Mbo, facts_to_commands, first_rows, read_mbo, read_orders
+from hftlab.tables import CheckedTable, Mbo, facts_to_commands, first_rows, read_mbo, read_mbp, read_orders
 from hftlab.tape import compile_checked, rules_for
+from hftlab.truth import compare
 
 NEIGHBOURS = 5  # facts shown on either side of the first divergence
 LEVELS_SHOWN = 5
@@ -47,6 +49,7 @@ class Cause(Code):
     PRIORITY_RULE = 6
     NOT_OLDEST = 7
     EARLIER_DIVERGENCE = 8
+    PRICE_LEVELS = 9
 
 
 MEANING = {
@@ -58,11 +61,17 @@ MEANING = {
     Cause.NOT_BEST_PRICE: "not the best price: a better level was displayed",
     Cause.PRIORITY_RULE: "priority rule of the venue: behind an order that was modified",
     Cause.NOT_OLDEST: "not the oldest order of its level",
+    Cause.PRICE_LEVELS: "price levels: the feed names no orders, so nothing can be matched",
     Cause.EARLIER_DIVERGENCE: "earlier divergence: right in the venue's book, ours was no longer the same",
 }
 
 
 SHARES = ("execution_share", "all_execution_share", "oldest_first_share", "touch_share", "depth_share")
+
+
+OVER_TIME = {"row": pl.Int64, "ts": pl.Datetime("ns", "UTC")} | dict.fromkeys(
+    ("executions", "reproduced", "events", "touch_equal", "depth_equal"), pl.Int64
+)
 
 
 class Execution(NamedTuple):
@@ -115,7 +124,7 @@ class Certificate:
     events: int  # ends of events at which both books can be compared
     touch_equal: int  # price, lots and orders of both best levels
     depth_equal: int  # the same over `levels` levels a side
-    levels: int
+    levels: int  # 0 where only the touch was compared, with what the venue published of it
     crossed_events: int  # ends of events at which the venue's book was crossed
     open_orders: int  # in the venue's book at the end
     facts_rejected: dict[str, int]  # by reason, on rebuilding
@@ -160,6 +169,11 @@ class Certificate:
             ("events with an equal touch", self.touch_equal, self.events),
             (f"events with {self.levels} equal levels a side", self.depth_equal, self.events),
         ]
+        if not self.levels:  # price levels: the touch was held against the venue's own
+            rows = [
+                ("trades reproduced", *rows[1][1:]),
+                ("events whose rebuilt touch is the one the venue published", *rows[3][1:]),
+            ]
         columns = {"measure": pl.String, "count": pl.Int64, "of": pl.Int64, "share": pl.Float64}
         return pl.DataFrame([(*row, _share(*row[1:])) for row in rows], schema=columns, orient="row")
 
@@ -204,12 +218,17 @@ def certify(
     compared after each event. `config` gives ticks and price rules. `progress` is called with rows done, of
     facts rebuilt and commands matched. The flow is held in memory: choose symbols of a large one.
 
-    Raises FormatError and TableError for broken input; UsageError for commands or price levels, in which no
-    venue tells what it executed.
+    Price levels can't be matched: their certificate counts the trades, and holds the rebuilt touch against
+    the venue's own if the source has it.
+
+    Raises FormatError and TableError for broken input; UsageError for commands, in which no venue tells what
+    it executed.
     """
     if isinstance(flow, str | PathLike):
         flow = open_flow(flow)
     require_positive("levels", levels)
+    if isinstance(flow, Flow) and flow.kind == "mbp":
+        return _of_price_levels(flow, config)
     table = _facts_of(flow)
     mbo = read_mbo(table)
     venue = _Side(facts_to_commands(mbo), levels, config, progress)
@@ -223,9 +242,8 @@ def _facts_of(flow: Any) -> pa.Table:
     if not isinstance(flow, Flow):
         return flow
     if flow.kind != "mbo":
-        found = "commands (orders)" if flow.kind == "orders" else "price levels (mbp)"
         raise UsageError(
-            f"{flow.path}: found {found}, expected facts by order (mbo): without them nobody knows which "
+            f"{flow.path}: found commands (orders), expected facts (mbo): without them nobody knows which "
             "orders the venue executed"
         )
     table = flow.table()
@@ -235,6 +253,40 @@ def _facts_of(flow: Any) -> pa.Table:
     if not chosen.num_rows:
         raise UsageError(f"symbols: found no rows of {', '.join(flow.symbols)}, expected symbols of the flow")
     return chosen
+
+
+def _of_price_levels(flow: Flow, config: Config | None) -> Certificate:
+    """What can be said where nobody is told the orders."""
+    rebuilt = replay(flow, "rebuild", config=config, record=("anomalies",))
+    counts, mbp = rebuilt.summary(), read_mbp(flow.table())
+    trades = int(np.count_nonzero(mbp.fact == MboAction.T))
+    against = compare(flow, flow.path, config=config) if "book_ticker" in flow.extras else None
+    events, equal = (against.rows, against.exact) if against else (0, 0)
+    crossed = rebuilt.anomalies.filter(pl.col("kind").cast(pl.String) == Anomaly.CROSSED.name)
+    return Certificate(
+        path=str(flow.path),
+        format=flow.format,
+        rows=counts["rows"],
+        commands=0,
+        symbols=counts["symbols"],
+        executions=0,
+        hidden=trades,
+        reproduced=0,
+        known_makers=0,
+        oldest_first=0,
+        events=events,
+        touch_equal=equal,
+        depth_equal=0,
+        levels=0,
+        crossed_events=crossed.height,
+        open_orders=counts["open_orders"],
+        facts_rejected=counts["reasons"],
+        commands_rejected={},
+        causes={Cause.PRICE_LEVELS.name: trades} if trades else {},
+        over_time=pl.DataFrame(schema=OVER_TIME),
+        first_divergence=None,
+        notes=tuple(flow.notes),
+    )
 
 
 def _share(part: int, whole: int) -> float | None:
@@ -453,7 +505,7 @@ class _Comparison:
             "touch_equal": counted(self.ends, self.touch),
             "depth_equal": counted(self.ends, self.depth),
         }
-        return pl.DataFrame(columns).cast({"ts": pl.Datetime("ns", "UTC")})
+        return pl.DataFrame(columns).cast(OVER_TIME)
 
     # -- the first divergence
 

@@ -42,7 +42,8 @@ def body(certificate: Certificate) -> str:
     ]
     rows = [(name, f"{part:,}", f"{whole:,}", _percent(share)) for name, part, whole, share in c.table.rows()]
     parts.append(_table(("measure", "", "of", "share"), rows, left=1))
-    parts.append(f"<h2>Over the course of the flow</h2>{_curves(c)}")
+    if c.over_time.height:
+        parts.append(f"<h2>Over the course of the flow</h2>{_curves(c)}")
     causes = [(name, meaning, f"{count:,}") for name, meaning, count in c.cause_table.rows()]
     if causes:
         parts.append("<h2>Executions that were not reproduced, by cause</h2>")
@@ -59,6 +60,11 @@ def body(certificate: Certificate) -> str:
 def verdict(certificate: Certificate) -> str:
     """One sentence a person can act on."""
     c = certificate
+    if not c.levels:
+        return (
+            "The feed tells price levels and no orders: books can be rebuilt, but nothing can be matched. "
+            f"The rebuilt touch is the venue's own after {_percent(c.touch_share)} of the events compared."
+        )
     if not c.executions:
         return "The venue executed no displayed order in this flow, so there is nothing to reproduce."
     said = (

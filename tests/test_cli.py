@@ -477,7 +477,7 @@ def test_commands_can_t_be_certified(run):
     status, _, err = run("certify", SAMPLE)
     assert status == 2
     assert_one_line(err)
-    assert "found commands (orders), expected facts by order (mbo)" in err
+    assert "found commands (orders), expected facts (mbo)" in err
 
 
 # options of a feed

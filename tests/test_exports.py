@@ -35,6 +35,8 @@ PUBLIC = {
     "Verification",
     "Certificate",
     "certify",
+    "Comparison",
+    "compare",
     "__version__",
     "compile_tape",
     "generate",

@@ -59,7 +59,6 @@ def compare(
     --truth AMZN_2012-06-21_34200000_57600000_orderbook_10.csv[/]
     """
     import hftlab
-    from hftlab.truth import compare as compare_books
 
     settings = hftlab.load_config(config)
     given = {"--initial-book": initial_book, "--format": format, "--option": options}
@@ -69,7 +68,9 @@ def compare(
     if not one_step:
         common.load_kernels(record=("depth",))
     with common.working("comparing"):
-        found = compare_books(source, truth, levels=levels, one_step=one_step, symbol=symbol, config=settings)
+        found = hftlab.compare(
+            source, truth, levels=levels, one_step=one_step, symbol=symbol, config=settings
+        )
     if as_json:
         common.print_json(found.as_dict())
     else:
