@@ -12,9 +12,7 @@ from hftlab.cli import common
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from hftlab.truth import Comparison, Difference
-
-LEVELS_SHOWN = 50
+    from hftlab.truth import Comparison, Difference, LevelAgreement
 
 
 def compare(
@@ -118,14 +116,19 @@ def _rest(found: Comparison) -> Table:
 
 
 def _levels(found: Comparison) -> Table:
-    """Exact rows of each level, of the first ones and the last."""
+    """Exact rows by level; levels that agree equally often share a line."""
+    from itertools import groupby
+
     names = ("level", "exact", "down to here", "bid", "lots", "ask", "lots")
-    table = common.grid("Rows that are exact, by level", *names, left=0)
-    for level in found.by_level:
-        if level.level <= LEVELS_SHOWN or level.level == found.levels:
-            cells = (level.exact, level.exact_down_to, level.bid_px, level.bid_sz, level.ask_px, level.ask_sz)
-            table.add_row(str(level.level), *(f"{cell:,}" for cell in cells))
+    table = common.grid("Rows that are exact, by level", *names, left=1)
+    for cells, levels in groupby(found.by_level, key=_agreement):
+        first, *_, last = [level.level for level in levels] * 2
+        table.add_row(f"{first}" if first == last else f"{first} to {last}", *(f"{n:,}" for n in cells))
     return table
+
+
+def _agreement(level: LevelAgreement) -> tuple[int, ...]:
+    return level.exact, level.exact_down_to, level.bid_px, level.bid_sz, level.ask_px, level.ask_sz
 
 
 def _difference(first: Difference) -> tuple[Table, Table]:
