@@ -320,7 +320,7 @@ class _States:
         """Changes as (seq, values [4, changes, levels])."""
         columns = ["seq", "symbol", *SIDES]
         if isinstance(table, Path):
-            batches = pq.ParquetFile(table).iter_batches(STATE_ROWS, columns=columns)
+            batches = _batches(table, columns)
         else:
             batches = table.select(columns).to_batches(max_chunksize=STATE_ROWS)
         for batch in batches:
@@ -352,6 +352,16 @@ class _States:
         keep = int(last[-1]) if rows.size else 0
         self._before, self._seq, self._values = values[:, keep : keep + 1], seq[keep:], values[:, keep + 1 :]
         return found
+
+
+def _batches(path: Path, columns: list[str]) -> Iterator[pa.RecordBatch]:
+    """Some columns of a run folder's table. Raises InputError where it is broken."""
+    try:
+        with pq.ParquetFile(path, page_checksum_verification=True) as file:
+            yield from file.iter_batches(STATE_ROWS, columns=columns)
+    except (pa.ArrowException, OSError) as error:
+        said = source.said(error)
+        raise InputError(f"{path}: found a broken table ({said}), expected what replay wrote") from error
 
 
 # ------------------------------------------------------------------ events and their rows in the file

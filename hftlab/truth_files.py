@@ -26,11 +26,11 @@ from pyarrow import csv
 
 from hftlab.codes import MBO_FLAG_LAST, PRICE_SCALE, UNDEF_PRICE
 from hftlab.errors import FormatError
-from hftlab.feeds import binance, lobster, open_flow, source
+from hftlab.feeds import binance, lobster, open_flow, source, tables
 
 ORDERBOOK, MBP, BOOK_TICKER = "LOBSTER orderbook", "Databento MBP", "Binance bookTicker"
 SIDES = ("bid_px", "bid_sz", "ask_px", "ask_sz")  # the order of the columns everywhere here
-BLOCK_ROWS = 1 << 16
+LARGEST = 2**63 // PRICE_SCALE
 
 _LOBSTER_COLUMNS = (2, 3, 0, 1)  # of ask price, ask size, bid price, bid size
 _BOOK_LINE = re.compile(rb"-?\d+(,-?\d+){3}(,-?\d+)*\r?(\n|$)")
@@ -202,7 +202,9 @@ def _mbp_blocks(path: Path, frame: pl.DataFrame, needed: dict[str, Any]) -> Iter
     if "flags" in frame.columns:
         last = _numbers(path, frame, "flags") & MBO_FLAG_LAST != 0
         rows = rows[last] if last.any() else rows
-    symbol = frame["symbol"].cast(pl.String).to_numpy()[rows] if "symbol" in frame.columns else None
+    symbol = (
+        frame["symbol"].cast(pl.String).fill_null("").to_numpy()[rows] if "symbol" in frame.columns else None
+    )
     sequence, ts = _numbers(path, frame, "sequence")[rows], _numbers(path, frame, "ts_event")[rows]
     yield Block(rows, sequence, ts, symbol, np.stack(values)[:, rows])
 
@@ -212,22 +214,32 @@ def _numbers(path: Path, frame: pl.DataFrame, name: str) -> np.ndarray:
     column = frame[name]
     price = "_px_" in name
     if column.dtype == pl.String:
-        column = column.str.strip_chars().replace("", None)
-        told = column.drop_nulls()
-        if price and told.str.contains(".", literal=True).any():
-            column = column.str.to_decimal(scale=9)
-        elif name == "ts_event" and told.str.contains("T", literal=True).any():
-            column = column.str.to_datetime(time_unit="ns", time_zone="UTC", strict=False)
+        texts = column.str.strip_chars().replace("", None)
+        integers = texts.cast(pl.Int64, strict=False)
+        if price:
+            column = integers.fill_null(_units(texts.str.to_decimal(scale=9)))
+        elif name == "ts_event":
+            times = texts.str.to_datetime("%+", time_unit="ns", time_zone="UTC", strict=False)
+            column = integers.fill_null(times.dt.timestamp("ns"))
         else:
-            column = column.cast(pl.Int64, strict=False)
+            column = integers
         _refuse_unread(path, frame[name], column)
-    if price and column.dtype.is_float():
-        column = (column * PRICE_SCALE).round().cast(pl.Int64)
+    elif price and column.dtype.is_float():
+        column = (column * PRICE_SCALE).round().cast(pl.Int64, strict=False)
     elif isinstance(column.dtype, pl.Decimal):
-        column = (column.cast(pl.Decimal(38, 9)) * PRICE_SCALE).cast(pl.Int64)
+        column = _units(column.cast(pl.Decimal(38, 9)))
     elif isinstance(column.dtype, pl.Datetime):
         column = column.dt.timestamp("ns")
-    return column.cast(pl.Int64).fill_null(UNDEF_PRICE if price else 0).to_numpy()
+    try:
+        return column.cast(pl.Int64).fill_null(UNDEF_PRICE if price else 0).to_numpy()
+    except pl.exceptions.PolarsError as error:
+        raise FormatError(path, f"a column {name} of {frame[name].dtype}", "numbers") from error
+
+
+def _units(decimals: pl.Series) -> pl.Series:
+    """Decimals of nine places in units of 1e-9; nothing where 64 bits don't hold one."""
+    fits = decimals.is_between(-LARGEST, LARGEST)
+    return (decimals.set(~fits, None) * PRICE_SCALE).cast(pl.Int64, strict=False)
 
 
 def _refuse_unread(path: Path, texts: pl.Series, read: pl.Series) -> None:
@@ -239,10 +251,7 @@ def _refuse_unread(path: Path, texts: pl.Series, read: pl.Series) -> None:
 
 def _table(path: Path, container: str) -> Truth:
     """Parquet or Arrow of either kind that has columns."""
-    try:
-        frame = pl.read_parquet(path) if container == "Parquet" else pl.read_ipc(path)
-    except (pl.exceptions.PolarsError, OSError) as error:
-        raise FormatError(path, f"broken {container} data ({source.said(error)})", _SUPPORTED) from error
+    frame = pl.from_arrow(tables.read_table(path, container))
     if set(frame.columns) >= _TICKER_COLUMNS:
         return _tickers(path, frame.to_arrow)
     if "bid_px_00" not in frame.columns:

@@ -22,7 +22,7 @@ from hftlab import truth as truth_module
 from hftlab import truth_files
 from hftlab.cli import main
 from hftlab.codes import UNDEF_PRICE
-from hftlab.errors import FormatError, InputError, UsageError
+from hftlab.errors import FormatError, HftlabError, InputError, UsageError
 from hftlab.feeds import open_flow
 from hftlab.truth import Difference, Touch, compare
 from hftlab.truth_files import open_truth
@@ -639,6 +639,49 @@ def test_tickers_as_parquet_and_in_other_lots(tmp_path):
     assert compare(path, path, lot="0.001").exact == 1
 
 
+# ------------------------------------------------------------------ damage of any kind
+
+
+def damaged(data, seed):
+    """The bytes with some of them changed, inserted or deleted."""
+    chance, data = random.Random(seed), bytearray(data)
+    for _ in range(chance.randint(1, 4)):
+        where, what = (
+            chance.randrange(len(data)),
+            chance.choice([chance.randrange(256), *b'0123456789,.-T:"\n']),
+        )
+        how = chance.randrange(3)
+        if how == 0:
+            data[where] = what
+        elif how == 1:
+            data.insert(where, what)
+        else:
+            del data[where : where + chance.randrange(1, 6)]
+    return bytes(data)
+
+
+@pytest.mark.parametrize("kind", ["orderbook", "one step", "pretty", "integers", "parquet", "capture"])
+def test_damaged_files_of_published_books(facts_file, tmp_path, kind):
+    """They are compared, or the answer is one line; never anything else."""
+    flow, book = Story(1, 20).write(tmp_path, 2)
+    if kind in ("pretty", "integers", "parquet"):
+        flow, book = facts_file, tmp_path / f"mbp.{'parquet' if kind == 'parquet' else 'csv'}"
+        frame = mbp_frame(kind == "pretty")
+        frame.write_parquet(book) if kind == "parquet" else frame.write_csv(book)
+    elif kind == "capture":
+        flow = book = tmp_path / "c.ndjson"
+        book.write_text(capture(START, update(11, [["10", "2"]]), ticker(11, "10", "2"), update(12)))
+    whole, path = book.read_bytes(), tmp_path / f"damaged{book.suffix}"
+    for seed in range(60):
+        path.write_bytes(damaged(whole, seed))
+        said = ""
+        try:
+            compare(path if kind == "capture" else flow, path, one_step=kind == "one step")
+        except HftlabError as error:
+            said = str(error)
+        assert "\n" not in said, f"seed {seed}"
+
+
 # ------------------------------------------------------------------ run folders
 
 
@@ -708,6 +751,11 @@ def test_run_folders_that_can_not_be_compared(story, tmp_path, capsys):
     assert "is not there, expected it to know where events end" in said(InputError, folder)
     (folder / "manifest.json").write_text("{")
     assert "found a manifest that can't be read" in said(InputError, folder)
+    folder = run_folder(Story(3).write(tmp_path)[0], tmp_path / "e")
+    data = bytearray((folder / "depth.parquet").read_bytes())
+    data[60] ^= 1
+    (folder / "depth.parquet").write_bytes(data)
+    assert "found a broken table" in said(InputError, folder)
     hftlab.replay(FACTS, mode="rebuild", record=("l1",), out=tmp_path / "d")
     assert "was made from a table in memory" in said(UsageError, tmp_path / "d")
 

@@ -51,6 +51,15 @@ def load(path: Path, *, format: str | None = None, symbols: Iterable[str] | None
     return Flow(path, kind, kind, read, symbols=symbols, batches=batches, num_rows=rows)
 
 
+def read_table(path: Path, found: str) -> pa.Table:
+    """The table of a Parquet or Arrow IPC file (which, tells `source.container`), whatever it holds.
+
+    Raises FormatError for a broken file.
+    """
+    with _broken(path, found):
+        return (_Parquet if found == "Parquet" else _Ipc)(path).read()
+
+
 class _Parquet:
     """A Parquet file, opened again for each reading so that nothing stays open between."""
 
