@@ -385,7 +385,7 @@ class _Reading:
         for row, line in enumerate(lines, first_row):
             start = line.find(b"{")
             recv = _receive_time(line[:start]) if start > 0 else None
-            if start < 0 or recv is _NO_TIME:
+            if start < 0 or recv == _NO_TIME:
                 self._bad_line(row, line, start)
                 continue
             try:
