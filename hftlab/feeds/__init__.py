@@ -20,7 +20,7 @@ from types import ModuleType
 from typing import Any
 
 from hftlab.errors import FormatError, UsageError, split_symbols
-from hftlab.feeds import binance, dbn, itch, lobster, pitch, source, tables
+from hftlab.feeds import binance, databento_csv, dbn, itch, lobster, pitch, source, tables
 from hftlab.feeds.flow import Fault, Flow
 
 __all__ = ["ENTRY_POINTS", "FEEDS", "Fault", "Flow", "open_flow", "registry", "split_symbols"]
@@ -29,6 +29,7 @@ ENTRY_POINTS = "hftlab.feeds"  # where an installed package offers feeds of its 
 FEEDS: dict[str, ModuleType] = {
     "lobster": lobster,
     "dbn": dbn,
+    "databento_csv": databento_csv,
     "binance": binance,
     "pitch": pitch,
     "itch": itch,

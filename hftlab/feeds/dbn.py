@@ -36,7 +36,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from hftlab.codes import NOT_A_VALUE, MboAction
+from hftlab.codes import NOT_A_VALUE, UNDEF_PRICE, MboAction
 from hftlab.errors import FormatError, UsageError
 from hftlab.feeds import source
 from hftlab.feeds.flow import Fault, Flow
@@ -50,6 +50,7 @@ BLOCK_BYTES = 1 << 20
 RUN = 8192  # records looked at together: half a megabyte, which stays in the second cache
 SHORT_RUN = 64  # where records of other kinds are frequent
 ROWS = 1 << 20  # of a table's chunk where the length of the whole is not known
+UNDEF_SIZE = 2**32 - 1
 DAY_NS = 86_400 * 10**9
 
 TOB, MBP, MAYBE_BAD_BOOK, SNAPSHOT = 64, 16, 4, 32
@@ -349,22 +350,10 @@ class _Reading:
                 filled += self._fill(columns, filled, part, byte + taken * records.itemsize)
                 taken += part.size
                 if filled == rows:
-                    yield self._table(columns, filled)
+                    yield to_table(_first(columns, filled), self._symbols.numbers)
                     columns = None
         if columns is not None and filled:
-            yield self._table(columns, filled)
-
-    def _table(self, columns: Columns, rows: int) -> pa.Table:
-        columns = Columns(*(column[:rows] for column in columns))
-        time = MBO.field("ts_event").type
-        symbols = pa.array(self._symbols.numbers, pa.string())
-        arrays = columns._asdict() | {
-            "ts_event": pa.array(columns.ts_event).cast(time),
-            "ts_recv": pa.array(columns.ts_recv).cast(time),
-            "symbol": pa.DictionaryArray.from_arrays(pa.array(columns.symbol), symbols),
-            "action": code_array(columns.action, MboAction),
-        }
-        return pa.Table.from_arrays([pa.array(array) for array in arrays.values()], schema=MBO)
+            yield to_table(_first(columns, filled), self._symbols.numbers)
 
     def _fill(self, columns: Columns, at: int, records: np.ndarray, byte: int) -> int:
         """Write records into the columns from a row on; how many were whole."""
@@ -379,7 +368,7 @@ class _Reading:
         for name in ("ts_event", "ts_recv", "price", "size", "order_id", "flags", "sequence"):
             getattr(here, name)[:] = records[name]
         here.action[:], here.side[:] = action, side
-        self._put_values(here)
+        put_values(here, self._odd)
         numbers = self._symbols.of(records["key"], here.ts_recv)
         if isinstance(numbers, np.ndarray) or numbers:
             here.symbol[:] = numbers  # else what is there already
@@ -404,27 +393,6 @@ class _Reading:
                 self._fault(place, found, expected, int(wrong.sum()))
                 keep &= ~wrong
         return records[keep], action[keep], side[keep]
-
-    def _put_values(self, here: Columns) -> None:
-        """Values for what Databento leaves undefined."""
-        for time, other in ((here.ts_event, here.ts_recv), (here.ts_recv, here.ts_event)):
-            if time.min() < 0:  # UNDEF_TIMESTAMP is the largest of 64 bits, -1 here
-                undefined = time < 0
-                self._odd["times that are not given"] += int(undefined.sum())
-                time[undefined] = np.maximum(other[undefined], 0)
-        needs = {"price": here.action <= _M, "size": here.action <= _C}
-        for name, undefined in (("price", 2**63 - 1), ("size", 2**32 - 1)):
-            values = getattr(here, name)
-            if values.max() == undefined:
-                unknown = values == undefined
-                needed = unknown & needs[name]
-                values[unknown], values[needed] = 0, NOT_A_VALUE
-                if needed.any():
-                    self._odd[f"records that need a {name} and have none"] += int(needed.sum())
-        present = int(np.bitwise_or.reduce(here.flags))
-        for flag, note in _FLAG_NOTES.items():
-            if present & flag:
-                self._odd[note] += int(np.count_nonzero(here.flags & flag))
 
     # -------------------------------------------------------------- records
 
@@ -566,18 +534,56 @@ class _Reading:
             notes.append(f"records that are not mbo: {_counts(self._others)}")
         if self._said:
             notes.append(f"the first error record says: {self._said}")
-        if self._symbols.unnamed:
-            numbers = ", ".join(map(str, list(self._symbols.unnamed)[:5]))
-            more = ", ..." if len(self._symbols.unnamed) > 5 else ""
-            count = len(self._symbols.unnamed)
-            notes.append(
-                f"instruments without a definition, named by their number: {count:,} ({numbers}{more})"
-            )
-        if len(self._symbols.publishers) > 1:
-            first, *others = self._symbols.publishers
-            names = ", ".join(f"@{publisher}" for publisher in others)
-            notes.append(f"publishers after the first ({first}), with books of their own: {names}")
-        return notes
+        return notes + notes_of_instruments(self._symbols.unnamed, self._symbols.publishers)
+
+
+def notes_of_instruments(unnamed: Iterable[object], publishers: Iterable[int]) -> list[str]:
+    """Which instruments have no name, and whose books are told apart."""
+    unnamed, publishers = list(unnamed), list(publishers)
+    notes = []
+    if unnamed:
+        numbers = ", ".join(map(str, unnamed[:5])) + (", ..." if len(unnamed) > 5 else "")
+        what = "instruments without a definition, named by their number"
+        notes.append(f"{what}: {len(unnamed):,} ({numbers})")
+    if len(publishers) > 1:
+        names = ", ".join(f"@{publisher}" for publisher in publishers[1:])
+        notes.append(f"publishers after the first ({publishers[0]}), with books of their own: {names}")
+    return notes
+
+
+def put_values(here: Columns, odd: Counter[str]) -> None:
+    """Values, in place, for what Databento leaves undefined; how often, and what flags say, is counted."""
+    for time, other in ((here.ts_event, here.ts_recv), (here.ts_recv, here.ts_event)):
+        if time.min() < 0:  # UNDEF_TIMESTAMP is the largest of 64 bits, -1 here
+            undefined = time < 0
+            odd["times that are not given"] += int(undefined.sum())
+            time[undefined] = np.maximum(other[undefined], 0)
+    for name, undefined, last in (("price", UNDEF_PRICE, _M), ("size", UNDEF_SIZE, _C)):
+        values = getattr(here, name)
+        if values.max() == undefined:
+            unknown = values == undefined
+            needed = unknown & (here.action <= last)
+            values[unknown], values[needed] = 0, NOT_A_VALUE
+            if needed.any():
+                odd[f"records that need a {name} and have none"] += int(needed.sum())
+    present = int(np.bitwise_or.reduce(here.flags))
+    for flag, note in _FLAG_NOTES.items():
+        if present & flag:
+            odd[note] += int(np.count_nonzero(here.flags & flag))
+
+
+def to_table(columns: Columns, names: Iterable[str]) -> pa.Table:
+    """The mbo table of some columns, with the symbols by their number."""
+    time = MBO.field("ts_event").type
+    arrays = columns._asdict() | {
+        "ts_event": pa.array(columns.ts_event).cast(time),
+        "ts_recv": pa.array(columns.ts_recv).cast(time),
+        "symbol": pa.DictionaryArray.from_arrays(
+            pa.array(columns.symbol), pa.array(list(names), pa.string())
+        ),
+        "action": code_array(columns.action, MboAction),
+    }
+    return pa.Table.from_arrays([pa.array(array) for array in arrays.values()], schema=MBO)
 
 
 def _alike(values: np.ndarray) -> int:
@@ -588,6 +594,10 @@ def _alike(values: np.ndarray) -> int:
 
 def _counts(others: Counter[str]) -> str:
     return ", ".join(f"{name} {count:,}" for name, count in others.most_common())
+
+
+def _first(columns: Columns, rows: int) -> Columns:
+    return Columns(*(column[:rows] for column in columns))
 
 
 def _room(rows: int) -> Columns:

@@ -40,10 +40,8 @@ def load(path: Path, *, format: str | None = None, symbols: Iterable[str] | None
     Raises FormatError for a file that is broken, or holds another table than `format` asks for.
     """
     found = source.container(path)
-    if found not in _NATIVE:
-        raise FormatError(path, f"{found} data", "a Parquet or Arrow IPC file")
-    with _broken(path, found):
-        file = _Parquet(path) if found == "Parquet" else _Ipc(path)
+    with broken(path, found):
+        file = native_file(path)
         rows, kind = file.num_rows(), _kind(path, file.schema)
     if format is not None and format != kind:
         raise FormatError(path, f"an {kind} table", f"an {format} table")
@@ -56,8 +54,17 @@ def read_table(path: Path, found: str) -> pa.Table:
 
     Raises FormatError for a broken file.
     """
-    with _broken(path, found):
+    with broken(path, found):
         return (_Parquet if found == "Parquet" else _Ipc)(path).read()
+
+
+def native_file(path: Path) -> _Parquet | _Ipc:
+    """A Parquet or Arrow IPC file, whatever its columns. Raises FormatError for another file."""
+    found = source.container(path)
+    if found not in _NATIVE:
+        raise FormatError(path, f"{found} data", "a Parquet or Arrow IPC file")
+    with broken(path, found):
+        return _Parquet(path) if found == "Parquet" else _Ipc(path)
 
 
 class _Parquet:
@@ -154,7 +161,7 @@ def _kind(path: Path, schema: pa.Schema) -> Kind:
 
 
 @contextmanager
-def _broken(path: Path, found: str) -> Iterator[None]:
+def broken(path: Path, found: str) -> Iterator[None]:
     """What Arrow says about a broken file, in one line."""
     try:
         yield
@@ -165,7 +172,7 @@ def _broken(path: Path, found: str) -> Iterator[None]:
 
 def _guarded(read: Callable[[], pa.Table], path: Path, found: str) -> Callable[[], pa.Table]:
     def guarded() -> pa.Table:
-        with _broken(path, found):
+        with broken(path, found):
             return read()
 
     return guarded
@@ -173,7 +180,7 @@ def _guarded(read: Callable[[], pa.Table], path: Path, found: str) -> Callable[[
 
 def _guarded_batches(batches: Callable[[int], Iterator[pa.Table]], path: Path, found: str):
     def guarded(rows: int) -> Iterator[pa.Table]:
-        with _broken(path, found):
+        with broken(path, found):
             yield from batches(rows)
 
     return guarded
