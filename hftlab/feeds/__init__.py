@@ -20,7 +20,7 @@ from types import ModuleType
 from typing import Any
 
 from hftlab.errors import FormatError, UsageError, split_symbols
-from hftlab.feeds import binance, databento_csv, dbn, itch, lobster, pitch, source, tables
+from hftlab.feeds import binance, databento_csv, dbn, generic, itch, lobster, pitch, source, tables
 from hftlab.feeds.flow import Fault, Flow
 
 __all__ = ["ENTRY_POINTS", "FEEDS", "Fault", "Flow", "open_flow", "registry", "split_symbols"]
@@ -36,6 +36,7 @@ FEEDS: dict[str, ModuleType] = {
     "orders": tables,
     "mbo": tables,
     "mbp": tables,
+    "generic": generic,
 }
 
 
@@ -105,4 +106,6 @@ def _detect(path: Path) -> str:
         if feed.sniff(path, head):
             return name
     supported = "; ".join(dict.fromkeys(feed.DESCRIPTION for feed in registry().values()))
-    raise FormatError(path, "a format that was not recognised", f"one of: {supported}")
+    hint = generic.hint(path, head)
+    expected = f"one of: {supported}" + (f"; it has {hint}" if hint else "")
+    raise FormatError(path, "a format that was not recognised", expected)
