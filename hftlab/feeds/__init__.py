@@ -42,7 +42,7 @@ FEEDS: dict[str, ModuleType] = {
 
 @cache
 def registry() -> dict[str, ModuleType]:
-    """All feeds by name: ours, then those of installed packages.
+    """All feeds by name: ours, those of installed packages, and the generic one last.
 
     Raises UsageError for one of those that can't be loaded or lacks one of the three names.
     """
@@ -57,6 +57,7 @@ def registry() -> dict[str, ModuleType]:
         missing = [name for name in ("DESCRIPTION", "sniff", "load") if not hasattr(feeds[entry.name], name)]
         if missing:
             raise UsageError(f"feed {entry.name} of {entry.value}: has no {', '.join(missing)}")
+    feeds["generic"] = feeds.pop("generic")  # what others know better is theirs
     return feeds
 
 
