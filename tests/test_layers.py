@@ -49,7 +49,7 @@ WITHOUT_RAW_ARRAYS = {"codes", "errors", "schema", "config", "run_folder", "feed
     "cli",
     "__main__",
 }
-DECODERS = {"feeds.itch": {"kernels.itch"}}  # feeds whose bytes a kernel reads
+DECODERS = {"feeds.itch": {"kernels.itch"}, "feeds.lobster": {"kernels.lobster"}}  # feeds whose bytes a kernel reads
 
 MODULES = sorted(PACKAGE.rglob("*.py"))
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import gzip
 import lzma
+import tempfile
 import zipfile
 from datetime import date, datetime
 from decimal import Decimal
+from pathlib import Path
 from zoneinfo import ZoneInfo
 
 import numpy as np
@@ -140,9 +142,9 @@ def test_decimals_are_exact(tmp_path, text, ns):
 def test_any_decimals_are_exact(parts):
     """Whatever the digits, the result is the decimal's whole nanoseconds."""
     texts = [f"{seconds}.{decimals}" for seconds, decimals in parts]
-    data = "".join(f"{text},1,7,1,1,1\n" for text in texts).encode()
-    found = lobster.parse_messages(data, NAME).time_ps // 1000
-    assert found.tolist() == [int(Decimal(text) * 10**9) for text in texts]
+    with tempfile.TemporaryDirectory() as folder:
+        found = times(open_flow(write(Path(folder), *(f"{text},1,7,1,1,1" for text in texts))))
+    assert [t - MIDNIGHT_NS for t in found] == [int(Decimal(text) * 10**9) for text in texts]
 
 
 @pytest.mark.parametrize(

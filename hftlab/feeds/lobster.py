@@ -27,17 +27,23 @@ file, whose first row seeds the book: R, then one anonymous A per level, the bes
 sequence -1; their ids are `SEED_ID_BASE` and up. That row is the book *after* message 0, so message 0 stays
 only as an N. Executions and cancels of orders that were never added here still tell side and price: they
 are given to the anonymous order of that level, if the row had one; others keep an id that no book knows.
+
+**Memory.** A file of up to 128 MB (a compressed one of 16 MB) is read when it is opened, and so is any with
+an opening book. Of a larger one opening reads the first lines; the rest is read in bounded memory by
+`Flow.batches`, and what is odd about it is counted in the notes as that goes on.
 """
 
 from __future__ import annotations
 
-import io
 import re
-from collections.abc import Iterable
+import sys
+from collections.abc import Iterable, Iterator
 from datetime import date as Date
 from datetime import datetime
+from functools import partial
+from mmap import ACCESS_READ, mmap
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -49,6 +55,9 @@ from hftlab.feeds.flow import Flow
 from hftlab.inference import free_ids
 from hftlab.schema import MBO, code_array
 
+if TYPE_CHECKING:
+    from hftlab.kernels.lobster import Rows
+
 DESCRIPTION = "LOBSTER message files (.csv, .csv.gz, .csv.xz, sample .zip)"
 
 SEED_ID_BASE = 1 << 62  # ids of the anonymous opening orders, unless real ids reach this far
@@ -59,42 +68,27 @@ NO_LEVEL = 9_999_999_999  # price of an empty level (ask; negative for bid)
 ZONE = "America/New_York"
 
 ADD, EXECUTION, HIDDEN, CROSS, HALT = 1, 4, 5, 6, 7
-_TIME_DECIMALS = 12
-_PS_PER_NS = 1000
-_DAY_PS = 86_400 * 10**_TIME_DECIMALS
+DAY_SECONDS = 86_400
 
-_A, _C, _F, _R, _T, _N = (MboAction[name] for name in "ACFRTN")
-_ACTION = np.array([_N, _A, _C, _C, _F, _T, _T, _N], dtype=np.int8)  # by type
-_SIDE = np.array([0, 1, 1, 1, 1, -1, 0, 0], dtype=np.int8)  # times direction, by type
-_HAS_ID = np.array([0, 1, 1, 1, 1, 0, 0, 0], dtype=np.int64)  # by type
+EAGER_BYTES = 1 << 27  # of a file that is read when it is opened
+PACKED = 8  # times as many bytes as the file has, where it is compressed
+FIRST_ROWS = 1_000  # of a larger file: what opening looks at
+FEW_BYTES = 16  # of a row, in a guess how many a file has: usual ones take 40
+MANY_ROWS = 1 << 20  # the guess for a compressed file
+MAX_LINE = 1 << 16  # bytes; no message has more than 140
+ALL = sys.maxsize
 
-_NAME = re.compile(r"(?P<symbol>[^_/]+)_(?P<date>\d{4}-\d{2}-\d{2})_.*?(?P<what>message|orderbook)")
+BOOKS = {"orderbook": "an orderbook file", "bbo": "a file of best prices"}
+_MESSAGES = (
+    "a message file (published books are truth for `hftlab compare --truth`, or open one as initial_book)"
+)
+
+_A, _C, _F, _R, _N = (MboAction[name] for name in "ACFRN")
+
+_NAME = re.compile(r"(?P<symbol>[^_/]+)_(?P<date>\d{4}-\d{2}-\d{2})_.*?(?P<what>bbo|message|orderbook)")
 _LINE = re.compile(rb"\d+\.\d+,[1-7],-?\d+,-?\d+,-?\d+,-?[01]\r?(\n|$)")
 _TIME = re.compile(rb"\d{1,5}(\.\d{0,12})?")
 _INTEGER = re.compile(rb"-?\d{1,20}")
-
-
-class Messages(NamedTuple):
-    """The lines of a message file as columns, in the file's own units."""
-
-    time_ps: np.ndarray  # since midnight in New York
-    type: np.ndarray
-    order_id: np.ndarray
-    size: np.ndarray
-    price: np.ndarray
-    direction: np.ndarray
-
-
-class Facts(NamedTuple):
-    """Columns of an mbo table before they are one."""
-
-    ts_ns: np.ndarray
-    action: np.ndarray
-    side: np.ndarray
-    price: np.ndarray
-    size: np.ndarray
-    order_id: np.ndarray
-    sequence: np.ndarray
 
 
 class Levels(NamedTuple):
@@ -109,10 +103,12 @@ class Levels(NamedTuple):
 
 
 def sniff(path: Path, head: bytes) -> bool:
-    """Whether the first line is a LOBSTER message, the archive holds a message file, or the name says so."""
+    """Whether it begins with a LOBSTER message or book, or a name says so, its own or one in the archive."""
     if source.container(path) == "zip":
-        return any(_what(name) == "message" for name in source.members(path))
-    return bool(_LINE.match(head)) or _what(source.inner_name(path)) is not None
+        return any(map(_what, source.members(path)))
+    if _LINE.match(head) or _what(source.inner_name(path)):
+        return True
+    return _is_book(head.split(b"\n", 1)[0])
 
 
 def load(
@@ -131,21 +127,33 @@ def load(
 
     Raises FormatError for a broken file, with the row; UsageError where symbol or date are not known.
     """
-    member = _member(path, "message")
-    name = member or source.inner_name(path)
-    if _what(name) == "orderbook":
-        found = "an orderbook file"
-        raise FormatError(path, found, "a message file (an orderbook file is given as initial_book)")
-    symbol, midnight_ns = _instrument(path, name, symbol, date)
-    messages = parse_messages(source.read(path, member), path)
-    notes = _quirks(messages)
+    member = _messages(path)
+    symbol, midnight_ns = _instrument(path, member or source.inner_name(path), symbol, date)
+    messages = Messages(path, member, midnight_ns)
     if initial_book:
         levels = first_levels(*_orderbook(path, initial_book))
-        table, more = _seeded(messages, levels, symbol, midnight_ns)
-        notes += more
-    else:
-        table = _to_table(*_with_removals(_facts(messages, midnight_ns)), symbol)
-    return Flow(path, "lobster", "mbo", table, symbols=symbols, notes=notes)
+        rows, notes = _seeded(messages.all(), levels)
+        return Flow(
+            path, "lobster", "mbo", _to_table(rows, symbol), symbols=symbols, notes=messages.notes + notes
+        )
+    larger = 1 if source.container(path) == "text" else PACKED
+    if path.stat().st_size * larger <= EAGER_BYTES:
+        table = _to_table(messages.all(), symbol)
+        return Flow(path, "lobster", "mbo", table, symbols=symbols, notes=messages.notes)
+    next(messages.parts(FIRST_ROWS))  # raises where it begins with something else
+
+    def batches(count: int) -> Iterator[pa.Table]:
+        return map(partial(_to_table, symbol=symbol), messages.parts(count))
+
+    return Flow(
+        path,
+        "lobster",
+        "mbo",
+        lambda: _to_table(messages.all(), symbol),
+        symbols=symbols,
+        notes=messages.notes,
+        batches=batches,
+    )
 
 
 def _what(name: str) -> str | None:
@@ -153,8 +161,23 @@ def _what(name: str) -> str | None:
     return found and found["what"]
 
 
+def _messages(path: Path) -> str | None:
+    """Name of the message file in a zip archive; None where the file is not an archive.
+
+    Raises FormatError where the name says that it holds books instead.
+    """
+    if source.container(path) != "zip":
+        if (what := _what(source.inner_name(path))) in BOOKS:
+            raise FormatError(path, BOOKS[what], _MESSAGES)
+        return None
+    kinds = [_what(name) for name in source.members(path)]
+    if "message" not in kinds and (books := next(filter(None, kinds), None)):
+        raise FormatError(path, f"{BOOKS[books]} alone in the archive", _MESSAGES)
+    return _member(path, "message")
+
+
 def _member(path: Path, what: str) -> str | None:
-    """Name of the message or orderbook file in a zip archive; None where the file is not an archive."""
+    """Name of the one file of a kind in a zip archive; None where the file is not an archive."""
     if source.container(path) != "zip":
         return None
     found = [name for name in source.members(path) if _what(name) == what]
@@ -202,74 +225,120 @@ def _midnight_ns(path: Path, date: str | Date) -> int:
 # ------------------------------------------------------------------ bytes to columns
 
 
-def parse_messages(data: bytes, path: Path) -> Messages:
-    """The lines of a message file as columns.
+class Messages:
+    """The messages of a file as rows of an mbo table, read from its beginning each time somebody asks."""
 
-    Raises FormatError with the first row that is not a message.
-    """
-    try:
-        table = _read_csv(data)
-    except pa.ArrowInvalid as error:
-        _raise_first_fault(data, path)
-        raise FormatError(path, source.said(error), "LOBSTER messages") from error
-    time_ps, *others = (table.column(i).combine_chunks() for i in range(6))
-    low_words = np.frombuffer(time_ps.buffers()[1], dtype="<i8")[::2]  # 17 digits fit half of 128 bits
-    start = time_ps.offset
-    messages = Messages(low_words[start : start + len(time_ps)], *(column.to_numpy() for column in others))
-    if not _plausible(messages) or any(byte in data for byte in (b"e", b"E", b"x", b"X")):
-        _raise_first_fault(data, path)  # Arrow takes 1e3 and 0x1F for numbers, LOBSTER doesn't write them
-    return messages
+    def __init__(self, path: Path, member: str | None, midnight_ns: int) -> None:
+        self.path, self.midnight_ns = path, midnight_ns
+        self.notes: list[str] = []  # about what was read last
+        self._member = member
+
+    def all(self) -> Rows:
+        """All rows at once. Raises FormatError with the first line that is not a message."""
+        return next(self.parts(ALL))
+
+    def parts(self, count: int) -> Iterator[Rows]:
+        """`count` rows at a time, the last time what is left; of a file without messages none.
+
+        Raises FormatError with the first line that is not a message, after what precedes was given.
+        """
+        from hftlab.kernels import lobster
+
+        tally = np.zeros(lobster.TALLY, np.int64)
+        room = min(count, self._guess())
+        rows, filled = lobster.make_rows(room + 1), 0  # an execution takes two
+        for data, place, stop in self._pieces():
+            array, status = np.frombuffer(data, np.uint8), lobster.FULL
+            while status == lobster.FULL:
+                status, place, filled = lobster.read_lines(
+                    array, place, stop, rows, filled, tally, self.midnight_ns, PRICE_UNITS
+                )
+                if status == lobster.BROKEN:
+                    raise self._broken(data, place, int(tally[lobster.LINES]) + 1)
+                if status == lobster.FULL and filled < count:
+                    room = min(2 * room, count)
+                    rows = _moved(rows, 0, filled, room + 1)
+                elif filled >= count:
+                    self._note(tally)
+                    yield _cut(rows, count)
+                    rows, filled = _moved(rows, count, filled, room + 1), filled - count
+            self._note(tally)
+        if filled:
+            yield _cut(rows, filled)
+
+    def _guess(self) -> int:
+        """Rows to make room for: more than there are in a usual file, at least one."""
+        size = self.path.stat().st_size
+        return 1 + (size // FEW_BYTES if source.container(self.path) == "text" else MANY_ROWS)
+
+    def _pieces(self) -> Iterator[tuple[bytes | mmap, int, int]]:
+        """(bytes, where whole lines begin in them, where they end), in order; the last line gets its end."""
+        rest = b""
+        for block in self._blocks():
+            start, stop = block.find(b"\n") + 1, block.rfind(b"\n") + 1
+            if rest and start:
+                yield rest + block[:start], 0, len(rest) + start
+                rest = b""
+            else:
+                start = 0
+            if start < stop:
+                yield block, start, stop
+            rest += block[stop : stop + MAX_LINE + 1]
+            if len(rest) > MAX_LINE:
+                yield rest + b"\n", 0, len(rest) + 1
+                break
+        if rest:
+            yield rest + b"\n", 0, len(rest) + 1
+
+    def _blocks(self) -> Iterator[bytes | mmap]:
+        """The content in pieces; of a file that isn't compressed, the one there is."""
+        if source.container(self.path) != "text":
+            yield from source.blocks(self.path, self._member)
+            return
+        with source.reading(self.path, "input"), self.path.open("rb") as file:
+            yield mmap(file.fileno(), 0, access=ACCESS_READ)
+
+    def _broken(self, data: bytes | mmap, place: int, row: int) -> FormatError:
+        """What is wrong with a line."""
+        line = data[place : data.find(b"\n", place)].removesuffix(b"\r")
+        if row == 1 and _is_book(line):
+            return FormatError(self.path, BOOKS["orderbook"], _MESSAGES, row=row)
+        return FormatError(self.path, *_fault(line), row=row)
+
+    def _note(self, tally: np.ndarray) -> None:
+        """What a reader should know before trusting the times or the book."""
+        from hftlab.kernels.lobster import BACKWARDS, TYPES
+
+        counts = [
+            (tally[BACKWARDS], "messages earlier than the one before (file order is kept)"),
+            (tally[TYPES + HIDDEN], "executions of hidden orders, which no book shows"),
+            (tally[TYPES + CROSS], "cross or auction trades"),
+            (tally[TYPES + HALT], "halt markers"),
+        ]
+        self.notes[:] = [f"{what}: {count:,}" for count, what in counts if count]
 
 
-def _read_csv(data: bytes) -> pa.Table:
-    """Six columns; time as a decimal, which is what keeps it exact.
-
-    Measured per message on one core and on two: arrow decimal 107 and 54 ns; arrow string, its digits by
-    numpy, about 115; polars decimal 76 and 46, but it fills missing fields and rounds a thirteenth digit.
-    """
-    from pyarrow import csv
-
-    types = [pa.decimal128(17, _TIME_DECIMALS), pa.int8(), pa.int64(), pa.int64(), pa.int64(), pa.int8()]
-    names = list(Messages._fields)
-    return csv.read_csv(
-        pa.BufferReader(data),
-        read_options=csv.ReadOptions(column_names=names),
-        parse_options=csv.ParseOptions(quote_char=False, ignore_empty_lines=False),
-        convert_options=csv.ConvertOptions(column_types=dict(zip(names, types, strict=True)), null_values=[]),
-    )
+def _cut(rows: Rows, count: int) -> Rows:
+    return type(rows)(*(column[:count] for column in rows))
 
 
-def _plausible(m: Messages) -> bool:
-    """Whether every value lies where its column allows."""
+def _moved(rows: Rows, start: int, stop: int, room: int) -> Rows:
+    """Some rows at the beginning of new ones."""
+    from hftlab.kernels.lobster import make_rows
 
-    def within(values: np.ndarray, low: int, high: int) -> bool:
-        return values.min() >= low and values.max() <= high
-
-    return (
-        within(m.type, ADD, HALT)
-        and within(m.direction, -1, 1)
-        and within(m.time_ps, 0, _DAY_PS - 1)
-        and within(m.price, -MAX_PRICE, MAX_PRICE)
-        and (m.direction.all() or bool(m.direction[m.type <= HIDDEN].all()))
-        and (m.order_id.min() >= 0 or bool((m.order_id[m.type <= EXECUTION] >= 0).all()))
-    )
+    moved = make_rows(room)
+    for old, new in zip(rows, moved, strict=True):
+        new[: stop - start] = old[start:stop]
+    return moved
 
 
-def _raise_first_fault(data: bytes, path: Path) -> None:
-    """Go through the lines one by one; slow, and only when something is known to be wrong."""
-    for row, line in enumerate(io.BytesIO(data), start=1):
-        fault = _fault(line.rstrip(b"\r\n"))
-        if fault is not None:
-            raise FormatError(path, *fault, row=row)
-
-
-def _fault(line: bytes) -> tuple[str, str] | None:
-    """What is wrong with a line: (found, expected)."""
+def _fault(line: bytes) -> tuple[str, str]:
+    """What is wrong with a line that is no message: (found, expected)."""
     fields = line.split(b",")
     if len(fields) != 6:
         plural = "field" if len(fields) == 1 else "fields"
         return f"{len(fields)} {plural}", "6 (time, type, order id, size, price, direction)"
-    if not _TIME.fullmatch(fields[0]) or int(fields[0].split(b".")[0]) >= 86_400:
+    if not _TIME.fullmatch(fields[0]) or int(fields[0].split(b".")[0]) >= DAY_SECONDS:
         return _found("time", fields[0]), "seconds since midnight with at most 12 decimals"
     names = ("type", "order id", "size", "price", "direction")
     for name, text in zip(names, fields[1:], strict=True):
@@ -283,73 +352,30 @@ def _fault(line: bytes) -> tuple[str, str] | None:
         (abs(price) <= MAX_PRICE, f"at most {MAX_PRICE} (dollars x 10,000)"),
         (direction in (1, -1) or (direction == 0 and kind > HIDDEN), "1 or -1"),
     )
-    for name, text, (holds, expected) in zip(names, fields[1:], rules, strict=True):
-        if not holds:
-            return _found(name, text), expected
-    return None
+    broken = next(i for i, (holds, _) in enumerate(rules) if not holds)
+    return _found(names[broken], fields[1 + broken]), rules[broken][1]
 
 
 def _found(name: str, text: bytes) -> str:
     return f"{name} {text[:40]!r}".replace(" b'", " '", 1)
 
 
-# ------------------------------------------------------------------ columns to facts
-
-
-def _facts(m: Messages, midnight_ns: int) -> Facts:
-    """One fact per message."""
-    return Facts(
-        ts_ns=m.time_ps // _PS_PER_NS + midnight_ns,
-        action=_ACTION[m.type],
-        side=m.direction * _SIDE[m.type],
-        price=m.price * PRICE_UNITS,
-        size=m.size,
-        order_id=m.order_id * _HAS_ID[m.type],
-        sequence=np.arange(len(m.type)),
-    )
-
-
-def _with_removals(facts: Facts) -> tuple[Facts, np.ndarray]:
-    """Each F followed by the C that takes it off the book; and flags that mark each message's last row."""
-    rows = np.repeat(facts.sequence, np.where(facts.action == _F, 2, 1))
-    removal = np.zeros(len(rows), dtype=bool)
-    removal[1:] = rows[1:] == rows[:-1]
-    flags = np.full(len(rows), MBO_FLAG_LAST, dtype=np.uint8)
-    flags[:-1][removal[1:]] = 0
-    facts = Facts(*(column[rows] for column in facts))
-    facts.action[removal] = _C
-    return facts, flags
-
-
-def _to_table(facts: Facts, flags: np.ndarray, symbol: str) -> pa.Table:
-    ts = pa.array(facts.ts_ns).cast(MBO.field("ts_event").type)
-    indices = pa.array(np.zeros(len(flags), dtype=np.int32))
+def _to_table(rows: Rows, symbol: str) -> pa.Table:
+    ts = pa.array(rows.ts_ns).cast(MBO.field("ts_event").type)
+    indices = pa.array(np.zeros(len(rows.flags), dtype=np.int32))
     columns = [
         ts,
         ts,
         pa.DictionaryArray.from_arrays(indices, [symbol]),
-        code_array(facts.action, MboAction),
-        facts.side,
-        facts.price,
-        facts.size,
-        facts.order_id.view(np.uint64),
-        flags,
-        facts.sequence,
+        code_array(rows.action, MboAction),
+        rows.side,
+        rows.price,
+        rows.size,
+        rows.order_id.view(np.uint64),
+        rows.flags,
+        rows.sequence,
     ]
     return pa.Table.from_arrays([pa.array(column) for column in columns], schema=MBO)
-
-
-def _quirks(m: Messages) -> list[str]:
-    """What a reader should know before trusting the times or the book."""
-    backwards = int((m.time_ps[1:] < m.time_ps[:-1]).sum())
-    by_type = np.bincount(m.type, minlength=HALT + 1)
-    counts = [
-        (backwards, "messages earlier than the one before (file order is kept)"),
-        (by_type[HIDDEN], "executions of hidden orders, which no book shows"),
-        (by_type[CROSS], "cross or auction trades"),
-        (by_type[HALT], "halt markers"),
-    ]
-    return [f"{what}: {count:,}" for count, what in counts if count]
 
 
 # ------------------------------------------------------------------ opening state
@@ -360,7 +386,10 @@ def first_levels(path: Path, member: str | None = None) -> Levels:
 
     Raises FormatError where that row is not ask price, ask size, bid price, bid size for each level.
     """
-    line = source.head(path, member).split(b"\n", 1)[0].rstrip(b"\r")
+    return _levels(path, source.head(path, member).split(b"\n", 1)[0].rstrip(b"\r"))
+
+
+def _levels(path: Path, line: bytes) -> Levels:
     fields = line.split(b",")
     if len(fields) % 4:
         raise FormatError(path, f"{len(fields)} fields", "4 for each level of an orderbook file", row=1)
@@ -379,6 +408,16 @@ def first_levels(path: Path, member: str | None = None) -> Levels:
     return levels
 
 
+def _is_book(line: bytes) -> bool:
+    """Whether a line is a row of an orderbook file: levels in order, and the best ask above the best bid."""
+    try:
+        levels = _levels(Path(), line.removesuffix(b"\r"))
+    except FormatError:
+        return False
+    asks, bids = levels.price[levels.side < 0], levels.price[levels.side > 0]
+    return asks.size > 0 and bids.size > 0 and bool(asks[0] > bids[0])
+
+
 def _check_order(path: Path, levels: Levels) -> None:
     for side, name in ((-1, "ask"), (1, "bid")):
         best_first = -side * levels.price[levels.side == side]
@@ -388,48 +427,54 @@ def _check_order(path: Path, levels: Levels) -> None:
         raise FormatError(path, "a level without size", "a positive size at each price", row=1)
 
 
-def _seeded(m: Messages, levels: Levels, symbol: str, midnight_ns: int) -> tuple[pa.Table, list[str]]:
-    """The facts after an opening book, and notes about those it could not help."""
-    facts = _facts(m, midnight_ns)
-    facts.action[0] = _N  # the opening row already contains message 0
-    ids = free_ids(facts.order_id.view(np.uint64), SEED_ID_BASE, len(levels.price)).view(np.int64)
-    notes = _give_to_levels(facts, levels, ids)
-    opening, opening_flags = _opening(levels, ids, facts.ts_ns[0])
-    facts, flags = _with_removals(facts)
-    both = Facts(*map(np.concatenate, zip(opening, facts, strict=True)))
-    return _to_table(both, np.concatenate([opening_flags, flags]), symbol), notes
+def _seeded(rows: Rows, levels: Levels) -> tuple[Rows, list[str]]:
+    """The rows after an opening book, and notes about those it could not help."""
+    rows = _without_first(rows)
+    ids = free_ids(rows.order_id.view(np.uint64), SEED_ID_BASE, len(levels.price)).view(np.int64)
+    notes = _give_to_levels(rows, levels, ids)
+    opening = _opening(type(rows), levels, ids, rows.ts_ns[0])
+    return type(rows)(*map(np.concatenate, zip(opening, rows, strict=True))), notes
 
 
-def _opening(levels: Levels, ids: np.ndarray, ts_ns: int) -> tuple[Facts, np.ndarray]:
+def _without_first(rows: Rows) -> Rows:
+    """Message 0 as one row that changes nothing: the opening book already contains it."""
+    first = int((rows.sequence[:2] == 0).sum()) - 1  # an execution has two rows
+    rows = type(rows)(*(column[first:] for column in rows))
+    rows.action[0] = _N
+    return rows
+
+
+def _opening(make: type[Rows], levels: Levels, ids: np.ndarray, ts_ns: int) -> Rows:
     """R, then one A per level."""
     count = len(ids) + 1
     zero = np.zeros(1, dtype=np.int64)
-    facts = Facts(
+    flags = np.full(count, MBO_FLAG_SNAPSHOT, dtype=np.uint8)
+    flags[-1] |= MBO_FLAG_LAST
+    return make(
         ts_ns=np.full(count, ts_ns),
         action=np.array([_R] + [_A] * len(ids), dtype=np.int8),
         side=np.append(np.int8(0), levels.side),
         price=np.append(zero, levels.price * PRICE_UNITS),
         size=np.append(zero, levels.size),
         order_id=np.append(zero, ids),
+        flags=flags,
         sequence=np.full(count, SEED_SEQUENCE),
     )
-    flags = np.full(count, MBO_FLAG_SNAPSHOT, dtype=np.uint8)
-    flags[-1] |= MBO_FLAG_LAST
-    return facts, flags
 
 
-def _give_to_levels(facts: Facts, levels: Levels, ids: np.ndarray) -> list[str]:
-    """Give facts of orders that were never added to the anonymous order at their side and price."""
-    names_order = (facts.action == _C) | (facts.action == _F)
-    added = facts.order_id[facts.action == _A]
-    unknown = np.flatnonzero(names_order & ~np.isin(facts.order_id, added))
+def _give_to_levels(rows: Rows, levels: Levels, ids: np.ndarray) -> list[str]:
+    """Give rows of orders that were never added to the anonymous order at their side and price."""
+    names_order = (rows.action == _C) | (rows.action == _F)
+    added = rows.order_id[rows.action == _A]
+    unknown = np.flatnonzero(names_order & ~np.isin(rows.order_id, added))
     level_at = {key: k for k, key in enumerate(zip(levels.side.tolist(), levels.price.tolist(), strict=True))}
-    places = zip(facts.side[unknown].tolist(), (facts.price[unknown] // PRICE_UNITS).tolist(), strict=True)
+    places = zip(rows.side[unknown].tolist(), (rows.price[unknown] // PRICE_UNITS).tolist(), strict=True)
     level = np.array([level_at.get(place, -1) for place in places], dtype=np.int64)
     found = level >= 0
-    facts.order_id[unknown[found]] = ids[level[found]]
+    rows.order_id[unknown[found]] = ids[level[found]]
+    whole = rows.flags[unknown] == MBO_FLAG_LAST  # an execution counts once
     counts = (
-        (int(found.sum()), "facts of orders never added here, given to the opening book's level"),
-        (int((~found).sum()), "facts of orders that are neither added here nor in the opening book"),
+        (int((found & whole).sum()), "facts of orders never added here, given to the opening book's level"),
+        (int((~found & whole).sum()), "facts of orders that are neither added here nor in the opening book"),
     )
     return [f"{what}: {count:,}" for count, what in counts if count]
