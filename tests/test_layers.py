@@ -49,7 +49,10 @@ WITHOUT_RAW_ARRAYS = {"codes", "errors", "schema", "config", "run_folder", "feed
     "cli",
     "__main__",
 }
-DECODERS = {"feeds.itch": {"kernels.itch"}, "feeds.lobster": {"kernels.lobster"}}  # feeds whose bytes a kernel reads
+DECODERS = {  # feeds whose bytes a kernel reads
+    "feeds.itch": {"kernels.itch"},
+    "feeds.lobster": {"kernels.lobster"},
+}
 
 MODULES = sorted(PACKAGE.rglob("*.py"))
 

@@ -4,20 +4,25 @@ from __future__ import annotations
 
 import gzip
 import lzma
+import re
 import tempfile
+import tracemalloc
 import zipfile
 from datetime import date, datetime
 from decimal import Decimal
+from functools import partial
 from pathlib import Path
 from zoneinfo import ZoneInfo
 
 import numpy as np
 import polars as pl
+import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 import hftlab
+from hftlab.cli import main
 from hftlab.errors import FormatError, UsageError
 from hftlab.feeds import lobster, open_flow, source
 from hftlab.schema import MBO
@@ -225,6 +230,21 @@ def test_a_date_that_is_none(tmp_path, wrong):
         open_flow(path, date=wrong)
 
 
+def test_symbol_and_date_on_the_command_line(tmp_path, capsys):
+    """What the name doesn't tell is an option of the feed; without it the answer is what would help."""
+    path = write(tmp_path, "34200.1,1,7,100,10000,1", name="today.csv")
+    assert main(["inspect", str(path)]) == 2
+    assert "the file name doesn't tell the symbol and date" in capsys.readouterr().err
+    wrong = ["-O", "symbol=MSFT", "-O", "date=21.6.2012"]
+    assert main(["inspect", str(path), *wrong]) == 2
+    assert "found date '21.6.2012', expected YYYY-MM-DD" in capsys.readouterr().err
+    output = tmp_path / "msft.parquet"
+    told = ["-O", "symbol=MSFT", "-O", "date=2012-06-21"]
+    assert main(["convert", str(path), "-o", str(output), *told]) == 0
+    assert facts(open_flow(output), "symbol") == [("MSFT",)]
+    assert times(open_flow(output)) == [MIDNIGHT_NS + 34_200_100_000_000]
+
+
 # ------------------------------------------------------------------ broken lines
 
 GOOD = "34200.1,1,7,100,10000,1"
@@ -296,11 +316,202 @@ def test_the_limits_of_a_field_are_inside(tmp_path):
     assert facts(flow, "order_id", "size", "price") == [(2**63 - 1, 2**63 - 1, lobster.MAX_PRICE)]
 
 
+@given(
+    st.integers(0, 2**63 - 1),
+    st.integers(1 - 2**63, 2**63 - 1),
+    st.integers(-lobster.MAX_PRICE, lobster.MAX_PRICE),
+    st.integers(0, 19),
+)
+def test_any_integers_are_exact(order_id, size, price, zeros):
+    """Whatever the number of digits and of zeros before them, twenty at most."""
+    line = f"1.5,1,{order_id:0{1 + zeros}},{size},{price},1"
+    with tempfile.TemporaryDirectory() as folder:
+        found = facts(open_flow(write(Path(folder), line)), "order_id", "size", "price")
+    assert found == [(order_id, size, price)]
+
+
 def test_a_row_far_down_is_counted_right(tmp_path):
     """Row numbers hold across the blocks in which a large file is read."""
     path = write(tmp_path, *[GOOD] * 70_000, "34200.1,1,7,x,10000,1")
     with pytest.raises(FormatError, match="row 70001: found size 'x'"):
         open_flow(path)
+
+
+def with_fault(path):
+    """What opening a file says, or None."""
+    try:
+        open_flow(path, format="lobster")
+    except FormatError as error:
+        return str(error)
+    return None
+
+
+@pytest.mark.parametrize("end", ["", "\n", "\r\n"])
+def test_a_file_cut_anywhere_in_its_last_line(tmp_path, end):
+    """A line is whole or a fault with its row; only its very end may be missing."""
+    whole = f"{GOOD}\n34200.25,4,16113575,18,5853300,-1"
+    for cut in range(len(GOOD) + 2, len(whole)):
+        (path := tmp_path / NAME).write_text(whole[:cut] + end)
+        assert ", row 2: found " in with_fault(path), whole[:cut]
+    path.write_text(whole + end)
+    assert with_fault(path) is None
+
+
+ODD = st.sampled_from(
+    [b"0", b"9", b"-", b".", b",", b"/", b":", b"\r", b"\n", b" ", b"+", b"e", b"\0", b"\xb0"]
+)
+DIGITS = st.text("0123456789", max_size=21)
+FIELD = st.one_of(
+    st.sampled_from(["1", "-1", "0", "7", "4", "34200.004241176", "86399.9", "86400", "05", "-0"]),
+    DIGITS,
+    DIGITS.map(lambda digits: f"-{digits}"),
+    st.tuples(DIGITS, DIGITS).map(".".join),
+)
+
+
+@st.composite
+def lines(draw):
+    """A line that is nearly a message, and often one."""
+    usual = ["34200.004241176", "1", "16113575", "18", "5853300", "-1"]
+    fields = [draw(st.one_of(st.just(field), FIELD)) for field in usual]
+    line = ",".join(fields[: draw(st.sampled_from([6, 6, 6, 6, 5]))]).encode()
+    for _ in range(draw(st.sampled_from([0, 0, 1, 2]))):
+        place = draw(st.integers(0, len(line)))
+        line = line[:place] + draw(ODD) + line[place + draw(st.integers(0, 1)) :]
+    return line
+
+
+def is_message(line):
+    """Whether a line is a message, told as slowly as can be."""
+    if line.count(b",") != 5 or not re.fullmatch(rb"\d{1,5}(\.\d{0,12})?(,-?\d{1,20}){5}", line):
+        return False
+    time, *fields = line.decode().split(",")
+    kind, order_id, size, price, direction = map(int, fields)
+    return (
+        Decimal(time) < 86_400
+        and 1 <= kind <= 7
+        and (order_id >= 0 or kind > 4)
+        and max(map(abs, (order_id, size))) < 2**63
+        and abs(price) <= lobster.MAX_PRICE
+        and (direction in (1, -1) or (direction == 0 and kind > 5))
+    )
+
+
+@given(st.lists(lines(), min_size=1, max_size=3))
+def test_a_line_is_a_message_or_a_fault(some):
+    """Exactly the lines that are messages are read, and the first other one is named with its row."""
+    with tempfile.TemporaryDirectory() as folder:
+        (path := Path(folder) / NAME).write_bytes(b"".join(line + b"\n" for line in some))
+        rows = path.read_bytes().removesuffix(b"\n").split(b"\n")
+        broken = next((i for i, line in enumerate(rows, 1) if not is_message(line.removesuffix(b"\r"))), None)
+        said = with_fault(path)
+    if broken is None:
+        assert said is None
+    else:
+        assert f"{path}, row {broken}: found " in said
+
+
+@given(st.binary(max_size=60), st.integers(0, 60), st.integers(0, 8))
+def test_any_bytes_are_rows_or_a_fault(rubbish, place, over):
+    """Whatever is put in, nothing but a fault of one line comes out."""
+    good = f"{GOOD}\n{GOOD}\n{GOOD}".encode()
+    data = good[:place] + rubbish + good[place + over :]
+    with tempfile.TemporaryDirectory() as folder:
+        (path := Path(folder) / NAME).write_bytes(data)
+        said = with_fault(path)
+    assert said is None or "\n" not in said
+
+
+def test_a_line_without_an_end(tmp_path):
+    """A line longer than any message is refused before all of it is in memory."""
+    (path := tmp_path / NAME).write_bytes(f"{GOOD}\n".encode() + b"1" * 300_000)
+    with pytest.raises(FormatError, match="row 2: found 1 field, expected 6"):
+        open_flow(path)
+
+
+# ------------------------------------------------------------------ piece by piece
+
+
+@pytest.fixture
+def mixed(tmp_path):
+    """Lines of every kind, more of them executions than a file usually has."""
+    kinds = [f"1.5,{1 + k % 5},{k % 5 and k},{k + 1},10000,{1 - 2 * (k % 2)}" for k in range(100)]
+    return write(tmp_path, *kinds, "1.4,4,7,1,1,1", "7,4,7,1,1,1", "7,4,7,1,1,1", "7,7,0,0,-1,0")
+
+
+@pytest.fixture
+def lazily(monkeypatch):
+    """Every file is one that is too large to read when it is opened."""
+    monkeypatch.setattr(lobster, "EAGER_BYTES", 0)
+    monkeypatch.setattr(lobster, "MANY_ROWS", 1)
+
+
+NOTES = [
+    "messages earlier than the one before (file order is kept): 1",
+    "executions of hidden orders, which no book shows: 20",
+    "halt markers: 1",
+]
+
+
+@pytest.mark.parametrize("rows", [1, 2, 3, 64, 10_000])
+@pytest.mark.parametrize("kind", ["csv", "gz"])
+@pytest.mark.parametrize("block", [1, 7, 64, 1 << 24])
+def test_a_large_file_piece_by_piece(mixed, lazily, monkeypatch, kind, rows, block):
+    """Batches have exactly the rows asked for, and together those of the table, wherever blocks end."""
+    whole = source.read(mixed)
+    expected = open_flow(mixed).table()
+    path = packed(mixed, kind, whole)
+    monkeypatch.setattr(source, "blocks", partial(source.blocks, size=block))
+    flow = open_flow(path)
+    assert flow.known_rows is None
+    batches = list(flow.batches(rows))
+    assert [batch.num_rows for batch in batches[:-1]] == [rows] * (len(batches) - 1)
+    assert pa.concat_tables(batches).combine_chunks().equals(expected.combine_chunks())
+    assert flow.notes == NOTES
+    assert flow.table().equals(expected)
+    assert flow.notes == NOTES
+
+
+def test_a_large_file_is_looked_at_when_it_is_opened(tmp_path, lazily):
+    """A fault in its first thousand rows is one of opening, a later one of reading what it is in."""
+    with pytest.raises(FormatError, match="row 2: found type"):
+        open_flow(write(tmp_path, GOOD, GOOD.replace(",1,", ",9,", 1)))
+    flow = open_flow(write(tmp_path, *[GOOD] * 5_000, "rubbish"))
+    with pytest.raises(FormatError, match="row 5001: found 1 field"):
+        flow.table()
+    batches = flow.batches(2_000)
+    assert [next(batches).num_rows for _ in range(2)] == [2_000, 2_000]
+    with pytest.raises(FormatError, match="row 5001: found 1 field"):
+        next(batches)
+
+
+def test_a_large_file_in_bounded_memory(tmp_path, lazily):
+    """Batches take memory for a batch, however long the file is."""
+    path = write(tmp_path, *[GOOD] * 200_000)
+    tracemalloc.start()
+    try:
+        assert sum(batch.num_rows for batch in open_flow(path).batches(1_000)) == 200_000
+        assert tracemalloc.get_traced_memory()[1] < 2_000_000
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize("rows", [None, 3])
+def test_a_large_file_that_ends_early(mixed, lazily, rows):
+    """A compressed file that stops in the middle is a fault of the file, whatever came before."""
+    path = packed(mixed, "gz", source.read(mixed) * 200)
+    path.write_bytes(path.read_bytes()[:-100])
+    flow = open_flow(path)
+    with pytest.raises(FormatError, match="ends early"):
+        flow.table() if rows is None else list(flow.batches(rows))
+
+
+def test_nothing_in_an_archive_member(tmp_path):
+    """A member without a byte has no messages."""
+    with pytest.raises(FormatError, match="found nothing in it, expected order flow data"):
+        open_flow(packed(tmp_path / NAME, "gz", b""))
+    with pytest.raises(FormatError, match=f"found nothing in {NAME}, expected order flow data"):
+        open_flow(packed(tmp_path / NAME, "zip", b""))
 
 
 # ------------------------------------------------------------------ opening book
@@ -423,10 +634,42 @@ def test_no_book_beside_the_file(tmp_path):
         open_flow(path, initial_book=True)
 
 
-def test_a_book_is_not_the_messages(tmp_path):
-    """An orderbook file in the place of the messages is told apart by its name."""
-    with pytest.raises(FormatError, match="found an orderbook file, expected a message file"):
-        open_flow(write(tmp_path, BOOK, name=BOOK_NAME))
+TRUTH = "(published books are truth for `hftlab compare --truth`, or open one as initial_book)"
+
+
+@pytest.mark.parametrize(
+    ("name", "place", "found"),
+    [
+        (BOOK_NAME, "", "an orderbook file"),
+        (NAME.replace("message", "bbo_of_message"), "", "a file of best prices"),
+        ("book.dat", ", row 1", "an orderbook file"),  # by its content
+        (NAME, ", row 1", "an orderbook file"),  # whatever its name says
+    ],
+)
+@pytest.mark.parametrize("pack", [bytes, gzip.compress])
+def test_a_book_is_not_the_messages(tmp_path, name, place, found, pack):
+    """A published book in the place of the messages is told apart, and what it is good for is said."""
+    path = tmp_path / (name + (".gz" if pack is gzip.compress else ""))
+    path.write_bytes(pack(f"{BOOK}\n{BOOK}\n".encode()))
+    with pytest.raises(FormatError) as caught:
+        open_flow(path, **({"symbol": "A", "date": "2012-06-21"} if name == "book.dat" else {}))
+    assert str(caught.value) == f"{path}{place}: found {found}, expected a message file {TRUTH}"
+
+
+def test_a_book_alone_in_its_archive(tmp_path):
+    """An archive without the messages is told apart as well."""
+    with zipfile.ZipFile(path := tmp_path / "sample.zip", "w") as archive:
+        archive.writestr(BOOK_NAME, BOOK)
+    with pytest.raises(FormatError) as caught:
+        open_flow(path)
+    found = "found an orderbook file alone in the archive, expected a message file"
+    assert str(caught.value) == f"{path}: {found} {TRUTH}"
+
+
+def test_a_book_wants_no_symbol_first(tmp_path):
+    """What the file is comes before what its name doesn't tell."""
+    with pytest.raises(FormatError, match="found an orderbook file"):
+        open_flow(write(tmp_path, BOOK, name="book.dat"))
 
 
 # ------------------------------------------------------------------ the published books

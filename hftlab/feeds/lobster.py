@@ -164,11 +164,13 @@ def _what(name: str) -> str | None:
 def _messages(path: Path) -> str | None:
     """Name of the message file in a zip archive; None where the file is not an archive.
 
-    Raises FormatError where the name says that it holds books instead.
+    Raises FormatError where the name or the first line says that it holds books instead.
     """
     if source.container(path) != "zip":
         if (what := _what(source.inner_name(path))) in BOOKS:
             raise FormatError(path, BOOKS[what], _MESSAGES)
+        if _is_book(source.head(path).split(b"\n", 1)[0]):
+            raise FormatError(path, BOOKS["orderbook"], _MESSAGES, row=1)
         return None
     kinds = [_what(name) for name in source.members(path)]
     if "message" not in kinds and (books := next(filter(None, kinds), None)):
@@ -238,9 +240,9 @@ class Messages:
         return next(self.parts(ALL))
 
     def parts(self, count: int) -> Iterator[Rows]:
-        """`count` rows at a time, the last time what is left; of a file without messages none.
+        """`count` rows at a time, the last time what is left.
 
-        Raises FormatError with the first line that is not a message, after what precedes was given.
+        Raises FormatError with the first line that is not a message, after the whole parts before it.
         """
         from hftlab.kernels import lobster
 
@@ -263,6 +265,8 @@ class Messages:
                     yield _cut(rows, count)
                     rows, filled = _moved(rows, count, filled, room + 1), filled - count
             self._note(tally)
+        if not tally[lobster.LINES]:
+            raise FormatError(self.path, f"nothing in {self._member or 'it'}", "order flow data")
         if filled:
             yield _cut(rows, filled)
 
@@ -286,7 +290,7 @@ class Messages:
             rest += block[stop : stop + MAX_LINE + 1]
             if len(rest) > MAX_LINE:
                 yield rest + b"\n", 0, len(rest) + 1
-                break
+                return
         if rest:
             yield rest + b"\n", 0, len(rest) + 1
 
@@ -300,10 +304,8 @@ class Messages:
 
     def _broken(self, data: bytes | mmap, place: int, row: int) -> FormatError:
         """What is wrong with a line."""
-        line = data[place : data.find(b"\n", place)].removesuffix(b"\r")
-        if row == 1 and _is_book(line):
-            return FormatError(self.path, BOOKS["orderbook"], _MESSAGES, row=row)
-        return FormatError(self.path, *_fault(line), row=row)
+        line = data[place : data.find(b"\n", place)]
+        return FormatError(self.path, *_fault(line.removesuffix(b"\r")), row=row)
 
     def _note(self, tally: np.ndarray) -> None:
         """What a reader should know before trusting the times or the book."""
