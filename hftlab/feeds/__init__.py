@@ -20,7 +20,7 @@ from types import ModuleType
 from typing import Any
 
 from hftlab.errors import FormatError, UsageError, split_symbols
-from hftlab.feeds import binance, databento_csv, dbn, generic, itch, lobster, pitch, source, tables
+from hftlab.feeds import binance, bitstamp, databento_csv, dbn, generic, itch, lobster, pitch, source, tables
 from hftlab.feeds.flow import Fault, Flow
 
 __all__ = ["ENTRY_POINTS", "FEEDS", "Fault", "Flow", "open_flow", "registry", "split_symbols"]
@@ -31,6 +31,7 @@ FEEDS: dict[str, ModuleType] = {
     "dbn": dbn,
     "databento_csv": databento_csv,
     "binance": binance,
+    "bitstamp": bitstamp,
     "pitch": pitch,
     "itch": itch,
     "orders": tables,
