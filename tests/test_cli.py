@@ -16,8 +16,8 @@ import pyarrow.parquet as pq
 import pytest
 
 import hftlab
-from hftlab.cli import main
-from hftlab.feeds import Fault
+from hftlab.cli import common, main
+from hftlab.feeds import FEEDS, Fault
 
 SAMPLE = str(Path(__file__).parents[1] / "data" / "sample.parquet")
 COMMANDS = ("generate", "inspect", "replay", "verify", "certify", "compare", "convert", "plot")
@@ -481,6 +481,11 @@ def test_commands_can_t_be_certified(run):
 
 
 # options of a feed
+
+
+def test_help_names_every_format():
+    """The list in the help is the registry's."""
+    assert set(common.FORMATS) == set(FEEDS)
 
 
 @pytest.mark.parametrize("option", ["nothing", "=x", "a..b=1", ".a=1"])

@@ -25,6 +25,19 @@ if TYPE_CHECKING:
     from hftlab.config import Config
     from hftlab.feeds import Flow
 
+FORMATS = (
+    "lobster",
+    "itch",
+    "dbn",
+    "databento_csv",
+    "bitstamp",
+    "pitch",
+    "binance",
+    "generic",
+    "orders",
+    "mbo",
+    "mbp",
+)
 MODE_HELP = "match: commands meet in the book; rebuild: the venue's facts are applied as they are."
 
 
@@ -63,7 +76,7 @@ Source = Annotated[
 ]
 Format = Annotated[
     str | None,
-    typer.Option(metavar="NAME", help="What the file is, when its content and name leave a doubt."),
+    typer.Option(metavar="NAME", help=f"What FILE is, where its content doesn't tell: {', '.join(FORMATS)}."),
 ]
 Mode = Annotated[str, choice_option("--mode", MODE_HELP, "match", "rebuild")]
 FeedOptions = Annotated[

@@ -65,7 +65,7 @@ def _overview(found: Inspection) -> Table:
         rows["fills"] = f"{found.fills:,}"
     if found.extras:
         rows["further tables"] = f"{', '.join(found.extras)} (hftlab convert --table NAME)"
-    rows["open at the end"] = common.plural(found.open_orders, "order")
+    rows["open at the end"] = common.plural(found.open_orders, "level" if found.kind == "mbp" else "order")
     return common.facts(Path(found.path).name, rows)
 
 
