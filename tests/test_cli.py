@@ -527,3 +527,19 @@ def test_damage_makes_inspect_say_no(run, monkeypatch, lobster):
     assert status == 1
     assert "damaged: byte 1,234: found half a message, expected 19 bytes (3 times, the first here)" in out
     assert "TEST" in out
+
+
+@pytest.mark.parametrize(
+    ("seconds", "said"),
+    [
+        (0.9999, "1 s"),
+        (0.99949, "999 ms"),
+        (59.9, "59.9 s"),
+        (1e-9, "1 ns"),
+        (99.99, "100 s"),
+        (7_322, "2 h 2 min"),
+    ],
+)
+def test_durations_are_told_in_the_unit_a_person_would_choose(seconds, said):
+    """Never a thousand of the smaller unit."""
+    assert common.duration(seconds) == said
