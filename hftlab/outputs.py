@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from hftlab import schema
 from hftlab.codes import NOT_A_VALUE, UNDEF_PRICE, Action, Anomaly, Reason, Stage, Status
-from hftlab.kernels import engine, outputs
+from hftlab.kernels import outputs
 from hftlab.kernels.ops import REJECTED
 from hftlab.kernels.states import CROSSED
 from hftlab.kernels.tape_compiler import NOTE
@@ -139,22 +139,18 @@ def rejects_table(run: TapeRun) -> pa.Table:
 
 def l1_table(run: TapeRun) -> pa.Table:
     """The touch after each command that changed it."""
-    tape, touch = run.tape, run.touch
-    rows = touch[:, engine.TOUCH_ROW]
-    books = _cells(tape.checked.columns.book, rows)
+    tape, count = run.tape, len(run.touch)
+    longs, books = np.empty((8, count), np.int64), np.empty(count, np.int32)
+    empty = np.empty((2, count), np.bool_)
+    outputs.expand_touch(run.touch, tape.checked.columns.book, tape.grid, _rows(tape), longs, books, empty)
 
     def side(index: int) -> list[pa.Array]:
-        level = touch[:, engine.TOUCH_LEVEL + index]
-        price = level_prices(tape.grid, books, np.maximum(level, tape.grid.bases[books]))
-        return [
-            pa.array(price, mask=level < 0),
-            pa.array(np.ascontiguousarray(touch[:, engine.TOUCH_QTY + index])),
-            pa.array(np.ascontiguousarray(touch[:, engine.TOUCH_COUNT + index])),
-        ]
+        price, lots, orders = longs[2 + 3 * index : 5 + 3 * index]
+        none = empty[index]
+        return [pa.array(price, mask=none if none.any() else None), pa.array(lots), pa.array(orders)]
 
-    return _table(
-        schema.L1, tape.seq(rows), _times(tape.ts(rows)), _symbols(tape.symbols, books), *side(0), *side(1)
-    )
+    times, symbols = _times(longs[outputs.TS]), _symbols(tape.symbols, books)
+    return _table(schema.L1, longs[outputs.SEQ], times, symbols, *side(0), *side(1))
 
 
 def depth_table(tape: Tape, levels: int) -> pa.Table:

@@ -178,7 +178,7 @@ class Source:
         if self.inferred:
             rows = flow.num_rows if self.table is None else self.table.num_rows
             self.plan = replace(plan, inferred_from=rows)
-        elif self.table is None and plan.chunk_rows is None and (flow.known_rows or MANY) > CHUNK_FROM:
+        elif self.table is None and plan.chunk_rows is None and (flow.most_rows or MANY) > CHUNK_FROM:
             self.plan = replace(plan, chunk_rows=CHUNK_ROWS)
 
     def tables(self) -> Iterator[pa.Table]:

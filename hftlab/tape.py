@@ -242,7 +242,7 @@ def _survey(
     per_book = np.zeros((books, 3), np.int64)
     per_book[:, tape_compiler.LOWEST] = MAX_QTY
     per_book[:, tape_compiler.HIGHEST] = NOT_A_VALUE
-    totals = np.zeros(6, np.int64)
+    totals = np.zeros(5, np.int64)
     totals[tape_compiler.ID_LOW], totals[tape_compiler.ID_HIGH] = MAX_QTY, NOT_A_VALUE
     divisors = np.zeros(books, np.int64)
     for book in np.unique(opening.book):
@@ -251,8 +251,6 @@ def _survey(
         divisors[book] = np.gcd.reduce(np.abs(prices))
     if opening.count:
         totals[tape_compiler.WIDEST] = opening.qty.max()
-        totals[tape_compiler.ID_LOW] = opening.order_id.min()
-        totals[tape_compiler.ID_HIGH] = opening.order_id.max()
     divisors = make_rules(divisors, rules["signed"])
     divisors["bound"][divisors["tick"] == 0] = -1  # nothing is a multiple of it yet
     tape_compiler.survey(columns, rules, divisors, per_book, totals)
@@ -290,33 +288,40 @@ def _compile(
     dense = high >= low and high - low < 4 * room + 1024
     slots = _make_slots(opening, room, first, parts, low, high - low + 1 if dense else 0)
     starts = target.cursor.copy()
-    done = tape_compiler.compile_rows(columns, rules, grid, slots, target, passive, 0)
+    by_kind = passive and not (target.order.size or target.targets.size or _ends_orders(columns))
+    done = tape_compiler.compile_rows(columns, rules, grid, slots, target, passive, by_kind, 0)
     if done < 0:  # ids shared between books
         target.cursor[:], target.invalid[0] = starts, 0
         slots, done = _make_slots(opening, room, first, parts, 0, 0), 0
     while done < target.rows.size:
-        if 2 * (slots.counts[tape_compiler.KEYS] + 2) > slots.index.size:
-            larger = make_index(slots.index.size)
-            copy_index(slots.index, larger)
-            slots = slots._replace(index=larger)
-        done = tape_compiler.compile_rows(columns, rules, grid, slots, target, passive, done)
+        larger = make_index(slots.index.size)
+        copy_index(slots.index, larger)
+        slots = slots._replace(index=larger)
+        done = tape_compiler.compile_rows(columns, rules, grid, slots, target, passive, by_kind, done)
     return slots
 
 
+def _ends_orders(columns: Columns) -> bool:
+    return bool((columns.action == Action.CANCEL).any())
+
+
 def _make_slots(opening: Resting, room: int, first: int, parts: int, lowest: int, span: int) -> Slots:
-    """Slots with the opening orders in the first of them, in their order."""
+    """Slots with the opening orders in the first of them, in their order.
+
+    Ids of the `span` from `lowest` are looked up directly, others (if `span`, of old orders) in the index.
+    """
     given = np.arange(first, first + opening.count, dtype=np.int32)
-    direct = np.zeros(span, np.int32)
-    index = make_index(0 if span else max(1 << 12, 2 * opening.count))
+    direct, places = np.zeros(span, np.int32), opening.order_id - lowest
+    inside = (places >= 0) & (places < span)
+    direct[places[inside]] = given[inside]
+    if np.count_nonzero(direct) < np.count_nonzero(inside):  # an id open in two books
+        return _make_slots(opening, room, first, parts, 0, 0)
+    hashed = opening.count - int(np.count_nonzero(inside))
+    index = make_index(hashed if span else max(1 << 12, 2 * hashed))
+    fill_index(index, opening.order_id[~inside], opening.book[~inside], given[~inside])
     books = np.zeros(room, np.int32)
     books[: opening.count] = opening.book
-    if span:
-        direct[opening.order_id - lowest] = given
-        if np.count_nonzero(direct) < opening.count:  # an id open in two books
-            return _make_slots(opening, room, first, parts, 0, 0)
-    else:
-        fill_index(index, opening.order_id, opening.book, given)
-    counts = np.array([first + opening.count, 0 if span else opening.count, first])
+    counts = np.array([first + opening.count, hashed, first])
     links, free, fresh = np.zeros(room, np.int32), np.zeros(parts, np.int32), np.zeros((parts, 2), np.int64)
     return Slots(direct, np.array([lowest]), index, books, links, free, fresh, counts)
 

@@ -592,3 +592,70 @@ def test_any_messages(tmp_path, messages, framing, rows):
         (twin.exceeded, "executions and cancels of more than was open"),
     ):
         assert int(counts.get(what, "0")) == count
+
+
+# ------------------------------------------------------------------ whole markets
+
+MARKET_NAME = "01022024.NASDAQ_ITCH50"
+
+
+def columns_of(table):
+    """A table as columns of numbers, in the units of the encoder."""
+    columns = {name: table.column(name).combine_chunks() for name in table.column_names if name != "ts_recv"}
+    symbols = [int(name.removeprefix("SYM")) + 1 for name in columns["symbol"].dictionary.to_pylist()]
+    actions = columns["action"].dictionary.to_pylist()
+    return {
+        name: column.to_numpy() for name, column in columns.items() if name not in ("symbol", "action")
+    } | {
+        "ts_event": columns["ts_event"].cast("int64").to_numpy() - encode.MIDNIGHT_NS,
+        "symbol": np.array(symbols)[columns["symbol"].indices.to_numpy()],
+        "action": np.array(actions, "S1")[columns["action"].indices.to_numpy()],
+        "price": columns["price"].to_numpy() // itch.PRICE_UNITS,
+    }
+
+
+def check_market(folder, messages, symbols, seed, framing="framed", batch=None):
+    """What a market's messages become is what they mean; returns how many they were."""
+    events = encode.market(messages, symbols, seed)
+    (path := folder / MARKET_NAME).write_bytes(encode.encoded(events, framing))
+    flow = open_flow(path)
+    found = columns_of(
+        flow.table() if batch is None else pa.concat_tables(flow.batches(batch)).unify_dictionaries()
+    )
+    for name, expected in encode.expected(events).items():
+        assert np.array_equal(found[name], expected), f"{name}, seed {seed}"
+    assert (flow.faults, [note for note in flow.notes if "not open" in note]) == ([], [])
+    return events.size
+
+
+@pytest.mark.parametrize("symbols", [1, 30])
+@pytest.mark.parametrize("framing", FRAMINGS)
+def test_a_market(tmp_path, framing, symbols):
+    """Thousands of messages of all types, in each framing."""
+    assert check_market(tmp_path, 20_000, symbols, seed=symbols, framing=framing) > 20_000
+    check_market(tmp_path, 5_000, symbols, seed=symbols, framing=framing, batch=777)
+
+
+def test_a_market_s_book(tmp_path):
+    """The rebuilt book is the one the venue has, and nothing of the flow is refused."""
+    events = encode.market(20_000, 5, seed=3)
+    (path := tmp_path / MARKET_NAME).write_bytes(encode.encoded(events))
+    rebuilt = hftlab.replay(open_flow(path), mode="rebuild")
+    venue = hftlab.replay(hftlab.generate(20_000, 5, seed=3))
+    assert rebuilt.summary()["rejected"] == 0
+    columns = ["symbol", "side", "price", "qty"]
+    as_text = pl.col("symbol").cast(pl.String)
+    books = [run.book.select(columns).with_columns(as_text).sort(columns) for run in (rebuilt, venue)]
+    assert books[0].equals(books[1])
+
+
+@pytest.mark.fuzz
+def test_ten_million_messages(tmp_path):
+    """Decoded to what they mean: many seeds, symbols, framings; a fixed budget."""
+    done = 0
+    for seed in range(100):
+        symbols = (1, 3, 100, 2_000)[seed % 4]
+        done += check_market(tmp_path, 600_000, symbols, seed, FRAMINGS[seed % 3], (None, 100_000)[seed % 2])
+        if done >= 10_000_000:
+            return
+    pytest.fail(f"{done:,} messages")

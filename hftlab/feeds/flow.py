@@ -52,6 +52,7 @@ class Flow:
         notes: Iterable[str] = (),
         batches: Callable[[int], Iterator[pa.Table]] | None = None,
         num_rows: int | None = None,
+        most_rows: int | None = None,
         faults: list[Fault] | None = None,
         extras: Mapping[str, Callable[[], pa.Table]] | None = None,
     ) -> None:
@@ -61,6 +62,7 @@ class Flow:
         self.faults = [] if faults is None else faults
         self.extras = dict(extras or {})
         self._source, self._batches, self._num_rows = source, batches, num_rows
+        self._most_rows = most_rows
         self._orders: pa.Table | None = None
         self.options: dict[str, object] = {}
 
@@ -112,6 +114,11 @@ class Flow:
     def known_rows(self) -> int | None:
         """Rows of `table`, None where only reading it would tell."""
         return self.table().num_rows if isinstance(self._source, pa.Table) else self._num_rows
+
+    @property
+    def most_rows(self) -> int | None:
+        """A number that `num_rows` does not exceed, if one is known without reading."""
+        return self._most_rows if self.known_rows is None else self.known_rows
 
     def __repr__(self) -> str:
         rows = "" if self.known_rows is None else f", {self.known_rows:,} rows"

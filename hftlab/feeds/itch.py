@@ -117,6 +117,7 @@ def load(
         symbols=wanted,
         notes=reader.notes,
         batches=reader.batches,
+        most_rows=reader.most_rows,
         faults=reader.faults,
         extras=extras,
     )
@@ -181,6 +182,8 @@ class Window:
         if self.last:
             with source.reading(path, "input"), path.open("rb") as file:
                 mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+            if hasattr(mmap, "MADV_SEQUENTIAL"):  # not on every system
+                mapped.madvise(mmap.MADV_SEQUENTIAL)
             self.data = np.frombuffer(mapped, np.uint8)
         else:
             self.data, self._blocks = np.empty(0, np.uint8), source.blocks(path)
@@ -211,12 +214,12 @@ class Reader:
         self.path, self.framing, self.midnight, self.symbols = path, framing, midnight, symbols
         self.notes: list[str] = []
         self.faults: list[Fault] = []
+        plain = source.container(path) == "text"
+        self.most_rows = path.stat().st_size // BYTES_PER_ROW + 2 if plain else None
 
     def table(self) -> pa.Table:
         """All rows. Raises FormatError for a broken container."""
-        rows = CHUNK_ROWS
-        if source.container(self.path) == "text":
-            rows = min(self.path.stat().st_size // BYTES_PER_ROW + 2, MOST_ROWS)
+        rows = CHUNK_ROWS if self.most_rows is None else min(self.most_rows, MOST_ROWS)
         return pa.concat_tables(self.batches(rows)).unify_dictionaries()
 
     def batches(self, rows: int) -> Iterator[pa.Table]:

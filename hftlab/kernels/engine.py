@@ -84,28 +84,32 @@ def step(books, fills, count, row, op, slot, target, level, qty, entry, account)
 
 
 @helper
+def touch_of(books, book, side):
+    """(level, lots, orders) of the best level of a side; of an empty side the level is none of its own."""
+    level = np.int64(books.heads[ix(book), BEST + side])
+    there = np.int64(level >= books.heads[ix(book), BASE] + side * books.heads[ix(book), SIZE])
+    best = books.levels[ix(level & -there)]
+    return level, best["qty"] & -there, np.int64(best["count"]) & -there
+
+
+@helper
 def note_touch(books, outputs, book, row, count):
-    """Write the touch of a book if it changed; returns how many have been written."""
+    """Write the touch of a book if it changed; returns how many have been written.
+
+    One question for all six values: each on its own would be a branch.
+    """
     last = outputs.last_touch
-    changed = False
-    for side in range(2):
-        level = np.int64(books.heads[book, BEST + side])
-        qty, orders = np.int64(0), np.int64(0)
-        if level >= books.heads[book, BASE] + side * books.heads[book, SIZE]:
-            qty, orders = books.levels[level]["qty"], np.int64(books.levels[level]["count"])
-        if (
-            level != last[book, TOUCH_LEVEL + side]
-            or qty != last[book, TOUCH_QTY + side]
-            or orders != last[book, TOUCH_COUNT + side]
-        ):
-            changed = True
-            last[book, TOUCH_LEVEL + side] = level
-            last[book, TOUCH_QTY + side] = qty
-            last[book, TOUCH_COUNT + side] = orders
+    bid, bid_qty, bids = touch_of(books, book, 0)
+    ask, ask_qty, asks = touch_of(books, book, 1)
+    place = ix(book)
+    changed = (bid ^ last[place, 1]) | (ask ^ last[place, 2]) | (bid_qty ^ last[place, 3])
+    changed |= (ask_qty ^ last[place, 4]) | (bids ^ last[place, 5]) | (asks ^ last[place, 6])
     if changed:
-        outputs.touch[count, TOUCH_ROW] = row
+        last[place, 1], last[place, 2], last[place, 3] = bid, ask, bid_qty
+        last[place, 4], last[place, 5], last[place, 6] = ask_qty, bids, asks
+        outputs.touch[ix(count), TOUCH_ROW] = row
         for column in range(1, TOUCH_WIDTH):
-            outputs.touch[count, column] = last[book, column]
+            outputs.touch[ix(count), ix(column)] = last[place, ix(column)]
         count += 1
     return count
 

@@ -47,9 +47,10 @@ BARE, FRAMED, SOUP = 0, 1, 2  # nothing before a message; its length in 2 bytes;
 PREFIX = 2  # bytes of a length
 
 LOCATES = 1 << 16
-NEAR_BITS = 17  # of the smallest near table: what a place tells of a reference need not be stored
+NEAR_BITS = 18  # of the near table at first
+MOVED = 1 << 13  # places for orders that had to leave it, at first
 MOST_NEAR_BITS = 22  # 64 MB
-PLACE_BITS = (1 << NEAR_BITS) - 1
+PLACE_BITS = (1 << 17) - 1  # of a reference that its place tells, if the table is that large or larger
 SELL_BIT = 1 << 16
 NOT_ENLISTED, UNWANTED = -1, -2  # of book_of
 NOWHERE = -1
@@ -57,7 +58,7 @@ NOWHERE = -1
 LIVE = np.dtype(
     [
         ("open", "i8"),  # price << 32 | shares; 0: no order
-        ("name", "i8"),  # reference without its low 17 bits, side, locate
+        ("name", "i8"),  # reference without its low 17 bits, which its place tells; side; locate
     ],
     align=True,
 )
@@ -137,8 +138,8 @@ def start_session(wanted: np.ndarray, near_bits: int = NEAR_BITS) -> Session:
     totals[FREE] = 1
     return Session(
         np.zeros(1 << near_bits, LIVE),
-        make_index(1 << 10),
-        _free_places(1 << 10),
+        make_index(MOVED),
+        _free_places(MOVED),
         np.full(LOCATES, NOT_ENLISTED, np.int32),
         np.zeros(LOCATES, np.int64),
         np.zeros(1 << 10, np.int64),

@@ -9,6 +9,7 @@ import numpy as np
 from hftlab.codes import Status
 from hftlab.kernels.bits import NONE, previous_bit
 from hftlab.kernels.compile import helper, kernel
+from hftlab.kernels.engine import TOUCH_COUNT, TOUCH_LEVEL, TOUCH_QTY, TOUCH_ROW
 from hftlab.kernels.ladder import BASE, BEST, SIZE, bare_books
 from hftlab.kernels.machine import bare, ix
 from hftlab.kernels.ops import REJECTED
@@ -72,6 +73,30 @@ def expand_fills(fills, columns, grid, rows, maker_ids, longs, ints, sides):
         ints[TAKER_ACCOUNT, i] = fills[place]["taker_account"]
         ints[MAKER_ACCOUNT, i] = fills[place]["maker_account"]
         sides[i] = -1 if maker_is_bid else 1
+
+
+@kernel
+def expand_touch(touch, book_of, grid, rows, longs, books, empty):
+    """Changes of the touch, in input order, as columns.
+
+    `longs` [8, n] gets seq, time, and price, lots, orders of either side; `empty` [2, n] whether a side has
+    no price.
+    """
+    touch, book_of, grid = bare(touch), bare(book_of), bare_grid(grid)
+    seqs, times, first = bare(rows.seq), bare(rows.ts), rows.first[0]
+    longs, books, empty = bare(longs), bare(books), bare(empty)
+    for i in range(books.size):
+        row = touch[i, TOUCH_ROW]
+        book = value_at(book_of, row)
+        books[i] = book
+        longs[SEQ, i] = seqs[row] if seqs.size else first + row
+        longs[TS, i] = times[row] if times.size else first + row
+        for side in range(2):
+            level = touch[i, TOUCH_LEVEL + side]
+            empty[side, i] = level < 0
+            longs[2 + 3 * side, i] = 0 if level < 0 else level_price(grid, book, level)
+            longs[3 + 3 * side, i] = touch[i, TOUCH_QTY + side]
+            longs[4 + 3 * side, i] = touch[i, TOUCH_COUNT + side]
 
 
 @kernel

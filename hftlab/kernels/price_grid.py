@@ -127,8 +127,8 @@ def level_price(grid, book, level):
 @helper
 def price_level(grid, book, side, rung):
     """Level of a rung on the side of index 0 (bids) or 1 (asks)."""
-    base, size = grid.bases[book], grid.sizes[book]
-    return base + 2 * size - 1 - rung if side else base + rung
+    # asks are mirrored, base + 2 * size - 1 - rung; without a branch, because sides can't be predicted
+    return grid.bases[ix(book)] + ((2 * grid.sizes[ix(book)]) & -side) + (rung ^ -side)
 
 
 @helper

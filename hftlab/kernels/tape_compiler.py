@@ -33,6 +33,7 @@ MARKET, PASSIVE, IOC, FOK = int(OrderType.MARKET), int(OrderType.PASSIVE), int(T
 INVALID_QTY, INVALID_PRICE = int(Reason.INVALID_QTY), int(Reason.INVALID_PRICE)
 
 LOOKAHEAD = 8  # rows whose index entry is fetched early
+BLOCK = 1024  # rows that are put in order of their kind at a time
 
 
 class Columns(NamedTuple):
@@ -139,7 +140,22 @@ def narrow_divisor(divisors, book, price):
 
 
 PRICES, LOWEST, HIGHEST = range(3)  # columns of the survey, per book
-WIDEST, INCOMING, ID_LOW, ID_HIGH, RENAMES, MASS_CANCELS = range(6)  # of its totals
+WIDEST, INCOMING, ID_LOW, ID_HIGH, RENAMES = range(5)  # of its totals
+
+
+@helper
+def list_incoming(actions, start, stop, rows):
+    """The rows of NEW and REPLACE among [start, stop), into `rows`; returns how many.
+
+    Nobody can predict which rows those are, and a wrong guess costs more than the rest of the survey: listed
+    without a question first, 5.9 -> 2.8 ns a row.
+    """
+    count = np.int64(0)
+    for row in range(start, stop):
+        action = actions[ix(row)]
+        rows[ix(count)] = row
+        count += (action == NEW) | (action == REPLACE)
+    return count
 
 
 @kernel
@@ -151,35 +167,37 @@ def survey(columns, rules, divisors, per_book, totals):
     columns = bare_columns(columns)
     rules, divisors = bare(rules), bare(divisors)
     per_book, totals = bare(per_book), bare(totals)
-    widest, incoming, renames, mass_cancels = totals[WIDEST], np.int64(0), np.int64(0), np.int64(0)
+    listed = np.empty(BLOCK, np.int64)
+    rows = bare(listed)
+    widest, incoming, renames = totals[WIDEST], np.int64(0), np.int64(0)
     id_low, id_high = totals[ID_LOW], totals[ID_HIGH]
-    for row in range(columns.action.size):
-        action = value_at(columns.action, row)
-        order_type = value_at(columns.order_type, row)
-        book = value_at(columns.book, row)
-        price, qty = value_at(columns.price, row), value_at(columns.qty, row)
-        if action == MASS_CANCEL:
-            mass_cancels += 1
-        if action not in (NEW, REPLACE):
-            continue
-        if check(action, order_type, price, qty, rules, book) != 0:
-            continue
-        incoming += 1
-        widest = max(widest, qty)
-        order_id = columns.order_id[ix(row)]
-        if action == REPLACE and columns.new_order_id.size and columns.new_order_id[ix(row)] != order_id:
-            renames += 1
-            order_id = columns.new_order_id[ix(row)]
-        id_low, id_high = min(id_low, order_id), max(id_high, order_id)
-        if names_price(action, order_type):
-            per_book[book, PRICES] += 1
-            per_book[book, LOWEST] = min(per_book[book, LOWEST], price)
-            per_book[book, HIGHEST] = max(per_book[book, HIGHEST], price)
-            if price != 0 and not is_multiple(price, divisors, book):
-                narrow_divisor(divisors, book, price)
+    for start in range(0, columns.action.size, BLOCK):
+        stop = min(start + BLOCK, columns.action.size)
+        for i in range(list_incoming(columns.action, start, stop, rows)):
+            row = rows[ix(i)]
+            action = value_at(columns.action, row)
+            order_type = value_at(columns.order_type, row)
+            book = value_at(columns.book, row)
+            price, qty = value_at(columns.price, row), value_at(columns.qty, row)
+            if check(action, order_type, price, qty, rules, book) != 0:
+                continue
+            incoming += 1
+            widest = max(widest, qty)
+            order_id = columns.order_id[ix(row)]
+            renamed = action == REPLACE and columns.new_order_id.size
+            if renamed and columns.new_order_id[ix(row)] != order_id:
+                renames += 1
+                order_id = columns.new_order_id[ix(row)]
+            id_low, id_high = min(id_low, order_id), max(id_high, order_id)
+            if names_price(action, order_type):
+                per_book[book, PRICES] += 1
+                per_book[book, LOWEST] = min(per_book[book, LOWEST], price)
+                per_book[book, HIGHEST] = max(per_book[book, HIGHEST], price)
+                if price != 0 and not is_multiple(price, divisors, book):
+                    narrow_divisor(divisors, book, price)
     totals[WIDEST], totals[INCOMING] = widest, incoming
     totals[ID_LOW], totals[ID_HIGH] = id_low, id_high
-    totals[RENAMES], totals[MASS_CANCELS] = renames, mass_cancels
+    totals[RENAMES] = renames
 
 
 @kernel
@@ -276,10 +294,8 @@ def node_of(slots, key, book, part, wanted, final):
 
     `wanted` gives it one if need be; `final` says it won't be open after this command.
     """
-    if slots.direct.size:
-        place = key - slots.lowest[0]
-        if place < 0 or place >= slots.direct.size:
-            return np.int64(NO_SLOT)
+    place = key - slots.lowest[0]
+    if ix(place) < ix(slots.direct.size):
         node = np.int64(slots.direct[ix(place)])
         if node != NO_SLOT:
             if slots.books[ix(node - slots.counts[FIRST])] != book:
@@ -323,12 +339,36 @@ class Target(NamedTuple):
     invalid: np.ndarray  # int64 [1]: how many rows are rejected by themselves
 
 
+@helper
+def put_by_kind(actions, start, stop, rows):
+    """The rows [start, stop) into rows[0]: those of NEW, then those of REDUCE, then the others.
+
+    `rows` [3, BLOCK]. Whether a row is one or the other can't be predicted: nothing here asks.
+    """
+    adds, removes = np.int64(0), np.int64(0)
+    for row in range(start, stop):
+        action = actions[ix(row)]
+        rows[0, ix(adds)] = row
+        rows[1, ix(removes)] = row
+        rows[2, ix(row - start - adds - removes)] = row
+        adds += action == NEW
+        removes += action == REDUCE
+    for i in range(removes):
+        rows[0, ix(adds + i)] = rows[1, ix(i)]
+    for i in range(stop - start - adds - removes):
+        rows[0, ix(adds + removes + i)] = rows[2, ix(i)]
+
+
 @kernel
-def compile_rows(columns, rules, grid, slots, target, passive, start):
+def compile_rows(columns, rules, grid, slots, target, passive, by_kind, start):
     """Compile input rows from `start`; returns how far it came.
 
-    It stops early when the id index is half full (give it a larger one and call again), and returns -1
-    when ids clash between books in a direct table (call again with an index).
+    It stops early when the id index could become more than half full (give it a larger one and call again),
+    and returns -1 when ids clash between books in a direct table (call again with an index).
+
+    Where no row ends an order for certain (no CANCEL) and none changes an id, an id's node never changes,
+    and the order in which rows get their nodes means nothing. Such rows, of one part, may be compiled
+    `by_kind`, a block at a time, so that the kind of the next is known (12.2 -> 8.9 ns).
     """
     columns, grid, slots = bare_columns(columns), bare_grid(grid), bare_slots(slots)
     rules = bare(rules)
@@ -336,58 +376,65 @@ def compile_rows(columns, rules, grid, slots, target, passive, start):
     part_of, cursor = bare(target.part_of), bare(target.cursor)
     everything = target.max_qty[0]
     facts = ops.PASSIVE if passive else 0
-    last = rows.size - 1
+    listed = np.empty((3, BLOCK), np.int64)
+    in_turn = bare(listed)
     unknown = slots.counts[FIRST] - 1  # the node that is never open
-    for row in range(start, rows.size):
-        if slots.direct.size == 0 and 2 * (slots.counts[KEYS] + 2) > slots.index.size:
-            return row
-        look_ahead(slots, columns, min(row + LOOKAHEAD, last))
-        action, order_type = value_at(columns.action, row), value_at(columns.order_type, row)
-        price, qty = value_at(columns.price, row), value_at(columns.qty, row)
-        book, key = value_at(columns.book, row), columns.order_id[ix(row)]
-        part = np.int64(part_of[ix(book)])
-        slot, renamed, level = np.int64(NO_SLOT), np.int64(NO_SLOT), np.int64(0)
-        reason = check(action, order_type, price, qty, rules, book)
-        if reason != 0:
-            op, qty = ops.INVALID << ops.KIND_SHIFT, np.int64(reason)
-            target.invalid[0] += 1
-        elif action == NEW:
-            side = ops.SELL if columns.side[ix(row)] < 0 else ops.BUY
-            flags = flags_of(order_type, value_at(columns.tif, row), value_at(columns.post_only, row))
-            op = side | flags | facts
-            slot = node_of(slots, key, book, part, not flags & ops.NO_REST, False)
-            if order_type == MARKET:
-                level = top_level(grid, book, side)
+    for begin in range(start, rows.size, BLOCK):
+        count = min(BLOCK, rows.size - begin)
+        if slots.direct.size == 0 and 2 * (slots.counts[KEYS] + count + 2) > slots.index.size:
+            return begin
+        if by_kind:
+            put_by_kind(columns.action, begin, begin + count, in_turn)
+        for i in range(count):
+            row = in_turn[0, ix(i)] if by_kind else np.int64(begin + i)
+            ahead = min(i + LOOKAHEAD, count - 1)
+            look_ahead(slots, columns, in_turn[0, ix(ahead)] if by_kind else np.int64(begin + ahead))
+            action, order_type = value_at(columns.action, row), value_at(columns.order_type, row)
+            price, qty = value_at(columns.price, row), value_at(columns.qty, row)
+            book, key = value_at(columns.book, row), columns.order_id[ix(row)]
+            part = np.int64(part_of[ix(book)])
+            slot, renamed, level = np.int64(NO_SLOT), np.int64(NO_SLOT), np.int64(0)
+            reason = check(action, order_type, price, qty, rules, book)
+            if reason != 0:
+                op, qty = ops.INVALID << ops.KIND_SHIFT, np.int64(reason)
+                target.invalid[0] += 1
+            elif action == NEW:
+                side = ops.SELL if columns.side[ix(row)] < 0 else ops.BUY
+                flags = flags_of(order_type, value_at(columns.tif, row), value_at(columns.post_only, row))
+                op = side | flags | facts
+                slot = node_of(slots, key, book, part, not flags & ops.NO_REST, False)
+                if order_type == MARKET:
+                    level = top_level(grid, book, side)
+                else:
+                    level = price_level(grid, book, side, rung_of(grid, book, price))
+            elif action in (CANCEL, REDUCE):
+                op = ops.REDUCE << ops.KIND_SHIFT
+                qty = everything if action == CANCEL else min(qty, everything)
+                slot = node_of(slots, key, book, part, False, action == CANCEL)
+            elif action == REPLACE:
+                op = (ops.REPLACE << ops.KIND_SHIFT) | facts
+                op |= rest_flags(order_type, value_at(columns.post_only, row))
+                level = rung_of(grid, book, price)
+                slot = node_of(slots, key, book, part, False, False)
+                renamed = slot
+                if targets.size and columns.new_order_id[ix(row)] != key:
+                    new_key = columns.new_order_id[ix(row)]
+                    renamed = node_of(slots, new_key, book, part, slot != NO_SLOT, False)
+            elif action == NOTE:
+                op, qty = ops.NOTHING << ops.KIND_SHIFT, np.int64(0)
             else:
-                level = price_level(grid, book, side, rung_of(grid, book, price))
-        elif action in (CANCEL, REDUCE):
-            op = ops.REDUCE << ops.KIND_SHIFT
-            qty = everything if action == CANCEL else min(qty, everything)
-            slot = node_of(slots, key, book, part, False, action == CANCEL)
-        elif action == REPLACE:
-            op = (ops.REPLACE << ops.KIND_SHIFT) | facts
-            op |= rest_flags(order_type, value_at(columns.post_only, row))
-            level = rung_of(grid, book, price)
-            slot = node_of(slots, key, book, part, False, False)
-            renamed = slot
-            if targets.size and columns.new_order_id[ix(row)] != key:
-                new_key = columns.new_order_id[ix(row)]
-                renamed = node_of(slots, new_key, book, part, slot != NO_SLOT, False)
-        elif action == NOTE:
-            op, qty = ops.NOTHING << ops.KIND_SHIFT, np.int64(0)
-        else:
-            op = (ops.CLEAR if action == CLEAR else ops.MASS_CANCEL) << ops.KIND_SHIFT
-            qty = np.int64(0)
-        if slot < 0 or renamed < 0:
-            return -1
-        place = ix(cursor[ix(part)])
-        cursor[ix(part)] += 1
-        rows[place]["op"] = op | (book << ops.BOOK_SHIFT)
-        rows[place]["slot"] = slot if slot != NO_SLOT else unknown
-        rows[place]["level"] = level
-        rows[place]["qty"] = qty
-        if order.size:
-            order[place] = row
-        if targets.size:
-            targets[place] = renamed if renamed != NO_SLOT else unknown
+                op = (ops.CLEAR if action == CLEAR else ops.MASS_CANCEL) << ops.KIND_SHIFT
+                qty = np.int64(0)
+            if slot < 0 or renamed < 0:
+                return -1
+            place = ix(row) if by_kind else ix(cursor[ix(part)])
+            cursor[ix(part)] += 1
+            rows[place]["op"] = op | (book << ops.BOOK_SHIFT)
+            rows[place]["slot"] = slot if slot != NO_SLOT else unknown
+            rows[place]["level"] = level
+            rows[place]["qty"] = qty
+            if order.size:
+                order[place] = row
+            if targets.size:
+                targets[place] = renamed if renamed != NO_SLOT else unknown
     return rows.size
