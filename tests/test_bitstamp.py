@@ -603,6 +603,7 @@ GOOD = as_log(TS, 7, "created", "bid", 23647, 5)
             "asks [['236.64']]",
             "asks: pairs of price and amount",
         ),
+        (BOOK.replace("], [", "][", 1), None, "a JSON object"),
         (BOOK.replace("bids", "bid"), "bids None", "bids: pairs of price and amount"),
     ],
 )

@@ -84,6 +84,8 @@ _EVENTS = {f"order_{name}": kind for name, kind in _ACTIONS.items()} | {
     "order_book": ORDER_BOOK,
 }
 
+_KINDS = {name.encode(): kind for name, kind in _ACTIONS.items()}
+
 _MAX = 2**63 - 1
 _MAX_MS = _MAX // 1_000_000
 _PRICE, _VOLUME = 10**9, 10**8  # units in 1
@@ -105,35 +107,12 @@ _LOG_LINE = re.compile(rb"([0-9]{1,13}) ([a-z_]{1,40}) (\{.*\})")
 _LOG_START = re.compile(rb"[0-9]{13} (order_created|order_changed|order_deleted|order_book|trade) \{")
 _LEVEL = rb'\["[0-9]{1,9}(?:\.[0-9]{1,8})?", "[0-9]{1,9}(?:\.[0-9]{1,8})?"\]'
 _LEVELS = rb"\[(?:%s(?:, %s)*)?\]" % (_LEVEL, _LEVEL)
-_BOOK = range(5)
-_ACTIONS = {"created": CREATED, "changed": CHANGED, "deleted": DELETED}
-_SIDES = {"bid": 1, "ask": -1}
-_EVENTS = {f"order_{name}": kind for name, kind in _ACTIONS.items()} | {
-    "trade": TRADE,
-    "order_book": ORDER_BOOK,
-}
-
-_MAX = 2**63 - 1
-_MAX_MS = _MAX // 1_000_000
-_PRICE, _VOLUME = 10**9, 10**8  # units in 1
-_UNKNOWN = -1  # volume of an order from before the file
-_NONE = -1  # row of no event
-_A, _M, _C, _T, _F, _N = (MboAction[name] for name in "AMCTFN")
-
-_COLUMNS = {  # of the CSV: what a field looks like, and what that is called
-    "id": ("[0-9]{1,20}", "an integer of 64 bits"),
-    "timestamp": ("[0-9]{1,13}", "milliseconds since 1970"),
-    "exchange.timestamp": ("[0-9]{1,13}", "milliseconds since 1970"),
-    "price": (r"[0-9]{1,10}(\.[0-9]{1,9})?", f"dollars with at most 9 decimals, up to {_MAX // _PRICE}"),
-    "volume": ("[0-9]{1,19}", "satoshi, an integer of 63 bits"),
-    "action": ("|".join(_ACTIONS), " or ".join(_ACTIONS)),
-    "direction": ("|".join(_SIDES), " or ".join(_SIDES)),
-}
-_NAME = re.compile(r"bitstamp[_.-]([a-z]{6,8})(?![a-z])", re.IGNORECASE)
-_LOG_LINE = re.compile(rb"([0-9]{1,13}) ([a-z_]{1,40}) (\{.*\})")
-_LOG_START = re.compile(rb"[0-9]{13} (order_created|order_changed|order_deleted|order_book|trade) \{")
-_LEVELS = rb'\[(?:(?:, )?\["[0-9]{1,9}(?:\.[0-9]{1,8})?", "[0-9]{1,9}(?:\.[0-9]{1,8})?"\])*\]'
-_BOOK = re.compile(rb'\{"bids": %s, "asks": %s\}' % (_LEVELS, _LEVELS))  # 8 times as fast as JSON
+_BOOK = re.compile(rb'\{"bids": %s, "asks": %s\}' % (_LEVELS, _LEVELS))  # 20 times as fast as JSON
+_ORDER = re.compile(  # what nearly all lines are, 7 times as fast as JSON
+    rb'([0-9]{1,12}|[0-8][0-9]{12}) order_([a-z]+) \{"price": "([0-9]{1,9})(?:\.([0-9]{1,9}))?", '
+    rb'"amount": "([0-9]{1,9})(?:\.([0-9]{1,8}))?", "datetime": "[0-9]+", "id": ([0-9]{1,18}), '
+    rb'"order_type": ([01])\}'
+)
 _DECIMAL = re.compile(r"([0-9]{1,12})(?:\.([0-9]{1,40}))?")
 
 
@@ -369,6 +348,11 @@ def _lines(path: Path) -> Iterator[bytes]:
 
 def _event(line: bytes) -> tuple[int, int, int, int, int, int]:
     """Time, kind, id, side, price and volume of a line. Raises _Damaged."""
+    match = _ORDER.fullmatch(line)
+    if match is not None and (kind := _KINDS.get(match[2])) is not None:
+        ts, _, dollars, decimals, coins, parts, id_, type_ = match.groups(b"")
+        price, volume = int(dollars + decimals.ljust(9, b"0")), int(coins + parts.ljust(8, b"0"))
+        return int(ts), kind, int(id_), 1 if type_ == b"0" else -1, price, volume
     match = _LOG_LINE.fullmatch(line)
     if match is None:
         raise _Damaged(_shown(line), "milliseconds, event, JSON object")
