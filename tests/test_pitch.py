@@ -392,7 +392,7 @@ def test_the_day(tmp_path, name, options, utc):
     assert flow.notes == (undated if utc.startswith("1970") else [])
 
 
-@pytest.mark.parametrize("given_date", ["2009-13-01", "today", "", 7])
+@pytest.mark.parametrize("given_date", ["2009-13-01", "today", "", 7, "2300-01-01", "0001-01-01"])
 def test_a_day_that_is_none(tmp_path, given_date):
     """A wrong date is the caller's mistake."""
     with pytest.raises(UsageError, match=f"found date {given_date!r}, expected YYYY-MM-DD"):

@@ -249,9 +249,9 @@ def _midnight_ns(path: Path, date: str | Date | None) -> tuple[int, list[str]]:
     try:
         day = day if isinstance(day, Date) else Date.fromisoformat(day)
         midnight = datetime(day.year, day.month, day.day, tzinfo=ZoneInfo(ZONE))
-    except (ValueError, TypeError):
+        return int(np.int64(int(midnight.timestamp()) * 10**9)), notes
+    except (ValueError, TypeError, OverflowError):  # the last where 64 bits of nanoseconds don't reach
         raise UsageError(f"{path}: found date {date!r}, expected YYYY-MM-DD") from None
-    return int(midnight.timestamp()) * 10**9, notes
 
 
 def _date_in_name(path: Path) -> Date | None:
