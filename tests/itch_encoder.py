@@ -95,6 +95,7 @@ OTHERS = "SHYLVWKJhINO"
 STEP = 3  # from one reference to the next
 BLOCK = 1 << 18
 SPELL = {"c": "S1", "2s": "S2", "4s": "S4", "8s": "S8", "I": ">u4", "Q": ">u8"}
+USUAL = {"event": b"Q", "state": b"T", "printable": b"Y", "cross": b"O"}  # of `market`; others are any letter
 MIDNIGHT_NS = 1_704_171_600 * 10**9  # 2024-01-02 in New York, the day of hftlab.generate
 
 
@@ -237,8 +238,11 @@ def _block(events: np.ndarray, prefix: int) -> np.ndarray:
                 m[name] = np.where(e["side"] > 0, b"B", b"S")
             elif name in EVENT.names:
                 m[name] = e[name]
+            elif m.dtype[name].kind == "S":
+                letters = [b"%c" % (ord("A") + i) for i in (e["match"] % 26).tolist()]
+                m[name] = USUAL.get(name, [text.ljust(m.dtype[name].itemsize) for text in letters])
             else:
-                m[name] = b"" if m.dtype[name].kind == "S" else 0
+                m[name] = e["match"] >> np.uint64(m.dtype.fields[name][1])  # any number
         m = m.view("u1").reshape(rows.size, -1)
         data[starts[rows, None] + np.arange(m.shape[1])] = m
     return data
