@@ -64,8 +64,24 @@ def is_text(kind: pa.DataType) -> bool:
     return pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)
 
 
+def at_once(column: pa.Array, work: Callable[[pa.Array], np.ndarray]) -> np.ndarray | None:
+    """The work done on a column as it is, None where it can't be.
+
+    Looking for blanks costs as much as the work. A blank is no number and no time, so that what can be done
+    has none. Floats aren't taken as they are.
+    """
+    if column.null_count or not len(column) or pa.types.is_floating(column.type):
+        return None
+    if pa.types.is_dictionary(column.type):
+        values = None if column.dictionary.null_count else _done(column.dictionary, work)
+        return None if values is None else values[column.indices.to_numpy()]
+    return _done(column, work)
+
+
 def checked(column: pa.Array, work: Callable[[pa.Array], np.ndarray], expected: str) -> np.ndarray:
     """The work done on a column; BadCell with the first cell it can't be done on."""
+    if not len(column):
+        return np.zeros(0, np.int64)
     if (result := _done(column, work)) is not None:
         return result
     good, bad = 0, len(column)  # rows that are known to do, rows among which one doesn't
@@ -101,12 +117,14 @@ def price_factor(scale: Fraction) -> Fraction:
 
 def scaled(column: pa.Array, factor: Fraction, expected: str) -> np.ndarray:
     """Numbers times a factor, where that is a whole number of 64 bits; NOT_A_VALUE for nothing."""
-    column = without_blanks(column)
-    if pa.types.is_null(column.type):
-        return np.full(len(column), NOT_A_VALUE)
     decimals = len(str(factor.numerator)) - 1
     is_power = factor.denominator == 1 and factor == 10**decimals and decimals <= 18
     work = partial(_shifted, decimals=decimals) if is_power else partial(_multiplied, factor=factor)
+    if (result := at_once(column, work)) is not None:
+        return result
+    column = without_blanks(column)
+    if pa.types.is_null(column.type):
+        return np.full(len(column), NOT_A_VALUE)
     return checked(column, work, expected)
 
 
@@ -162,6 +180,8 @@ def integers(column: pa.Array, low: int, high: int, blank: int | None, expected:
             raise OverflowError
         return values.view(np.int64)
 
+    if (result := at_once(column, work)) is not None:
+        return result
     column = without_blanks(column)
     if pa.types.is_null(column.type):
         column = column.cast(pa.int64())

@@ -20,7 +20,9 @@ import pyarrow.compute as pc
 from hftlab.codes import NOT_A_VALUE
 from hftlab.errors import UsageError
 from hftlab.feeds.cells import (
+    BLANK,
     BadCell,
+    at_once,
     checked,
     digits_of,
     first_value,
@@ -64,7 +66,9 @@ def settled(clock: Clock, column: pa.Array, where: str) -> Clock:
         return clock
     if pa.types.is_timestamp(column.type):
         return clock._replace(form="local" if column.type.tz is None else "zoned")
-    first = first_value(without_blanks(column))
+    first = first_value(column)
+    if first in BLANK:
+        first = first_value(without_blanks(column))
     if first is None:
         return clock
     if is_number(first):
@@ -96,8 +100,10 @@ def times(column: pa.Array, clock: Clock, blank: bool = False) -> np.ndarray:
 
     With `blank`, what is not given is NOT_A_VALUE. Raises BadCell.
     """
-    column = without_blanks(column)
     work, expected = _reader(clock)
+    if (result := at_once(column, work)) is not None:
+        return result
+    column = without_blanks(column)
     if column.null_count and not blank:
         before = column.slice(0, pc.index(column.is_null(), True).as_py())
         checked(before, work, expected)

@@ -161,9 +161,14 @@ class _Reading:
 
     def _times(self, name: str, column: pa.Array) -> np.ndarray:
         """Nanoseconds, from whole numbers of them or from text; negative for what is undefined."""
+        clock = self._clocks.get(name)
+        if clock is not None and clock.form is not None:
+            try:
+                return times(column, clock).copy()
+            except BadCell:
+                pass  # a blank, or what the next line finds again
         column = cells.without_blanks(column, (*cells.BLANK, _UNDEF_TIME))
-        clock = settled(self._clocks.get(name, Clock("ns")), column, name)
-        self._clocks[name] = clock
+        self._clocks[name] = clock = settled(clock or Clock("ns"), column, name)
         return times(column, clock, blank=True).copy()
 
     def _prices(self, column: pa.Array) -> np.ndarray:
