@@ -12,13 +12,14 @@ import hftlab
 from hftlab.certificate import Certificate
 from hftlab.cli.common import plural
 
+CAUSES_SHOWN = 3
 HEAD = ("file", "facts", "executions", "reproduced", "oldest first", "touch equal", "not reproduced because")
 
 
 def row(name: str, certificate: Certificate) -> tuple[str, ...]:
     """The cells of one file."""
     c = certificate
-    causes = sorted(c.causes.items(), key=lambda cause: -cause[1])
+    causes = sorted(c.causes.items(), key=lambda cause: -cause[1])[:CAUSES_SHOWN]
     return (
         f"{c.format}: {name}",
         f"{c.rows:,}",
@@ -35,10 +36,11 @@ def shares(c: Certificate) -> tuple[float | None, ...]:
 
 def opened(path: Path) -> list[tuple[str, hftlab.Flow]]:
     """The flow in a file; a LOBSTER one also with the book that lies beside it, if there is one."""
-    flows = [(path.name, hftlab.open_flow(path))]
+    name = path.name.split(".")[0]
+    flows = [(name, hftlab.open_flow(path))]
     books = sorted(path.parent.glob(f"{path.name.split('_message')[0]}_orderbook*"))
     if flows[0][1].format == "lobster" and books:
-        flows.append((f"{path.name} with its opening book", hftlab.open_flow(path, initial_book=books[0])))
+        flows.append((f"{name}, opening book given", hftlab.open_flow(path, initial_book=books[0])))
     return flows
 
 
