@@ -8,6 +8,7 @@ import lzma
 import random
 import struct
 import sys
+import tracemalloc
 from collections import Counter
 from typing import NamedTuple
 
@@ -431,6 +432,19 @@ def test_a_packed_file_of_more_than_a_chunk_is_one_table(tmp_path, monkeypatch):
     path = write(tmp_path, *(mbo(order_id=i, instrument_id=i) for i in range(20)), name="es.dbn.gz")
     path.write_bytes(gzip.compress(path.read_bytes()))
     assert rows(open_flow(path), "symbol", "order_id") == [(str(i), i) for i in range(20)]
+
+
+@pytest.mark.parametrize("pack", ["", ".gz"])
+def test_memory_is_bounded(tmp_path, pack):
+    """A file of 22 MB is read, batch by batch, in less than half of that."""
+    data = metadata() + b"".join(adds(1000)) * 400
+    (path := tmp_path / f"es.dbn{pack}").write_bytes(gzip.compress(data, 1) if pack else data)
+    flow = open_flow(path)
+    tracemalloc.start()
+    assert sum(batch.num_rows for batch in flow.batches(5000)) == 400_000
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 10_000_000
 
 
 def test_chunks_replay_as_the_whole(tmp_path):
