@@ -253,7 +253,7 @@ def _survey(
         totals[tape_compiler.WIDEST] = opening.qty.max()
     divisors = make_rules(divisors, rules["signed"])
     divisors["bound"][divisors["tick"] == 0] = -1  # nothing is a multiple of it yet
-    tape_compiler.survey(columns, rules, divisors, per_book, totals)
+    tape_compiler.survey(columns, rules, divisors, per_book, totals, _scratch())
     return per_book, totals, divisors
 
 
@@ -287,9 +287,13 @@ def _compile(
     first = never_open(2 * int(grid.sizes.sum())) + 1
     dense = high >= low and high - low < 4 * room + 1024
     slots = _make_slots(opening, room, first, parts, low, high - low + 1 if dense else 0)
-    starts = target.cursor.copy()
+    starts, scratch = target.cursor.copy(), _scratch()
     by_kind = passive and not (target.order.size or target.targets.size or _ends_orders(columns))
-    done = tape_compiler.compile_rows(columns, rules, grid, slots, target, passive, by_kind, 0)
+
+    def compile_from(row: int) -> int:
+        return tape_compiler.compile_rows(columns, rules, grid, slots, target, passive, by_kind, row, scratch)
+
+    done = compile_from(0)
     if done < 0:  # ids shared between books
         target.cursor[:], target.invalid[0] = starts, 0
         slots, done = _make_slots(opening, room, first, parts, 0, 0), 0
@@ -297,8 +301,12 @@ def _compile(
         larger = make_index(slots.index.size)
         copy_index(slots.index, larger)
         slots = slots._replace(index=larger)
-        done = tape_compiler.compile_rows(columns, rules, grid, slots, target, passive, by_kind, done)
+        done = compile_from(done)
     return slots
+
+
+def _scratch() -> np.ndarray:
+    return np.empty((3, tape_compiler.BLOCK), np.int64)
 
 
 def _ends_orders(columns: Columns) -> bool:

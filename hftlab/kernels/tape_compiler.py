@@ -33,7 +33,7 @@ MARKET, PASSIVE, IOC, FOK = int(OrderType.MARKET), int(OrderType.PASSIVE), int(T
 INVALID_QTY, INVALID_PRICE = int(Reason.INVALID_QTY), int(Reason.INVALID_PRICE)
 
 LOOKAHEAD = 8  # rows whose index entry is fetched early
-BLOCK = 1024  # rows that are put in order of their kind at a time
+BLOCK = 1024  # rows that are put in order of their kind at a time; with as many places thrice as scratch
 
 
 class Columns(NamedTuple):
@@ -159,16 +159,16 @@ def list_incoming(actions, start, stop, rows):
 
 
 @kernel
-def survey(columns, rules, divisors, per_book, totals):
+def survey(columns, rules, divisors, per_book, totals, scratch):
     """Learn price ranges and totals over the rows that are valid by themselves.
 
-    `divisors` [books], RULE, become the greatest common divisor of each book's prices.
+    `divisors` [books], RULE, become the greatest common divisor of each book's prices. `scratch` is
+    [3, BLOCK].
     """
     columns = bare_columns(columns)
     rules, divisors = bare(rules), bare(divisors)
     per_book, totals = bare(per_book), bare(totals)
-    listed = np.empty(BLOCK, np.int64)
-    rows = bare(listed)
+    rows = bare(scratch)[0]
     widest, incoming, renames = totals[WIDEST], np.int64(0), np.int64(0)
     id_low, id_high = totals[ID_LOW], totals[ID_HIGH]
     for start in range(0, columns.action.size, BLOCK):
@@ -360,7 +360,7 @@ def put_by_kind(actions, start, stop, rows):
 
 
 @kernel
-def compile_rows(columns, rules, grid, slots, target, passive, by_kind, start):
+def compile_rows(columns, rules, grid, slots, target, passive, by_kind, start, scratch):
     """Compile input rows from `start`; returns how far it came.
 
     It stops early when the id index could become more than half full (give it a larger one and call again),
@@ -376,8 +376,7 @@ def compile_rows(columns, rules, grid, slots, target, passive, by_kind, start):
     part_of, cursor = bare(target.part_of), bare(target.cursor)
     everything = target.max_qty[0]
     facts = ops.PASSIVE if passive else 0
-    listed = np.empty((3, BLOCK), np.int64)
-    in_turn = bare(listed)
+    in_turn = bare(scratch)
     unknown = slots.counts[FIRST] - 1  # the node that is never open
     for begin in range(start, rows.size, BLOCK):
         count = min(BLOCK, rows.size - begin)
