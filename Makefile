@@ -4,11 +4,12 @@
 #   make test    install everything and run every test
 #   make lint    style only
 #   make bench   time every stage (the table in the README)
+#   make bench-peers   time packages from PyPI beside it, results compared first
 #   make clean   remove what was built
 
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint bench clean
+.PHONY: help demo test lint bench bench-peers clean
 
 # The first of these that is Python 3.11 to 3.13; `make PYTHON=... test` chooses another.
 PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11; do \
@@ -68,6 +69,10 @@ test: lint
 
 bench: $(RUNTIME)
 	$(BIN)/python -m benchmarks.stages
+
+# The peers get an environment of their own, build/peers-venv.
+bench-peers: $(RUNTIME)
+	$(BIN)/python -m benchmarks.peers
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .ruff_cache .hypothesis .coverage .asv

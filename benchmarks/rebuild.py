@@ -1,0 +1,66 @@
+"""How long books take to be rebuilt from a tape that is ready: synthetic facts and real files.
+
+    HFTLAB_DATA=... python -m benchmarks.rebuild [--messages 1000000]
+
+The generator's commands told as facts (1 and 100 symbols), and the AAPL and ES samples repeated with ids of
+their own, one row a message or record. One thread; medians of nine, the fastest beside them, of the kernel
+alone and with a table of the best bid and offer. The target is 20 ns.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pyarrow as pa
+
+from benchmarks import dbn, facts, lobster
+from benchmarks.stages import kernel_time
+from hftlab.feeds import open_flow
+from hftlab.run_folder import cpu_name
+from hftlab.runner import run_tape
+from hftlab.tables import read_facts
+from hftlab.tape import compile_checked, rules_for
+
+REPETITIONS = 9
+
+
+def flows(messages: int, data: Path, folder: Path) -> Iterator[tuple[str, pa.Table, int]]:
+    """(what it is, facts, how many messages they tell of)."""
+    for symbols in (1, 100):
+        table = facts.facts(messages, symbols)
+        yield f"synthetic, {symbols} symbol{'s'[: symbols > 1]}", table, table.num_rows
+    if not data.is_dir():
+        return
+    lines = lobster.repeated_file(data / lobster.SAMPLE, messages)
+    (path := folder / lobster.NAME).write_bytes(lines)
+    yield "LOBSTER AAPL, repeated", open_flow(path).table(), lines.count(b"\n")
+    (path := folder / "es.dbn").write_bytes(dbn.repeated_file(data / dbn.SAMPLE, messages))
+    table = open_flow(path).table()
+    yield "Databento ES, repeated", table, table.num_rows
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--messages", type=int, default=1_000_000, help="about so many")
+    options = parser.parse_args()
+    data = Path(os.environ.get("HFTLAB_DATA", "../shared/data"))
+    print(f"{cpu_name()}, load {os.getloadavg()[0]:.2f}")
+    print(f"{'ns per message':26} {'messages':>10} {'median':>9} {'best':>9} {'with l1':>9} {'best':>9}")
+    with tempfile.TemporaryDirectory() as folder:
+        for name, table, messages in flows(options.messages, data, Path(folder)):
+            checked = read_facts(table)
+            tape = compile_checked(checked, rules_for(checked.symbols, None, None))
+            alone = kernel_time(lambda tape=tape: run_tape(tape), messages, REPETITIONS)
+            touch = kernel_time(lambda tape=tape: run_tape(tape, touch=True), messages, REPETITIONS)
+            print(
+                f"{name:26} {messages:>10,} {alone[0]:9.2f} {alone[1]:9.2f} {touch[0]:9.2f} {touch[1]:9.2f}"
+            )
+
+
+if __name__ == "__main__":
+    main()
