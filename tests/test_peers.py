@@ -65,7 +65,7 @@ def test_a_contender_that_fails_says_why(tmp_path, ours):
     (name, why) = contest([ours], "bbo", tmp_path / "nothing.NASDAQ_ITCH50", 1, rounds=1)[0]
     assert name == "hftlab"
     assert "there is no such file" in why
-    with pytest.raises(Failed, match="ended with status 2: .*No such file"):
+    with pytest.raises(Failed, match=r"ended with status 2: .*No such file"):
         Contender("nobody", "with_nobody.py", ours=True)
 
 
