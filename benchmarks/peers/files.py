@@ -31,7 +31,24 @@ FILLED = (("C", "printable", b"Y"), ("F", "mpid", b"MPID"))  # what strict peers
 def market(messages: int, symbols: int) -> np.ndarray:
     """About so many messages (EVENT of `tests.itch_encoder`): orders and trades only."""
     events = itch_encoder.market(messages, symbols, seed=1)
-    return events[np.isin(events["kind"], list(b"AFECXDUP"))]
+    return _by_priority(events[np.isin(events["kind"], list(b"AFECXDUP"))])
+
+
+def _by_priority(events: np.ndarray) -> np.ndarray:
+    """With an X in the place of each U that kept its place in the queue, which no U does at NASDAQ.
+
+    meatpy insists that the oldest order at the best price is executed first.
+    """
+    kept = (events["kind"] == ord("U")) & (events["price"] == events["resting"])
+    kept &= events["shares"] <= events["open"]
+    earlier = np.arange(int(max(events["reference"].max(), events["new"].max())) + 1)
+    earlier[events["new"][kept]] = events["reference"][kept]
+    while (earlier[earlier] != earlier).any():
+        earlier = earlier[earlier]
+    events["reference"] = earlier[events["reference"]]
+    events["kind"][kept] = ord("X")
+    events["shares"][kept] = (events["open"] - events["shares"])[kept]
+    return events[~kept | (events["shares"] > 0)]
 
 
 def write_itch(folder: Path, events: np.ndarray) -> int:
