@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import lzma
+import mmap
 import re
 import tempfile
 import tracemalloc
@@ -470,6 +471,14 @@ def test_a_large_file_piece_by_piece(mixed, lazily, monkeypatch, kind, rows, blo
     assert flow.notes == NOTES
     assert flow.table().equals(expected)
     assert flow.notes == NOTES
+
+
+@pytest.mark.parametrize("lines", [1, 170, 171, 172, 1_000])
+def test_a_large_file_is_mapped_in_windows(tmp_path, lines, monkeypatch):
+    """A line that two windows share is read like any other; 4096 bytes are 170 lines and 16 bytes."""
+    path = write(tmp_path, *[GOOD] * lines)
+    monkeypatch.setattr(lobster, "WINDOW", mmap.ALLOCATIONGRANULARITY)
+    assert open_flow(path).table().column("sequence").to_pylist() == list(range(lines))
 
 
 def test_a_large_file_is_looked_at_when_it_is_opened(tmp_path, lazily):

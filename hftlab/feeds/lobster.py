@@ -75,6 +75,7 @@ PACKED = 8  # times as many bytes as the file has, where it is compressed
 FIRST_ROWS = 1_000  # of a larger file: what opening looks at
 FEW_BYTES = 16  # of a row, in a guess how many a file has: usual ones take 40
 MANY_ROWS = 1 << 20  # the guess for a compressed file
+WINDOW = 1 << 26  # bytes of a file that are mapped at a time: a whole one would count as memory in use
 MAX_LINE = 1 << 16  # bytes; no message has more than 140
 ALL = sys.maxsize
 
@@ -295,12 +296,14 @@ class Messages:
             yield rest + b"\n", 0, len(rest) + 1
 
     def _blocks(self) -> Iterator[bytes | mmap]:
-        """The content in pieces; of a file that isn't compressed, the one there is."""
+        """The content in pieces; what isn't compressed is not copied."""
         if source.container(self.path) != "text":
             yield from source.blocks(self.path, self._member)
             return
         with source.reading(self.path, "input"), self.path.open("rb") as file:
-            yield mmap(file.fileno(), 0, access=ACCESS_READ)
+            size = self.path.stat().st_size
+            for offset in range(0, size, WINDOW):
+                yield mmap(file.fileno(), min(WINDOW, size - offset), access=ACCESS_READ, offset=offset)
 
     def _broken(self, data: bytes | mmap, place: int, row: int) -> FormatError:
         """What is wrong with a line."""
