@@ -239,7 +239,7 @@ def test_a_file_of_no_known_format(tmp_path):
     (path := tmp_path / "notes.txt").write_text("Dear diary\n")
     supported = "; ".join(dict.fromkeys(feed.DESCRIPTION for feed in FEEDS.values()))
     assert message(path) == f"{path}: found a format that was not recognised, expected one of: {supported}"
-    assert supported.startswith("LOBSTER message files (.csv, .csv.gz, .csv.xz, sample .zip); ")
+    assert supported.startswith("LOBSTER message files (.csv, .csv.gz, .csv.xz, .csv.zst, sample .zip); ")
 
 
 def test_an_unknown_format(tmp_path):

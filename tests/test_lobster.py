@@ -181,16 +181,17 @@ def packed(path, kind, data, *more):
             for name, content in ((NAME, data), *more, ("ReadMe.txt", b"from lobsterdata.com")):
                 archive.writestr(name, content)
         return path
-    pack = {"csv": bytes, "gz": gzip.compress, "xz": lzma.compress}[kind]
+    zstd = partial(pa.compress, codec="zstd", asbytes=True)
+    pack = {"csv": bytes, "gz": gzip.compress, "xz": lzma.compress, "zst": zstd}[kind]
     path = path if kind == "csv" else path.with_name(f"{path.name}.{kind}")
     path.write_bytes(pack(data))
     return path
 
 
 @pytest.mark.parametrize("end", ["\n", "\r\n"])
-@pytest.mark.parametrize("kind", ["csv", "gz", "xz", "zip"])
+@pytest.mark.parametrize("kind", ["csv", "gz", "xz", "zst", "zip"])
 def test_every_wrapping_holds_the_same(tmp_path, kind, end):
-    """Plain, gzip, xz and the published zip give one table, and so do both line ends."""
+    """Plain, gzip, xz, zstd and the published zip give one table, and so do both line ends."""
     data = end.join(["34200.1,1,7,100,10000,1", "34200.2,4,7,60,10000,1"]).encode()
     flow = open_flow(packed(tmp_path / NAME, kind, data))
     assert facts(flow, "symbol", "action", "size") == [

@@ -58,7 +58,7 @@ from hftlab.schema import MBO, code_array
 if TYPE_CHECKING:
     from hftlab.kernels.lobster import Rows
 
-DESCRIPTION = "LOBSTER message files (.csv, .csv.gz, .csv.xz, sample .zip)"
+DESCRIPTION = "LOBSTER message files (.csv, .csv.gz, .csv.xz, .csv.zst, sample .zip)"
 
 SEED_ID_BASE = 1 << 62  # ids of the anonymous opening orders, unless real ids reach this far
 SEED_SEQUENCE = -1
