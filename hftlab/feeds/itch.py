@@ -327,12 +327,20 @@ def _letters(symbols: tuple[str, ...] | None) -> np.ndarray:
 
 
 def _new_columns(rows: int, symbols: tuple[str, ...] | None) -> Columns:
-    """Buffers for so many rows, and one more: a message may have two."""
+    """Buffers for so many rows, and one more: a message may have two.
+
+    All are parts of one piece of memory: what the system gives in large pages costs a third to touch.
+    """
     from hftlab.kernels.itch import Columns
 
     types = {"symbol": "i4", "action": "i1", "side": "i1", "flags": "u1"}
-    columns = Columns(*(np.empty(rows + 1, types.get(name, "i8")) for name in Columns._fields[:-1]), None)
-    return columns._replace(row=np.empty(0 if symbols is None else rows + 1, np.int64))
+    kinds = [np.dtype(types.get(name, "i8")) for name in Columns._fields]
+    counts = [rows + 1] * (len(kinds) - 1) + [0 if symbols is None else rows + 1]
+    sizes = [-(-count * kind.itemsize // 64) * 64 for count, kind in zip(counts, kinds, strict=True)]
+    memory, ends = np.empty(sum(sizes), np.uint8), np.cumsum(sizes).tolist()
+    starts = [end - size for end, size in zip(ends, sizes, strict=True)]
+    parts = zip(starts, counts, kinds, strict=True)
+    return Columns(*(memory[a : a + count * kind.itemsize].view(kind) for a, count, kind in parts))
 
 
 def _carried(columns: Columns, rows: int, place: int) -> Columns:

@@ -52,7 +52,7 @@ MOVED = 1 << 13  # places for orders that had to leave it, at first
 MOST_NEAR_BITS = 22  # 64 MB
 PLACE_BITS = (1 << 17) - 1  # of a reference that its place tells, if the table is that large or larger
 SELL_BIT = 1 << 16
-NOT_ENLISTED, UNWANTED = -1, -2  # of book_of
+NOT_ENLISTED, UNWANTED, NAMELESS_FROM = -1, -2, -3  # of book_of; -3 - number: a symbol without a name yet
 NOWHERE = -1
 
 LIVE = np.dtype(
@@ -78,7 +78,7 @@ LIVE = np.dtype(
     EXCEEDED,  # more taken off than was open
     NAMELESS,  # symbols without a directory message
     SKIPPED,  # bytes skipped over damage
-    OPEN,  # open orders
+    NEWEST,  # the highest reference that was added
 ) = range(15)
 TOTALS = 15
 
@@ -87,13 +87,12 @@ COUNT, OFFSET, VALUE = range(3)  # what is known of each: how often, where and w
 
 S_, R_, H_, A_, F_, E_, C_, X_, D_, U_, P_, Q_, B_ = (ord(letter) for letter in "SRHAFECXDUPQB")
 BUYS, SELLS = ord("B"), ord("S")
-PACKETS = np.zeros(
-    256, np.int64
-)  # lengths of SoupBinTCP's packets without a message, by type; 0: no such type
+PACKETS = np.zeros(256, np.int64)  # lengths of SoupBinTCP's packets without a message; 0: no such type
 for _kinds, _length in (("A", 31), ("J", 2), ("HZRO", 1), ("L", 47)):
     PACKETS[[ord(_kind) for _kind in _kinds]] = _length
 DEBUG, UNSEQUENCED = ord("+"), ord("U")  # of any length
 CHAIN_FRAMED, CHAIN_BARE = 4, 12  # messages in a row by which one finds back into the stream
+HIGHEST_BIT = np.int64(-(2**63))
 DAY_NS = 86_400 * 10**9
 CLOCK_MASK = (1 << 48) - 1
 PRICE_UNITS = 100_000  # 1e-4 -> 1e-9
@@ -113,7 +112,6 @@ class Session(NamedTuple):
     locates: np.ndarray  # int32 [symbols]: by number
     wanted: np.ndarray  # int64, the letters of the symbols to keep; empty: all
     totals: np.ndarray  # int64 [TOTALS]
-    kinds: np.ndarray  # int64 [256]: messages of each type
     faults: np.ndarray  # int64 [5, 3]
 
 
@@ -146,7 +144,6 @@ def start_session(wanted: np.ndarray, near_bits: int = NEAR_BITS) -> Session:
         np.zeros(1 << 10, np.int32),
         wanted,
         totals,
-        np.zeros(256, np.int64),
         np.zeros((5, 3), np.int64),
     )
 
@@ -163,7 +160,7 @@ def grown(session: Session) -> Session:
         larger = session._replace(
             near=np.zeros(near, LIVE), far=make_index(moved), moved=_free_places(moved), totals=totals.copy()
         )
-        larger.totals[[FAR, OPEN]], larger.totals[FREE] = 0, 1
+        larger.totals[FAR], larger.totals[FREE] = 0, 1
         move_orders(session, larger)
         larger.totals[TWICE] = totals[TWICE]
         session = larger
@@ -191,7 +188,6 @@ def bare_session(session):
         bare(session.locates),
         bare(session.wanted),
         bare(session.totals),
-        bare(session.kinds),
         bare(session.faults),
     )
 
@@ -248,18 +244,20 @@ def order_at(session, place):
 
 
 @helper
-def leave_open(session, place, open_):
-    """What is left of an order, shares not 0."""
+def take(session, place, reference, locate, open_, taken):
+    """So many shares of an order at a place are taken off, or all of it."""
+    left = (open_ - taken) & -np.int64(taken < open_ & 0xFFFF_FFFF)  # 0: no order
     if place < session.near.size:
-        session.near[ix(place)]["open"] = open_
+        session.near[ix(place)]["open"] = left
+    elif left != 0:
+        session.moved[ix(place - session.near.size)]["open"] = left
     else:
-        session.moved[ix(place - session.near.size)]["open"] = open_
+        remove_order(session, place, reference, locate)
 
 
 @helper
 def remove_order(session, place, reference, locate):
     """An order is open no more."""
-    session.totals[OPEN] -= 1
     if place < session.near.size:
         session.near[ix(place)]["open"] = 0
     else:
@@ -285,18 +283,26 @@ def move_out(session, place):
 
 
 @helper
+def later(reference, other):
+    """Whether one reference is higher than another, as unsigned numbers."""
+    return (reference ^ HIGHEST_BIT) > (other ^ HIGHEST_BIT)
+
+
+@helper
 def add_order(session, reference, locate, sell, open_):
     """An order is open from now on; one that was open under its reference is no more."""
-    place = find_order(session, reference, locate)
-    if place != NOWHERE:
-        remove_order(session, place, reference, locate)
-        session.totals[TWICE] += 1
+    if not later(reference, session.totals[NEWEST]):
+        place = find_order(session, reference, locate)
+        if place != NOWHERE:
+            remove_order(session, place, reference, locate)
+            session.totals[TWICE] += 1
+    else:
+        session.totals[NEWEST] = reference
     place = reference & (session.near.size - 1)
     if session.near[ix(place)]["open"] != 0:
         move_out(session, place)
     session.near[ix(place)]["open"] = open_
     session.near[ix(place)]["name"] = name_for(reference, locate, sell)
-    session.totals[OPEN] += 1
 
 
 @kernel
@@ -338,7 +344,7 @@ def enlist(session, locate):
             return np.int64(UNWANTED)
     book = totals[BOOKS]
     session.names[ix(book)], session.locates[ix(book)] = name, locate
-    session.book_of[ix(locate)] = book
+    session.book_of[ix(locate)] = book if name != 0 else NAMELESS_FROM - book
     totals[BOOKS] += 1
     if totals[BOOKS] == session.names.size:
         totals[FULL] = 1
@@ -511,6 +517,139 @@ def put(columns, place, ts, book, action, side, price, size, order_id, flags, se
     columns.sequence[ix(place)] = sequence
 
 
+# ------------------------------------------------------------------ from messages to rows
+
+
+class Place(NamedTuple):
+    """Where a message stands, and where its rows go."""
+
+    body: int  # where its type is
+    base: int  # offset of the first byte in the file
+    midnight: int  # ns UTC
+    book: int
+    row: int
+    sequence: int
+
+
+@helper
+def put_add(data, at, session, columns):
+    """The row of an A or F."""
+    body = at.body
+    ts, locate = at.midnight + (be64(data, body + 3) & CLOCK_MASK), be16(data, body + 1)
+    reference, letter = be64(data, body + 11), data[ix(body + 19)]
+    shares, price = be32(data, body + 20), be32(data, body + 32)
+    side, action = side_of(letter), ADD
+    if side == 0:
+        report(session.faults, NO_SIDE, at.base + body + 19, np.int64(letter))
+        action = NOTHING
+    elif shares != 0:
+        add_order(session, reference, locate, np.int64(side < 0), (price << 32) | shares)
+    price *= PRICE_UNITS
+    put(columns, at.row, ts, at.book, action, side, price, shares, reference, LAST, at.sequence)
+
+
+@helper
+def put_change(data, at, session, columns, kind):
+    """The rows of E, C, X, D or U."""
+    body, row = at.body, at.row
+    ts, locate = at.midnight + (be64(data, body + 3) & CLOCK_MASK), be16(data, body + 1)
+    reference = be64(data, body + 11)
+    place = find_order(session, reference, locate)
+    open_, sell, side = np.int64(0), np.int64(0), np.int64(0)
+    if place == NOWHERE:
+        session.totals[UNKNOWN] += 1
+    else:
+        open_, sell = order_at(session, place)
+        side = 1 - 2 * sell
+    shares, price = open_ & 0xFFFF_FFFF, ((open_ >> 32) & 0xFFFF_FFFF) * PRICE_UNITS
+    taken = shares if kind in (D_, U_) else be32(data, body + 19)
+    if kind in (E_, C_):
+        paid = be32(data, body + 32) * PRICE_UNITS if kind == C_ else price
+        put(columns, row, ts, at.book, FILL, side, paid, taken, reference, 0, at.sequence)
+        row += 1
+    flags = LAST if kind != U_ else 0
+    put(columns, row, ts, at.book, CANCEL, side, price, taken, reference, flags, at.sequence)
+    if place != NOWHERE:
+        session.totals[EXCEEDED] += taken > shares
+        take(session, place, reference, locate, open_, taken)
+    if kind == U_:
+        new, shares, price = be64(data, body + 19), be32(data, body + 27), be32(data, body + 31)
+        action = ADD if place != NOWHERE else NOTHING
+        if place != NOWHERE and shares != 0:
+            add_order(session, new, locate, sell, (price << 32) | shares)
+        price *= PRICE_UNITS
+        put(columns, row + 1, ts, at.book, action, side, price, shares, new, LAST, at.sequence)
+
+
+@helper
+def put_note(data, at, columns, kind):
+    """The row of P, Q, B or H."""
+    body = at.body
+    ts = at.midnight + (be64(data, body + 3) & CLOCK_MASK)
+    action, side, price, shares = NOTHING, np.int64(0), np.int64(0), np.int64(0)
+    if kind == P_:
+        action, side = TRADE, side_of(data[ix(body + 19)])
+        shares, price = be32(data, body + 20), be32(data, body + 32) * PRICE_UNITS
+    elif kind == Q_:
+        action, price, shares = TRADE, be32(data, body + 27) * PRICE_UNITS, be64(data, body + 11)
+        shares = shares if shares > 0 else np.int64(MAX_QTY)  # beyond 63 bits
+    put(columns, at.row, ts, at.book, action, side, price, shares, 0, LAST, at.sequence)
+
+
+@helper
+def put_rows(data, at, session, columns, kind):
+    """The rows of a message that has some."""
+    if kind in (A_, F_):
+        put_add(data, at, session, columns)
+    elif kind in (P_, Q_, B_, H_):
+        put_note(data, at, columns, kind)
+    else:
+        put_change(data, at, session, columns, kind)
+
+
+# ------------------------------------------------------------------ one message after the other
+
+
+@helper
+def book_for(data, body, kind, locate, session):
+    """Number of the symbol of a message that has rows, or UNWANTED."""
+    book = np.int64(session.book_of[ix(locate)])
+    if book >= 0:
+        return book
+    if session.name_of[ix(locate)] == 0 and STOCK_AT[ix(kind)] != 0:
+        name_locate(session, locate, be64(data, body + STOCK_AT[ix(kind)]))
+        session.totals[NAMELESS] += 1
+        book = np.int64(session.book_of[ix(locate)])
+    if book <= NAMELESS_FROM:
+        return NAMELESS_FROM - book
+    return enlist(session, locate) if book == NOT_ENLISTED else book
+
+
+@helper
+def decode_one(data, body, base, midnight, session, columns, place):
+    """Decode a sound message, whatever it says; the place of the next row."""
+    totals = session.totals
+    kind, locate = np.int64(data[ix(body)]), be16(data, body + 1)
+    clock, sequence = be64(data, body + 3) & CLOCK_MASK, totals[MESSAGES]
+    totals[MESSAGES] += 1
+    totals[BACKWARDS] += clock < totals[CLOCK]
+    totals[CLOCK] = clock
+    if kind == R_:
+        name_locate(session, locate, be64(data, body + 11))
+    count = ROWS_OF[ix(kind)] if kind != Q_ else np.int64(be64(data, body + 11) != 0)
+    if count == 0:
+        return place
+    row = totals[ROWS]
+    totals[ROWS] += count
+    book = book_for(data, body, kind, locate, session)
+    if book == UNWANTED:
+        return place
+    if columns.row.size:
+        columns.row[ix(place)], columns.row[ix(place + count - 1)] = row, row + count - 1
+    put_rows(data, Place(body, base, midnight, book, place, sequence), session, columns, kind)
+    return place + count
+
+
 @kernel
 def decode(data, start, stop, last, framing, base, midnight, session, columns, place, limit):
     """Decode messages from `start` into rows from `place`: (position, place) where it stopped.
@@ -520,8 +659,8 @@ def decode(data, start, stop, last, framing, base, midnight, session, columns, p
     `base` is the offset of data[0] in the file, `midnight` the day's in ns UTC.
     """
     data, session, columns = bare(data), bare_session(session), bare_columns(columns)
-    totals, faults, position = session.totals, session.faults, np.int64(start)
-    place = np.int64(place)
+    totals, faults = session.totals, session.faults
+    position, place = np.int64(start), np.int64(place)
     while place < limit and totals[FULL] == 0:
         if totals[LOST]:
             position = recover(data, position, stop, last, framing, totals)
@@ -543,94 +682,7 @@ def decode(data, start, stop, last, framing, base, midnight, session, columns, p
         if body + length > stop:
             break
         position = body + length
-        kind, locate, clock = (
-            np.int64(data[ix(body)]),
-            be16(data, body + 1),
-            be64(data, body + 3) & CLOCK_MASK,
-        )
-        sequence = totals[MESSAGES]
-        totals[MESSAGES] += 1
-        session.kinds[ix(kind)] += 1
-        totals[BACKWARDS] += clock < totals[CLOCK]
-        totals[CLOCK] = clock
-        if kind == R_:
-            name_locate(session, locate, be64(data, body + 11))
-        if ROWS_OF[ix(kind)] == 0:
-            continue
-        if kind == Q_ and be64(data, body + 11) == 0:
-            continue
-        if session.name_of[ix(locate)] == 0 and STOCK_AT[ix(kind)] != 0:
-            name_locate(session, locate, be64(data, body + STOCK_AT[ix(kind)]))
-            totals[NAMELESS] += 1
-        row = totals[ROWS]
-        totals[ROWS] += ROWS_OF[ix(kind)]
-        book = np.int64(session.book_of[ix(locate)])
-        if book < 0:
-            if book == NOT_ENLISTED:
-                book = enlist(session, locate)
-            if book == UNWANTED:
-                continue
-        if columns.row.size:
-            columns.row[ix(place)] = row
-            columns.row[ix(place + ROWS_OF[ix(kind)] - 1)] = row + ROWS_OF[ix(kind)] - 1
-        ts = midnight + clock
-        if kind in (A_, F_):
-            reference, letter = be64(data, body + 11), data[ix(body + 19)]
-            shares, price = be32(data, body + 20), be32(data, body + 32)
-            side, action = side_of(letter), ADD
-            if side == 0:
-                report(faults, NO_SIDE, base + body + 19, np.int64(letter))
-                action = NOTHING
-            elif shares != 0:
-                add_order(session, reference, locate, np.int64(side < 0), (price << 32) | shares)
-            price *= PRICE_UNITS
-            put(columns, place, ts, book, action, side, price, shares, reference, LAST, sequence)
-            place += 1
-        elif kind == P_:
-            side = side_of(data[ix(body + 19)])
-            shares, price = be32(data, body + 20), be32(data, body + 32) * PRICE_UNITS
-            put(columns, place, ts, book, TRADE, side, price, shares, 0, LAST, sequence)
-            place += 1
-        elif kind == Q_:
-            shares, price = be64(data, body + 11), be32(data, body + 27) * PRICE_UNITS
-            shares = shares if shares > 0 else np.int64(MAX_QTY)  # beyond 63 bits
-            put(columns, place, ts, book, TRADE, 0, price, shares, 0, LAST, sequence)
-            place += 1
-        elif kind in (B_, H_):
-            put(columns, place, ts, book, NOTHING, 0, 0, 0, 0, LAST, sequence)
-            place += 1
-        else:
-            reference = be64(data, body + 11)
-            at = find_order(session, reference, locate)
-            open_, sell, side = np.int64(0), np.int64(0), np.int64(0)
-            if at == NOWHERE:
-                totals[UNKNOWN] += 1
-            else:
-                open_, sell = order_at(session, at)
-                side = 1 - 2 * sell
-            shares, price = open_ & 0xFFFF_FFFF, (open_ >> 32 & 0xFFFF_FFFF) * PRICE_UNITS
-            taken = shares if kind in (D_, U_) else be32(data, body + 19)
-            if kind in (E_, C_):
-                paid = be32(data, body + 32) * PRICE_UNITS if kind == C_ else price
-                put(columns, place, ts, book, FILL, side, paid, taken, reference, 0, sequence)
-                place += 1
-            flags = LAST if kind != U_ else 0
-            put(columns, place, ts, book, CANCEL, side, price, taken, reference, flags, sequence)
-            place += 1
-            if at != NOWHERE:
-                if taken >= shares:
-                    remove_order(session, at, reference, locate)
-                    totals[EXCEEDED] += taken > shares
-                else:
-                    leave_open(session, at, open_ - taken)
-            if kind == U_:
-                new, shares, price = be64(data, body + 19), be32(data, body + 27), be32(data, body + 31)
-                action = ADD if at != NOWHERE else NOTHING
-                if at != NOWHERE and shares != 0:
-                    add_order(session, new, locate, sell, (price << 32) | shares)
-                price *= PRICE_UNITS
-                put(columns, place, ts, book, action, side, price, shares, new, LAST, sequence)
-                place += 1
+        place = decode_one(data, body, base, midnight, session, columns, place)
     return position, place
 
 
