@@ -36,7 +36,7 @@ def code_array(values, code: type[codes.Code]) -> pa.DictionaryArray:
 
 
 _TS = _field("ts", TIMESTAMP, "ns since epoch")
-_SEQ = _field("seq", pa.int64(), "row of the command, 0-based")
+SEQ = _field("seq", pa.int64(), "row of the command, 0-based")
 _SYMBOL = _field("symbol", SYMBOL, "instrument")
 _ORDER_ID = _field("order_id", pa.uint64(), "id")
 
@@ -94,7 +94,7 @@ MBP = _schema(
 
 FILLS = _schema(
     "fills",
-    _SEQ,
+    SEQ,
     _field("match_id", pa.int64(), "count of fills before this one"),
     _TS,
     _SYMBOL,
@@ -111,7 +111,7 @@ FILLS = _schema(
 
 REJECTS = _schema(
     "rejects",
-    _SEQ,
+    SEQ,
     _TS,
     _SYMBOL,
     _ORDER_ID,
@@ -133,7 +133,7 @@ ANOMALIES = _schema(
 
 OUTCOMES = _schema(
     "outcomes",
-    _SEQ,
+    SEQ,
     _field("status", CODE, "Status"),
     _lots("filled_qty"),
     _lots("leaves_qty"),
@@ -141,7 +141,7 @@ OUTCOMES = _schema(
 
 L1 = _schema(
     "l1",
-    _SEQ,
+    SEQ,
     _TS,
     _SYMBOL,
     _price("bid_px", nullable=True),
@@ -174,4 +174,4 @@ def depth(levels: int) -> pa.Schema:
         for side in ("bid", "ask")
         for what, unit in (("px", "1e-9"), ("sz", "lots"), ("ct", "orders"))
     ]
-    return _schema("depth", _SEQ, _TS, _SYMBOL, *sides)
+    return _schema("depth", SEQ, _TS, _SYMBOL, *sides)

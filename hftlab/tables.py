@@ -31,6 +31,7 @@ from hftlab.codes import (
 )
 from hftlab.errors import TableError, UsageError
 from hftlab.kernels.tape_compiler import NOTE, Columns
+from hftlab.schema import SEQ
 
 ABSENT = {t: np.zeros(0, t) for t in ("i1", "u1", "i4", "i8", "?")}
 for _array in ABSENT.values():
@@ -497,9 +498,16 @@ def read_mbp(table: Any, first_row: int = 0) -> Mbo:
 def read_facts(table: Any, first_row: int = 0) -> CheckedTable:
     """Check an mbo table; its facts become commands that rest and remove without matching.
 
+    Of a table that is only some rows of a flow (`schema.SEQ` among its columns), `seq` counts the flow's.
+
     Raises TableError listing everything that is wrong with its shape.
     """
-    return facts_to_commands(read_mbo(table, first_row), first_row)
+    table = as_arrow(table)
+    checked = facts_to_commands(read_mbo(table, first_row), first_row)
+    place = table.schema.get_field_index(SEQ.name)
+    if place < 0 or not table.schema.field(place).equals(SEQ, check_metadata=True):
+        return checked
+    return replace(checked, seq=frozen(table.column(place).to_numpy(), "i8"))
 
 
 def facts_to_commands(mbo: Mbo, first_row: int = 0) -> CheckedTable:
@@ -543,7 +551,7 @@ def only_symbols(checked: CheckedTable, wanted: Iterable[str]) -> CheckedTable:
         columns=columns,
         symbols=tuple(checked.symbols[i] for i in books) or (DEFAULT_SYMBOL,),
         ts=frozen(checked.ts[rows] if checked.ts.size else rows + checked.first_row, "i8"),
-        seq=frozen(rows + checked.first_row, "i8"),
+        seq=frozen(checked.seq[rows] if checked.seq.size else rows + checked.first_row, "i8"),
         ends=frozen(checked.ends[rows], "?") if checked.ends.size else ABSENT["?"],
     )
 

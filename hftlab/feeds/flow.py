@@ -32,7 +32,8 @@ class Flow:
     A feed needs no more than ``Flow(path, "myformat", "mbo", table)``; where reading is expensive, a
     function that returns the table takes the table's place, and is called once. Row order is the only
     order. No row is left out here: `symbols` is carried for whoever replays, because `seq` counts rows
-    before any filter.
+    before any filter. A feed that leaves out rows of other symbols says in a column `schema.SEQ` which rows
+    of the whole these are.
 
     Attributes: `path`, `format` (the feed's name), `kind` (what `table` holds: "orders" for commands, "mbo"
     for facts by order, "mbp" for facts by price level), `symbols` (the ones asked for, None for all),

@@ -22,7 +22,7 @@ York; the date comes from the file's name (01302019.NASDAQ_ITCH50.gz, S030220-v5
 
 Symbols go by their *locate*, a number that a directory message (R) gives them; where there was none, the
 first message that names its stock does, and a symbol that nothing names is called #locate. With `symbols`
-only their rows are made, while all messages are counted; a column `row` says where they stand in the whole.
+only their rows are made, while all messages are counted; a column `seq` says which rows of all they are.
 
 What an order's own message doesn't tell (side, price, all that is open) comes from the order. A message about
 an order that isn't open has side 0, price 0 and, of a D, size 0; an N takes the place of the A of such a U.
@@ -49,7 +49,7 @@ from hftlab.codes import UNDEF_PRICE, MboAction
 from hftlab.errors import FormatError, UsageError
 from hftlab.feeds import source
 from hftlab.feeds.flow import Fault, Flow, split_symbols
-from hftlab.schema import MBO, TIMESTAMP, code_array
+from hftlab.schema import MBO, SEQ, TIMESTAMP, code_array
 
 if TYPE_CHECKING:
     from hftlab.kernels.itch import Columns, Session
@@ -370,7 +370,7 @@ def _table(columns: Columns, rows: int, session: Session) -> pa.Table:
         pa.array(cut.sequence),
     ]
     table = pa.Table.from_arrays(arrays, schema=MBO)
-    return table.append_column("row", pa.array(cut.row)) if columns.row.size else table
+    return table.append_column(SEQ, pa.array(cut.row)) if columns.row.size else table
 
 
 def _names(session: Session) -> tuple[pa.Array, np.ndarray | None]:
