@@ -112,4 +112,9 @@ def _pages_in_use(
         index = larger
     entries = index[index["value"] != 0]
     entries = entries[np.lexsort((entries["key"], entries["book"]))]
-    return {int(book): entries["key"][entries["book"] == book] for book in np.flatnonzero(wanted)}
+    books = np.flatnonzero(wanted)
+    starts, stops = (np.searchsorted(entries["book"], books, side).tolist() for side in ("left", "right"))
+    return {
+        book: entries["key"][start:stop]
+        for book, start, stop in zip(books.tolist(), starts, stops, strict=True)
+    }

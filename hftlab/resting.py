@@ -37,6 +37,12 @@ def nothing() -> Resting:
     return Resting(*(np.zeros(0, t) for t in ("i4", "i1", "i8", "i8", "i8", "i4")))
 
 
+def books_of(book: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The books in a sorted column, and where the rows of each start: (books [n], starts [n + 1])."""
+    starts = np.flatnonzero(np.diff(book, prepend=-1))
+    return book[starts], np.append(starts, book.size)
+
+
 def level_prices(grid: Grid, book: np.ndarray, level: np.ndarray) -> np.ndarray:
     """Prices of levels, vectorized; the twin of kernels.price_grid.level_price."""
     rung = level - grid.bases[book]
@@ -50,10 +56,10 @@ def levels_of(grid: Grid, orders: Resting) -> np.ndarray:
     """Levels of open orders, int32; every price is on the grid."""
     book, tick = orders.book, orders.price // grid.ticks[orders.book]
     position = np.zeros(orders.count, np.int64)
-    for b in np.unique(book):
-        mine = book == b
+    books, starts = books_of(book)
+    for b, start, stop in zip(books.tolist(), starts[:-1].tolist(), starts[1:].tolist(), strict=True):
         pages = grid.numbers[grid.starts[b] :][: grid.sizes[b] >> PAGE_BITS]
-        position[mine] = np.searchsorted(pages, tick[mine] >> PAGE_BITS)
+        position[start:stop] = np.searchsorted(pages, tick[start:stop] >> PAGE_BITS)
     rung = (position << PAGE_BITS) | (tick & (PAGE - 1))
     mirrored = np.where(orders.side > 0, rung, 2 * grid.sizes[book] - 1 - rung)
     return (grid.bases[book] + mirrored).astype(np.int32)

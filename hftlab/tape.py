@@ -25,7 +25,7 @@ from hftlab.kernels.order_index import copy_index, fill_index, make_index
 from hftlab.kernels.price_grid import Grid, make_rules
 from hftlab.kernels.records import COMMAND, NARROW, WIDE
 from hftlab.kernels.tape_compiler import Columns, Slots, Target
-from hftlab.resting import Resting, levels_of, nothing
+from hftlab.resting import Resting, books_of, levels_of, nothing
 from hftlab.tables import ABSENT, CheckedTable, frozen, only_symbols, read_orders, to_units
 
 MAX_ROWS = 2**31 - 1
@@ -245,11 +245,13 @@ def _survey(
     totals = np.zeros(5, np.int64)
     totals[tape_compiler.ID_LOW], totals[tape_compiler.ID_HIGH] = MAX_QTY, NOT_A_VALUE
     divisors = np.zeros(books, np.int64)
-    for book in np.unique(opening.book):
-        prices = opening.price[opening.book == book]
-        per_book[book] = prices.size, prices.min(), prices.max()
-        divisors[book] = np.gcd.reduce(np.abs(prices))
     if opening.count:
+        found, starts = books_of(opening.book)
+        prices, starts = opening.price, starts[:-1]
+        per_book[found, tape_compiler.PRICES] = np.diff(starts, append=prices.size)
+        per_book[found, tape_compiler.LOWEST] = np.minimum.reduceat(prices, starts)
+        per_book[found, tape_compiler.HIGHEST] = np.maximum.reduceat(prices, starts)
+        divisors[found] = np.gcd.reduceat(np.abs(prices), starts)
         totals[tape_compiler.WIDEST] = opening.qty.max()
     divisors = make_rules(divisors, rules["signed"])
     divisors["bound"][divisors["tick"] == 0] = -1  # nothing is a multiple of it yet
