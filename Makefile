@@ -22,7 +22,8 @@ RUNTIME := $(VENV)/runtime.stamp
 DEV := $(VENV)/dev.stamp
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 PYTEST := $(BIN)/python -m pytest -q
-AGAINST_THE_RULES := tests/test_matching.py tests/test_differential.py
+AGAINST_THE_RULES := tests/test_matching.py tests/test_differential.py tests/test_closed_loop.py \
+	tests/test_itch.py tests/test_lobster.py -m 'not data' -k 'not large_file'
 DEMO := build/demo
 
 help:
