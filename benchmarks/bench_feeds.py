@@ -128,3 +128,28 @@ class Rebuild:
         return int(hftlab.replay(self.table, mode="rebuild").digest[:13], 16)
 
     track_digest.unit = "digest"
+
+
+class Trust:
+    """Half a million facts: the commands behind them, and a certificate."""
+
+    params = (1, 100)
+    param_names = ("symbols",)
+    timeout = 300
+
+    def setup(self, symbols: int) -> None:
+        """Make the facts and warm every kernel that is timed."""
+        self.table = facts.facts(MESSAGES, symbols)
+        self.time_certify(symbols)
+
+    def time_infer(self, symbols):
+        """Facts to commands."""
+        hftlab.infer_orders(self.table)
+
+    def time_certify(self, symbols):
+        """Rebuilt, matched, compared."""
+        hftlab.certify(self.table)
+
+    def track_reproduced(self, symbols):
+        """The share of executions reproduced: all of them, since the venue has our rules."""
+        return hftlab.certify(self.table).execution_share

@@ -15,20 +15,22 @@ LOBSTER_NAME = "SYM000_2024-01-02_34200000_57600000_message_10.csv"
 _LOBSTER_TYPES = {"A": 1, "F": 4, "C": 3}
 _LOBSTER_UNITS = 100_000  # 1e-9 in one of its prices
 _MIDNIGHT_NS = 1_704_171_600 * 10**9  # of the generator's day in New York
+_RESTS = pl.when(pl.col("action") == "NEW").then(pl.lit("A")).otherwise(pl.lit("M"))
 _BEFORE, _AFTER = -1, 1 << 40  # the fills of a command, in its place among all that it causes
 
 
 def facts(messages: int, symbols: int, seed: int = 1) -> pa.Table:
-    """An mbo table: F and C of each fill, C of what is taken off, A of what rests; C and A of a REPLACE."""
+    """An mbo table: F and C of each fill, C of what is taken off, A of what rests, M of what is replaced."""
     commands, fills = _played(messages, symbols, seed)
-    taken = commands.filter(pl.col("action").is_in(["CANCEL", "REDUCE", "REPLACE"]))
+    gone = (pl.col("action") == "REPLACE") & (pl.col("leaves_qty") == 0)
+    taken = commands.filter(pl.col("action").is_in(["CANCEL", "REDUCE"]) | gone)
     size = pl.when(pl.col("action") == "REDUCE").then("qty").otherwise("opened")
     rests = commands.filter(pl.col("leaves_qty") > 0, pl.col("action").is_in(["NEW", "REPLACE"]))
     parts = [
         fills.with_columns(place=2 * pl.col("place"), fact=pl.lit("F")),
         fills.with_columns(place=2 * pl.col("place") + 1, fact=pl.lit("C")),
         taken.with_columns(place=_BEFORE, fact=pl.lit("C"), size=size, price="before"),
-        rests.with_columns(place=_AFTER, fact=pl.lit("A"), size="leaves_qty"),
+        rests.with_columns(place=_AFTER, fact=_RESTS, size="leaves_qty"),
     ]
     names = ("row", "place", "ts", "symbol", "fact", "side", "price", "size", "order_id")
     told = pl.concat([part.select(names) for part in parts], how="vertical_relaxed")
@@ -82,7 +84,9 @@ def write_lobster(folder: Path, messages: int) -> tuple[Path, int]:
     """The facts of one instrument as a LOBSTER message file, and how many lines it has."""
     told = pl.from_arrow(facts(messages, 1)).with_columns(pl.col("action").cast(pl.String))
     filled = (pl.col("action") == "C") & (pl.col("action").shift(1) == "F")
-    told = told.filter(~filled)  # an execution is one line
+    told = told.filter(~filled)  # an execution is one line, and what is modified two
+    letters = pl.when(pl.col("action") == "M").then(["C", "A"]).otherwise(pl.concat_list("action"))
+    told = told.with_columns(action=letters).explode("action")
     ts = pl.col("ts_event").cast(pl.Int64) - _MIDNIGHT_NS
     rest = (ts % 10**9).cast(pl.String).str.zfill(9)
     lines = told.select(
