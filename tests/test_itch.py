@@ -173,6 +173,21 @@ def test_a_reference_is_its_locate_s(tmp_path):
     assert facts(flow, "symbol", "side", "size") == [("AAPL", 1, 100), ("MSFT", -1, 9), ("AAPL", 1, 100)]
 
 
+def test_orders_that_would_share_a_place(tmp_path):
+    """References a power of two apart, more than there is room for at first, taken off in another order."""
+    random = np.random.default_rng(4)
+    references = [n << 22 for n in range(1, 20_001)]
+    flow = [add(r, "BS"[n % 2], 10 + n % 7, 100 + n % 11, locate=n % 3) for n, r in enumerate(references)]
+    for n in random.permutation(len(references)).tolist():
+        if n % 5:
+            flow.append(message("X", n % 3, reference=references[n], shares=9))
+        flow.append(message("D", n % 3, reference=references[n]))
+    flow += [message("D", 0, reference=references[0])]
+    path = write(tmp_path, *flow)
+    assert rows_of(open_flow(path).table()) == slow.Decoder().decode(flow)
+    assert in_batches(path, 9_999) == slow.Decoder().decode(flow)
+
+
 def test_the_limits_of_the_fields(tmp_path):
     """Largest price, size and reference; a cross beyond 63 bits is the largest size there is."""
     top = 2**32 - 1
@@ -660,6 +675,24 @@ def test_a_market_s_book(tmp_path):
     as_text = pl.col("symbol").cast(pl.String)
     books = [run.book.select(columns).with_columns(as_text).sort(columns) for run in (rebuilt, venue)]
     assert books[0].equals(books[1])
+    for otherwise in ({"chunk_rows": 1_000}, {"threads": 2}, {"path": "event"}):
+        assert hftlab.replay(open_flow(path), mode="rebuild", **otherwise).digest == rebuilt.digest
+
+
+def test_symbols_without_a_price_beside_a_wide_one(tmp_path):
+    """A ladder over the whole range of prices leaves room for books that have no order at all."""
+    flow = open_flow(
+        write(
+            tmp_path,
+            add(1, price=1),
+            add(2, price=2**32 - 1, side="S"),
+            message("D", 2, reference=9),
+            add(3, "S", price=2_000_000_001),
+        )
+    )
+    run = hftlab.replay(flow, mode="rebuild")
+    assert run.book["order_id"].to_list() == [1, 3, 2]
+    assert run.summary()["rejected"] == 1
 
 
 @pytest.mark.fuzz
