@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import lzma
+import os
 import subprocess
 import sys
 import zipfile
@@ -191,6 +192,20 @@ def test_columns_that_are_neither(tmp_path):
     assert message(path) == f"{path}: found columns a, b, {expected}"
 
 
+def test_a_second_stream_is_not_left_out(tmp_path):
+    """Arrow reads a stream to its end mark, and would say nothing of what is behind it."""
+    table = orders_table()
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, table.schema) as writer:
+        writer.write_table(table)
+    once = sink.getvalue().to_pybytes()
+    (path := tmp_path / "twice.arrow").write_bytes(once)
+    assert open_flow(path).num_rows == 10
+    path.write_bytes(once * 2)
+    with pytest.raises(FormatError, match=f"{len(once):,} more bytes behind the end mark"):
+        open_flow(path)
+
+
 def test_a_format_that_contradicts_the_file(tmp_path):
     """Asking for facts where there are commands is an error."""
     path = write_native(tmp_path / "flow.parquet", orders_table())
@@ -362,6 +377,21 @@ def test_a_compressed_file_cut_anywhere(tmp_path, kind):
         assert message(path).startswith(str(path))
     path.write_bytes(whole)
     assert open_flow(path).num_rows == 100
+
+
+def test_a_zstd_file_that_begins_with_a_frame_to_skip(tmp_path):
+    """As pzstd writes it."""
+    pack = pa.compress(MESSAGES, codec="zstd", asbytes=True)
+    (path := tmp_path / f"{NAME}.zst").write_bytes(b"\x50\x2a\x4d\x18\x04\0\0\0size" + pack)
+    assert source.head(path) == source.read(path) == b"".join(source.blocks(path)) == MESSAGES
+    assert open_flow(path).num_rows == 2
+
+
+def test_what_can_t_be_read_twice(tmp_path):
+    """A pipe would be empty, or wait for ever, after a look at its head."""
+    os.mkfifo(path := tmp_path / NAME)
+    with pytest.raises(UsageError, match="this is a pipe or a device, expected a file"):
+        open_flow(path)
 
 
 def test_a_bad_checksum(tmp_path):

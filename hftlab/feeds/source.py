@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import gzip
 import lzma
+import re
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
@@ -45,6 +46,7 @@ _CLAIMS = {
     ".feather": "Arrow IPC",
     ".ipc": "Arrow IPC",
 }
+_SKIPPABLE = re.compile(rb"[\x50-\x5f]\x2a\x4d\x18", re.DOTALL)  # a zstd frame without content: pzstd's first
 _STREAM_MAGIC = b"\xff\xff\xff\xff"  # an Arrow IPC stream has no magic, only its continuation mark
 _ZSTD_ENDS_EARLY = "Truncated compressed stream"  # Arrow's words
 _PIECE_BYTES = 1 << 20
@@ -83,13 +85,15 @@ def reading(path: Path, what: str) -> Iterator[None]:
 def container(path: Path) -> str:
     """What the content is: 'xz', 'gzip', 'zip', 'zstd', 'Parquet', 'Arrow IPC' or 'text' (none of them).
 
-    Raises UsageError where there is no such file, FormatError for an empty file and for a name
-    that says something else.
+    Raises UsageError where there is no such file or it can't be read twice (a pipe), FormatError for an
+    empty file and for a name that says something else.
     """
     if not path.exists():
         raise UsageError(f"{path}: there is no such file")
     if path.is_dir():
         raise UsageError(f"{path}: this is a folder, expected a file")
+    if not path.is_file():
+        raise UsageError(f"{path}: this is a pipe or a device, expected a file, which can be read twice")
     with reading(path, "input"), path.open("rb") as file:
         start = file.read(8)
     claim = _CLAIMS.get(path.suffix.lower())
@@ -98,6 +102,8 @@ def container(path: Path) -> str:
     found = next((kind for magic, kind in _MAGIC.items() if start.startswith(magic)), "text")
     if found == "text" and start.startswith(_STREAM_MAGIC):
         found = "Arrow IPC"
+    if found == "text" and _SKIPPABLE.match(start):
+        found = "zstd"
     if claim and claim != found:
         content = "other content" if found == "text" else f"{found} data"
         raise FormatError(path, content, f"{claim} data, as the name says")

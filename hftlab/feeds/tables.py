@@ -107,6 +107,14 @@ class _Ipc:
         mapped = pa.memory_map(str(self._path))
         return pa.ipc.open_file(mapped) if self._is_file else pa.ipc.open_stream(mapped)
 
+    def _count_rows(self) -> int:
+        """Of a stream, all of it: Arrow reads one, and says nothing of a second one behind it."""
+        mapped = pa.memory_map(str(self._path))
+        rows = sum(batch.num_rows for batch in pa.ipc.open_stream(mapped))
+        if (end := mapped.tell()) < mapped.size():
+            raise pa.ArrowInvalid(f"{mapped.size() - end:,} more bytes behind the end mark of the stream")
+        return rows
+
     def _record_batches(self) -> Iterator[pa.RecordBatch]:
         reader = self._open()
         if not self._is_file:
@@ -115,7 +123,7 @@ class _Ipc:
 
     def num_rows(self) -> int:
         if not self._is_file:
-            return sum(batch.num_rows for batch in self._open())
+            return self._count_rows()
         import pyarrow.dataset as ds
 
         return ds.dataset(self._path, format="ipc").count_rows()
