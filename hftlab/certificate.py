@@ -28,6 +28,7 @@ from hftlab.kernels.outputs import MAKER, PRICE, QTY, SEQ
 from hftlab.kernels.states import BEHIND_MODIFIED, BEST_LEVEL, CROSSED, CROSSES, OLDEST, OPEN, States
 from hftlab.replayer import replay
 from hftlab.runner import Progress, TapeRun, queue_places, run_states, run_tape
+from hftlab.schema import MBO
 from hftlab.tables import CheckedTable, Mbo, facts_to_commands, first_rows, read_mbo, read_mbp, read_orders
 from hftlab.tape import compile_checked, rules_for
 from hftlab.truth import compare
@@ -249,10 +250,13 @@ def _facts_of(flow: Any) -> pa.Table:
     table = flow.table()
     if flow.symbols is None:
         return table
-    chosen = table.filter(pc.is_in(table["symbol"].cast(pa.string()), pa.array(flow.symbols)))
-    if not chosen.num_rows:
-        raise UsageError(f"symbols: found no rows of {', '.join(flow.symbols)}, expected symbols of the flow")
-    return chosen
+    if "symbol" not in table.column_names:
+        raise UsageError(f"{flow.path}: found no symbol column, expected one to choose symbols by")
+    symbol = table["symbol"].cast(pa.string())
+    there = set(symbol.unique().to_pylist())
+    if missing := [name for name in flow.symbols if name not in there]:
+        raise UsageError(f"symbols: found no rows of {', '.join(missing)}, expected symbols of the flow")
+    return table.filter(pc.is_in(symbol, pa.array(flow.symbols)))
 
 
 def _of_price_levels(flow: Flow, config: Config | None) -> Certificate:
@@ -533,6 +537,7 @@ class _Comparison:
         fills = self.fills[:, self.fills[SEQ] == command]
         ours = (fills[MAKER].view(np.uint64), fills[PRICE], fills[QTY])
         start = max(0, row - NEIGHBOURS)
+        facts = self.table.select([name for name in self.table.column_names if name in MBO.names])
         return Divergence(
             row=row,
             sequence=int(mbo.sequence[row]),
@@ -544,7 +549,7 @@ class _Comparison:
             replay=tuple(map(Execution, *(column.tolist() for column in ours))),
             venue_book=tuple(self.venue.book_before(venue_from, book)),
             replay_book=tuple(self.ours.book_before(ours_from, book)),
-            facts=pl.from_arrow(self.table.slice(start, 2 * NEIGHBOURS + 1)).with_row_index("row", start),
+            facts=pl.from_arrow(facts.slice(start, 2 * NEIGHBOURS + 1)).with_row_index("row", start),
         )
 
 

@@ -6,6 +6,7 @@ import json
 
 import numpy as np
 import polars as pl
+import pyarrow as pa
 import pytest
 from facts import mbo
 
@@ -230,8 +231,18 @@ def test_symbols_of_a_flow():
     """Only those are certified; one that is not there is an error."""
     table = mbo("A1 S 5@10 =X", "A1 B 7@20 =Y", "F1 B 7@20 =Y", "C1 B 7@20 =Y")
     assert certify(Flow("x", "x", "mbo", table, symbols="Y")).rows == 3
-    with pytest.raises(UsageError, match="no rows of Z"):
-        certify(Flow("x", "x", "mbo", table, symbols="Z"))
+    for symbols in ("Z", "Y,Z"):
+        with pytest.raises(UsageError, match="no rows of Z, expected"):
+            certify(Flow("x", "x", "mbo", table, symbols=symbols))
+    with pytest.raises(UsageError, match="found no symbol column"):
+        certify(Flow("x", "x", "mbo", table.drop_columns(["symbol"]), symbols="Y"))
+
+
+def test_columns_of_the_user_s_own():
+    """Whatever their names: the neighbourhood of a divergence has ours."""
+    table = mbo("A1 S 5@10", "A2 S 5@10", "F2 S 5@10", "C2 S 5@10")
+    found = certify(table.append_column("row", pa.array([9, 8, 7, 6])))
+    assert found.first_divergence.facts["row"].to_list() == [0, 1, 2, 3]
 
 
 def test_a_wrong_number_of_levels():
