@@ -76,6 +76,13 @@ def require_positive(what: str, value: object) -> int:
     return value
 
 
+def optional_name(what: str, value: object) -> str | None:
+    """A name somebody gave, None where they didn't. Raises UsageError where it is no text."""
+    if not isinstance(value, str | None):
+        raise UsageError(f"{what}: found {value!r}, expected a name")
+    return value
+
+
 def split_symbols(symbols: str | Iterable[str] | None) -> tuple[str, ...] | None:
     """None for all; a string may hold several, with commas, as on a command line."""
     if symbols is None:

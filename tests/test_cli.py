@@ -504,6 +504,22 @@ def test_an_option_the_feed_does_not_know(run, lobster):
     assert "option 'colour' means nothing to LOBSTER" in err
 
 
+@pytest.mark.parametrize("option", ["symbols=TEST", "path=x"])
+def test_an_option_that_is_the_command_s(run, lobster, option):
+    """Not a traceback of what calls the feed."""
+    status, _, err = run("inspect", lobster, "-O", option)
+    assert status == 2
+    assert_one_line(err)
+    assert "is none of a feed, expected " in err
+
+
+def test_an_option_that_is_no_text(run, lobster):
+    """-O symbol.x=1 is a group of options."""
+    status, _, err = run("inspect", lobster, "-O", "symbol.x=1")
+    assert status == 2
+    assert "symbol: found {'x': '1'}, expected a name" in err
+
+
 def test_options_may_come_from_a_file(run, tmp_path):
     """[feed] in TOML; what the command line says goes first."""
     (path := tmp_path / "flow.csv").write_text(LOBSTER_ROWS)

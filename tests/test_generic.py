@@ -667,6 +667,13 @@ def test_rows_that_are_no_rows(tmp_path, lines, found):
     assert said(FormatError, lambda: opened(path).table()) == f"{path}, {found}"
 
 
+def test_a_row_that_does_not_end(tmp_path):
+    """Nothing that Arrow calls its blocks."""
+    path = write(tmp_path, HEADER, GOOD, "1" * (3 << 20))
+    found = "found a row that doesn't end, expected rows of at most 1,048,576 bytes"
+    assert said(FormatError, lambda: opened(path).table()) == f"{path}: {found}"
+
+
 @pytest.mark.parametrize("place", ["price", "qty", "order_id", "action", "ts"])
 def test_the_first_bad_cell_is_found_far_down(tmp_path, place):
     """Also behind the first batch, also between others that come later."""

@@ -224,7 +224,7 @@ def test_a_name_that_tells_too_little(tmp_path, options, missing):
     )
 
 
-@pytest.mark.parametrize("wrong", ["21.6.2012", "2012-02-30"])
+@pytest.mark.parametrize("wrong", ["21.6.2012", "2012-02-30", "1600-01-01", "9999-12-31"])
 def test_a_date_that_is_none(tmp_path, wrong):
     """A date is YYYY-MM-DD and exists."""
     path = write(tmp_path, "34200.1,1,7,100,10000,1")

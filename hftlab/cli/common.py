@@ -121,6 +121,9 @@ def open_source(
     feed |= {name: value for name, value in more.items() if value is not None}
     format = format or feed.pop("format", None)
     feed.pop("format", None)
+    for name, instead in (("symbols", "--symbols"), ("path", "the argument FILE")):
+        if name in feed:
+            raise UsageError(f"option {name!r} is none of a feed, expected {instead}")
     return hftlab.open_flow(path, format=format, symbols=symbols, **feed)
 
 

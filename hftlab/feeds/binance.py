@@ -56,7 +56,7 @@ from hftlab.codes import (
     PRICE_SCALE,
     MboAction,
 )
-from hftlab.errors import FormatError, UsageError
+from hftlab.errors import FormatError, UsageError, optional_name
 from hftlab.feeds import source
 from hftlab.feeds.flow import Fault, Flow
 from hftlab.feeds.tables import resliced
@@ -251,7 +251,7 @@ def load(
 
     Raises UsageError for another lot; reading it raises FormatError where it has no message that is known.
     """
-    capture = _Capture(path, symbol, _decimals(lot))
+    capture = _Capture(path, optional_name("symbol", symbol), _decimals(lot))
     return Flow(
         path,
         "binance",

@@ -63,7 +63,7 @@ import numpy as np
 import pyarrow as pa
 
 from hftlab.codes import MBO_FLAG_LAST, UNDEF_PRICE, MboAction
-from hftlab.errors import FormatError
+from hftlab.errors import FormatError, optional_name
 from hftlab.feeds import source
 from hftlab.feeds.flow import Fault, Flow
 from hftlab.schema import MBO, TIMESTAMP, code_array
@@ -167,7 +167,8 @@ def load(
 
     Raises FormatError for a broken CSV, with the row, and for a log without a single event.
     """
-    symbol = symbol or (found[1].upper() if (found := _NAME.search(path.name)) else DEFAULT_SYMBOL)
+    told = _NAME.search(path.name)
+    symbol = optional_name("symbol", symbol) or (told[1].upper() if told else DEFAULT_SYMBOL)
     faults: list[Fault] = []
     is_log = _is_log(source.head(path))
     events = _read_log(path, faults) if is_log else parse_csv(source.read(path), path)

@@ -38,6 +38,7 @@ _EXPECTED = {
     pa.uint64(): "a whole number from 0 to 2^64-1",
     _EXACT: "a number of at most 18 decimals",
 }
+_TOO_LONG = "straddling object"  # Arrow's words
 _ROW = re.compile(r"Row #(\d+): ")
 _WIDTH = re.compile(r"Expected (\d+) columns, got (\d+)")
 _PLACE = re.compile(r"(In CSV column #\d+: )?(Row #\d+: )?")
@@ -280,6 +281,8 @@ class Csv(_Lines):
         if "UTF8" in said:
             row = self._first_without_text()
             return FormatError(self.path, "bytes that are no text", "text in UTF-8", row)
+        if _TOO_LONG in said:
+            return FormatError(self.path, "a row that doesn't end", f"rows of at most {BATCH_BYTES:,} bytes")
         row = _ROW.search(said)
         number = None if row is None else self._physical(int(row[1]))
         if width := _WIDTH.search(said):

@@ -382,7 +382,7 @@ class Reading:
         if ours in _QUANTITIES:
             scale = self._mapping.qty_scale
             hint = (
-                "whole lots (qty_scale=N makes N lots of 1.0)" if scale == 1 else f"a multiple of 1/{scale}"
+                "whole lots (qty_scale=N makes N lots of 1.0)" if scale == 1 else f"a multiple of {1 / scale}"
             )
             return pa.array(cells.scaled(column, scale, hint))
         low, high = _BOUNDS[ours]

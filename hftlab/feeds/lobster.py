@@ -49,7 +49,7 @@ import numpy as np
 import pyarrow as pa
 
 from hftlab.codes import MBO_FLAG_LAST, MBO_FLAG_SNAPSHOT, MboAction
-from hftlab.errors import FormatError, UsageError
+from hftlab.errors import FormatError, UsageError, optional_name
 from hftlab.feeds import source
 from hftlab.feeds.flow import Flow
 from hftlab.inference import free_ids
@@ -205,7 +205,7 @@ def _orderbook(path: Path, given: str | Path | bool) -> tuple[Path, str | None]:
 def _instrument(path: Path, name: str, symbol: str | None, date: str | Date | None) -> tuple[str, int]:
     """The symbol, and its midnight in New York in UTC nanoseconds."""
     told = _NAME.search(Path(name).name)
-    symbol = symbol or (told and told["symbol"])
+    symbol = optional_name("symbol", symbol) or (told and told["symbol"])
     date = date or (told and told["date"])
     if not symbol or not date:
         missing = " and ".join(what for what, known in (("symbol", symbol), ("date", date)) if not known)
@@ -219,10 +219,10 @@ def _midnight_ns(path: Path, date: str | Date) -> int:
 
     try:
         day = date if isinstance(date, Date) else Date.fromisoformat(date)
-    except ValueError:
+        midnight = datetime(day.year, day.month, day.day, tzinfo=ZoneInfo(ZONE))
+        return int(np.int64(int(midnight.timestamp()) * 10**9))  # a whole number of seconds: exact
+    except (ValueError, TypeError, OverflowError):  # the last where 64 bits of nanoseconds don't reach
         raise UsageError(f"{path}: found date {date!r}, expected YYYY-MM-DD") from None
-    midnight = datetime(day.year, day.month, day.day, tzinfo=ZoneInfo(ZONE))
-    return int(midnight.timestamp()) * 10**9  # a midnight is a whole number of seconds: exact
 
 
 # ------------------------------------------------------------------ bytes to columns
