@@ -237,6 +237,8 @@ class _Survey:
         if columns.order_type.size:
             limit &= (columns.action == Action.REPLACE) | (columns.order_type != OrderType.MARKET)
         prices = columns.price[limit]
+        if not prices.size:
+            return
         order = np.lexsort((prices, book[limit]))
         prices, sorted_book = prices[order], book[limit][order]
         starts = np.flatnonzero(np.diff(sorted_book, prepend=-1))

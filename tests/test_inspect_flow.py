@@ -3,11 +3,13 @@
 from pathlib import Path
 
 import polars as pl
+import pyarrow as pa
 import pytest
 from facts import mbo
 
 import hftlab
 from hftlab import inspect_flow
+from hftlab.feeds import Flow
 
 SAMPLE = Path(__file__).parents[1] / "data" / "sample.parquet"
 
@@ -71,6 +73,14 @@ def test_anomalies_are_counted_by_kind_and_time(tmp_path):
     assert found.troubles[0].by_time[0] == 1
     assert found.troubles[1].by_time[15] == 1
     assert all(sum(t.by_time) == t.rows and len(t.by_time) == 16 for t in found.troubles)
+
+
+def test_an_instrument_without_a_price(tmp_path):
+    """None of its orders has a limit: no range, no tick."""
+    row = {"action": ["NEW"], "order_id": [1], "side": [1], "price": [0], "qty": [5]}
+    table = pa.table(row | {"order_type": ["MARKET"]})
+    (found,) = inspect_flow.inspect_flow(Flow(tmp_path, "x", "orders", table)).instruments
+    assert (found.lowest_price, found.highest_price, found.tick_size) == (None, None, None)
 
 
 def test_a_book_is_crossed_only_at_the_end_of_an_event():
