@@ -551,7 +551,6 @@ def test_blocks_make_no_difference(tmp_path, monkeypatch, size):
     (path := tmp_path / NAME).write_bytes(data := scramble(1, 1000))
     whole = open_flow(path)
     monkeypatch.setattr(pitch, "BLOCK_BYTES", size)
-    monkeypatch.setattr(pitch, "BYTES_PER_OPEN_ORDER", 1)
     assert_same(path, data)
     flow = open_flow(path)
     assert rows(flow.table()) == rows(whole.table())
@@ -597,15 +596,15 @@ def test_a_line_that_never_ends(tmp_path, monkeypatch):
     assert [fault.where for fault in flow.faults] == ["row 2"]
 
 
-def test_ids_that_share_a_hash():
-    """Where the hash of two ids is one, their rows still come id by id."""
-    inverse = pow(0x9E37_79B9_7F4A_7C15, -1, 1 << 64)
-    twins = [number * inverse % (1 << 64) for number in range(1 << 10, 1 << 12)]
-    ids = np.array([twin for twin in twins if twin < 36**12] * 2, np.int64)
-    place = pitch._by_id(ids)
-    assert sorted(place.tolist()) == list(range(len(ids)))
-    by_id = list(zip(ids[place].tolist(), place.tolist(), strict=True))
-    assert by_id == sorted(by_id)
+def test_more_orders_and_symbols_than_there_is_room_for(tmp_path):
+    """Tables grow with what is open: ids come again after their symbol was cleared, and others stay."""
+    lines = []
+    for n in range(12_000):
+        lines.append(f"28800168A{n % 9_000:012}B000100S{n % 5:05}0000619200Y")
+        lines += [f"28800168sS{n % 5:05}  "] * (n % 1_999 == 0)
+        lines += [f"28800168AZ{n:011}S000100T{n:05}0000619200Y"] * (n % 5 == 0)
+        lines += [f"28800168E{n // 2:012}000060000000000000", f"28800168X{n // 3:012}000040"]
+    assert_same(tmp_path / NAME, "".join(f"{line}\n" for line in lines).encode())
 
 
 # ------------------------------------------------------------------ the slow twin agrees
@@ -631,7 +630,6 @@ def test_any_messages(tmp_path_factory, lines, size):
     path = tmp_path_factory.mktemp("any") / NAME
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(pitch, "BLOCK_BYTES", size)
-        patch.setattr(pitch, "BYTES_PER_OPEN_ORDER", 1)
         assert_same(path, "".join(f"{line}\n" for line in lines).encode())
 
 

@@ -15,12 +15,13 @@ import numpy as np
 from hftlab.codes import MBO_FLAG_LAST, MboAction
 from hftlab.kernels.compile import helper, kernel
 from hftlab.kernels.machine import bare, highest_bit, ix
+from hftlab.kernels.text import NEWLINE, RETURN, byte_at, digits_at, first_other, number_of
 
 A, C, F, T, N = (int(MboAction[name]) for name in "ACFTN")
 LAST = MBO_FLAG_LAST
 
 ADD, REDUCTION, DELETION, EXECUTION, HIDDEN, CROSS, HALT = range(1, 8)  # types of messages
-NEWLINE, RETURN, COMMA, MINUS, DOT, ZERO = (ord(char) for char in "\n\r,-.0")
+COMMA, MINUS, DOT, ZERO = (ord(char) for char in ",-.0")
 
 TIME_DECIMALS = 12
 MAX_DIGITS = 20  # of an integer; more are refused whatever their value
@@ -30,13 +31,7 @@ PS_PER_NS = 1_000
 
 _ACTION = np.array([N, A, C, C, C, T, T, N], dtype=np.int8)  # of the last row of a message, by type
 _POWER = np.array([10**k for k in range(TIME_DECIMALS + 1)])
-_SIX_EACH = 0x7676767676767676  # added to a byte of 10 or more, it sets that byte's highest bit
-_HIGHEST_EACH = -0x7F7F7F7F7F7F7F80  # 0x80 in each byte
-_ZERO_EACH = 0x3030303030303030
 _SIXTH = 0x80 << 40  # of eight bytes, the highest bit
-_EVERY_FOURTH = 0x000000FF000000FF
-_HUNDREDS = 100 + (1_000_000 << 32)
-_ONES = 1 + (10_000 << 32)
 
 
 class Rows(NamedTuple):
@@ -76,56 +71,6 @@ def bare_rows(rows):
         bare(rows.flags),
         bare(rows.sequence),
     )
-
-
-@helper
-def byte_at(data, place):
-    """A byte as an integer."""
-    return np.int64(data[ix(place)])
-
-
-@helper
-def eight_bytes(data, place):
-    """Eight bytes as a word, the first one lowest (one load, which is what compilers make of this)."""
-    if place + 8 <= data.size:
-        return (
-            byte_at(data, place)
-            | byte_at(data, place + 1) << 8
-            | byte_at(data, place + 2) << 16
-            | byte_at(data, place + 3) << 24
-            | byte_at(data, place + 4) << 32
-            | byte_at(data, place + 5) << 40
-            | byte_at(data, place + 6) << 48
-            | byte_at(data, place + 7) << 56
-        )
-    word = np.int64(0)
-    for i in range(data.size - place):
-        word |= byte_at(data, place + i) << (8 * i)
-    return word
-
-
-@helper
-def digits_at(data, place):
-    """Eight bytes, those of digits as numbers from 0 to 9."""
-    return eight_bytes(data, place) ^ _ZERO_EACH
-
-
-@helper
-def first_other(word):
-    """The highest bit of the first byte that is not from 0 to 9; 0 where all eight are."""
-    others = ((word + _SIX_EACH) | word) & _HIGHEST_EACH
-    return others & -others
-
-
-@helper
-def number_of(word):
-    """The number of eight digits, the first one lowest in the word, as bytes from 0 to 9.
-
-    Eight digits are four pairs, the pairs two fours: three multiplications instead of eight.
-    """
-    pairs = word * 10 + (word >> 8)
-    number = (pairs & _EVERY_FOURTH) * _HUNDREDS + ((pairs >> 16) & _EVERY_FOURTH) * _ONES
-    return (number >> 32) & 0xFFFFFFFF
 
 
 @helper
