@@ -52,7 +52,7 @@ WITHOUT_RAW_ARRAYS = {"codes", "errors", "schema", "config", "run_folder", "feed
 DECODERS = {  # feeds whose bytes a kernel reads
     "feeds.itch": {"kernels.itch"},
     "feeds.lobster": {"kernels.lobster"},
-    "feeds.pitch": {"kernels.itch", "kernels.pitch"},
+    "feeds.pitch": {"kernels.pitch"},
 }
 
 MODULES = sorted(PACKAGE.rglob("*.py"))

@@ -56,7 +56,7 @@ from hftlab.feeds.tables import resliced
 from hftlab.schema import MBO, TIMESTAMP, code_array
 
 if TYPE_CHECKING:
-    from hftlab.kernels.itch import Columns
+    from hftlab.kernels.pitch import Columns
 
 DESCRIPTION = "BATS PITCH text (.txt, .gz, .xz, .zst)"
 
