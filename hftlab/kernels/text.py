@@ -9,8 +9,8 @@ from hftlab.kernels.machine import ix
 
 NEWLINE, RETURN = b"\n\r"
 
-_SIX_EACH = 0x7676767676767676  # added to a byte of 10 or more, it sets that byte's highest bit
-_HIGHEST_EACH = -0x7F7F7F7F7F7F7F80  # 0x80 in each byte
+_SIX_EACH = np.uint64(0x7676767676767676)  # added to a byte of 10 or more, it sets that byte's highest bit
+_HIGHEST_EACH = np.uint64(0x8080808080808080)
 _ZERO_EACH = 0x3030303030303030
 _EVERY_FOURTH = 0x000000FF000000FF
 _HUNDREDS = 100 + (1_000_000 << 32)
@@ -52,8 +52,10 @@ def digits_at(data, place):
 @helper
 def first_other(word):
     """The highest bit of the first byte that is not from 0 to 9; 0 where all eight are."""
-    others = ((word + _SIX_EACH) | word) & _HIGHEST_EACH
-    return others & -others
+    # unsigned: these sums may wrap, and signed ones are compiled as if they never did
+    bits = np.uint64(word)
+    others = ((bits + _SIX_EACH) | bits) & _HIGHEST_EACH
+    return np.int64(others & (~others + np.uint64(1)))
 
 
 @helper
