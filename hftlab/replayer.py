@@ -376,7 +376,8 @@ def _with_symbols(checked: CheckedTable, known: tuple[str, ...]) -> CheckedTable
         return checked
     if not checked.rows:  # nothing of the symbols that were asked for
         return replace(checked, symbols=known)
-    symbols = known + tuple(s for s in checked.symbols if s not in set(known))
+    before = set(known)
+    symbols = known + tuple(symbol for symbol in checked.symbols if symbol not in before)
     number = {symbol: book for book, symbol in enumerate(symbols)}
     books = np.array([number[symbol] for symbol in checked.symbols], np.int32)
     book = checked.columns.book if checked.columns.book.size else np.zeros(checked.rows, np.int32)
