@@ -177,6 +177,8 @@ def _draw_volume(axes: Axes, fills: pl.DataFrame | None) -> None:
     ).agg(pl.col("qty").sum())
     for side, colour in COLOURS.items():
         taken = bins.filter(pl.col("aggressor_side") == int(side))
+        if taken.is_empty():
+            continue  # an axis that was given no time yet can't be given a width of one
         left = [start + width * index for index in taken["bin"]]
         axes.bar(left, taken["qty"] * int(side), width=width, align="edge", color=colour)
     axes.axhline(0, color=INK, linewidth=0.6)

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import polars as pl
 import pytest
 
 import hftlab
@@ -23,6 +24,12 @@ def test_any_part_of_a_run_makes_a_picture(frames, names, tmp_path):
     figure = plot_run(**{name: frames[name] for name in names})
     assert len(figure.axes) == 2 + ("book" in names)
     figure.savefig(tmp_path / "run.png")
+
+
+def test_fills_of_one_side_only(frames):
+    """Which one doesn't matter."""
+    for side in (1, -1):
+        plot_run(fills=frames["fills"].filter(pl.col("aggressor_side") == side).head(1))
 
 
 def test_the_busiest_instrument_is_drawn_unless_one_is_named(frames):
