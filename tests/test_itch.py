@@ -385,7 +385,9 @@ def test_a_name_that_tells_no_date(tmp_path, name):
     assert str(caught.value) == f"{path}: the file name doesn't tell the date, expected {expected}"
 
 
-@pytest.mark.parametrize("wrong", ["30.1.2019", "2019-02-30", 20190130])
+@pytest.mark.parametrize(
+    "wrong", ["9999-12-31", "0001-01-01", "2300-01-01", "30.1.2019", "2019-02-30", 20190130]
+)
 def test_a_date_that_is_none(tmp_path, wrong):
     """A date is YYYY-MM-DD and exists."""
     with pytest.raises(UsageError, match=f"found date {wrong!r}, expected YYYY-MM-DD"):

@@ -136,14 +136,15 @@ def _told_date(path: Path) -> Date:
 
 
 def _midnight_ns(path: Path, date: str | Date) -> int:
+    """Midnight in New York in UTC nanoseconds."""
     from zoneinfo import ZoneInfo
 
     try:
         day = date if isinstance(date, Date) else Date.fromisoformat(date)
-    except (ValueError, TypeError):
+        midnight = datetime(day.year, day.month, day.day, tzinfo=ZoneInfo(ZONE))
+        return int(np.int64(int(midnight.timestamp()) * 10**9))  # a whole number of seconds: exact
+    except (ValueError, TypeError, OverflowError):  # the last where 64 bits of nanoseconds don't reach
         raise UsageError(f"{path}: found date {date!r}, expected YYYY-MM-DD") from None
-    midnight = datetime(day.year, day.month, day.day, tzinfo=ZoneInfo(ZONE))
-    return int(midnight.timestamp()) * 10**9  # a midnight is a whole number of seconds: exact
 
 
 def _framing(head: bytes) -> tuple[int, int, bool]:
