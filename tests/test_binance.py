@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 import hftlab
 from hftlab.errors import FormatError, HftlabError, UsageError
-from hftlab.feeds import binance, open_flow
+from hftlab.feeds import binance, binance_messages, binance_sequence, open_flow
 from hftlab.schema import MBP
 
 SAMPLE = "binance/spot_btcusdt_20240808.gz"
@@ -207,6 +207,10 @@ def test_lots(tmp_path):
     flow = opened(tmp_path, big, lot="1")
     assert flow.table()["size"].to_pylist() == [123456789012345]
     assert flow.table()["price"].to_pylist() == [1070]
+    flow = opened(tmp_path, depth(1, [("1", "7.00000000")]), depth(2, [("x", "1")]), lot="1")
+    assert (flow.table()["size"].to_pylist(), len(flow.faults)) == ([7], 1)
+    arabic = opened(tmp_path, depth(1, [("1", "7")]), depth(2, [("\u0661", "1")]))
+    assert (len(rows(arabic)), arabic.faults[0].found) == (1, "price '\u0661'")
     for wrong in ("2", "0.5", "1e-10", "big", None):
         with pytest.raises(UsageError, match=r"expected a power of ten from 0\.000000001 to 1"):
             opened(tmp_path, big, lot=wrong)
@@ -352,13 +356,29 @@ def test_a_capture_without_a_snapshot(tmp_path):
 
 def test_a_snapshot_that_comes_very_late(tmp_path, monkeypatch):
     """A book waits for so many updates, begins empty, and takes the snapshot when it comes."""
-    monkeypatch.setattr(binance, "HELD_UPDATES", 5)
+    monkeypatch.setattr(binance_sequence, "HELD_UPDATES", 5)
     updates = [depth(i, [("97", "1")]) for i in range(1, 12)]
     flow = opened(tmp_path, *updates[:8], snapshot(6, [("90", "1")]), *updates[8:])
     assert [row[5] for row in rows(flow)] == [*range(1, 9), 6, 6, *range(7, 12)]
     assert "books without a snapshot, which begin empty: BTCUSDT" in flow.notes
     flow = opened(tmp_path, *updates[:8], snapshot(2, [("90", "1")]), *updates[8:])
     assert [row[5] for row in rows(flow)] == [*range(1, 12)]
+
+
+def test_held_updates_keep_their_levels(tmp_path, monkeypatch):
+    """What is applied anew says what it said, however often: after a late snapshot, and between two gaps."""
+    monkeypatch.setattr(binance_sequence, "HELD_UPDATES", 5)
+    updates = [depth(i, [(str(i), "1")]) for i in range(1, 10)]
+    late = rows(opened(tmp_path, *updates[:8], snapshot(3, [("90", "1")]), updates[8]), "price", "sequence")
+    assert late[8:] == [(0.0, 3), (90.0, 3), *((float(i), i) for i in range(4, 10))]
+    gaps = [depth(15, [("15", "1")]), depth(20, [("20", "2")]), depth(21, [("21", "3")])]
+    healing = [snapshot(16, [("90", "1")]), snapshot(20, [("80", "1")])]
+    flow = opened(tmp_path, SNAP, depth(11), *gaps, *healing, depth(22))
+    assert rows(flow, "price", "size", "sequence")[-4:] == [
+        *((0.0, 0.0, 20), (80.0, 1.0, 20)),
+        *((21.0, 3.0, 21), (0.0, 0.0, 22)),
+    ]
+    assert len(flow.faults) == 2
 
 
 def test_futures(tmp_path):
@@ -452,9 +472,10 @@ def test_messages_of_other_streams_are_counted(tmp_path):
 
 def test_aggregate_trades_beside_trades(tmp_path):
     """Both are delivered; that the volume is there twice is said."""
-    flow = opened(tmp_path, trade(1), {**trade(1), "e": "aggTrade", "a": 1}, depth(1))
-    assert [row[0] for row in rows(flow)] == ["T", "T", "N"]
-    assert "aggregate trades beside the trades they sum up: 1" in flow.notes
+    sums = [{**trade(i), "e": "aggTrade", "a": i} for i in (1, 2)]
+    flow = opened(tmp_path, trade(1), *sums, depth(1))
+    assert [row[0] for row in rows(flow)] == ["T", "T", "T", "N"]
+    assert "aggregate trades beside the trades they sum up: 2" in flow.notes
 
 
 # ------------------------------------------------------------------ damage
@@ -548,7 +569,7 @@ def test_damage_of_one_kind_is_one_fault(tmp_path):
         "row 5: found 'garbage', expected a message of JSON (1,000 times, the first here)"
     ]
     many = opened(tmp_path, *GOOD, *(f"garbage {i}" for i in range(1000)))
-    assert len(many.faults) == binance.KINDS_OF_FAULTS + 1
+    assert len(many.faults) == binance_messages.KINDS_OF_FAULTS + 1
     assert sum(fault.count for fault in many.faults) == 1000
 
 
@@ -592,6 +613,22 @@ def test_a_compressed_capture_cut_anywhere(tmp_path):
         assert flow.faults[0].where.startswith("byte ")
 
 
+@pytest.mark.parametrize("rest", ["17231612551", "1723161255137307667 ", '{"e":"trade"', "garbage"])
+def test_a_cut_line_is_no_fault_of_its_own(tmp_path, monkeypatch, rest):
+    """The end of a container that ends early is one fault, wherever in a line that is: in its time too."""
+
+    def ends_early(path):
+        yield "\n".join([*GOOD, rest]).encode()
+        raise binance.source.EndsEarly(path, "broken gzip data (ends early)", "a whole gzip file")
+
+    path = write(tmp_path, *GOOD)
+    whole = rows(open_flow(path, format="binance"))
+    monkeypatch.setattr(binance.source, "blocks", ends_early)
+    flow = open_flow(path, format="binance")
+    assert rows(flow) == whole
+    assert [fault.found for fault in flow.faults] == ["broken gzip data (ends early)"]
+
+
 def test_a_bad_checksum(tmp_path):
     """A container that contradicts itself is not used."""
     data = bytearray(gzip.compress("\n".join(GOOD).encode()))
@@ -626,6 +663,7 @@ def test_other_formats_are_not_claimed(tmp_path):
     ):
         assert not binance.sniff(tmp_path / "x.ndjson", content.encode())
     assert binance.sniff(tmp_path / "x", b"garbage\n" + GOOD[3].encode())
+    assert binance.sniff(tmp_path / "x", b'{"e":"trade"}')  # what it lacks is said when it is read
     assert binance.sniff(tmp_path / "x", text(snapshot(1, [("1", "1")] * 9_000), RECV0).encode()[:65536])
 
 
