@@ -14,6 +14,7 @@ import polars as pl
 
 from hftlab.codes import PRICE_SCALE, Side
 from hftlab.errors import InputError, UsageError
+from hftlab.feeds.tables import read_table
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -64,13 +65,15 @@ def plot_run(
 def plot_folder(folder: str | Path, symbol: str | None = None) -> Figure:
     """Draw one instrument of a run folder, from whichever of l1, fills and book it has.
 
-    Raises InputError when this isn't a run folder, UsageError when there is nothing to draw.
+    Raises InputError when this isn't a run folder, FormatError where a table of it is broken, UsageError
+    when there is nothing to draw.
     """
     folder = Path(folder)
     if not (folder / "manifest.json").is_file():
         raise InputError(f"{folder}: found no manifest.json, expected a run folder (hftlab replay --out)")
     paths = {name: folder / f"{name}.parquet" for name in ("l1", "fills", "book")}
-    frames = {name: pl.read_parquet(path) for name, path in paths.items() if path.is_file()}
+    tables = {name: read_table(path, "Parquet") for name, path in paths.items() if path.is_file()}
+    frames = {name: pl.from_arrow(table) for name, table in tables.items()}
     return plot_run(**frames, symbol=symbol)
 
 

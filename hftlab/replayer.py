@@ -11,13 +11,13 @@ from typing import Any
 
 import msgspec
 import numpy as np
-import polars as pl
 import pyarrow as pa
 
 from hftlab import outputs
 from hftlab.config import Config, load_config
 from hftlab.errors import TableError, UsageError, require_positive, split_symbols
 from hftlab.feeds import Flow, open_flow
+from hftlab.feeds.tables import read_table
 from hftlab.inference import infer_orders
 from hftlab.price_levels import LevelReader
 from hftlab.resting import Resting, nothing
@@ -268,7 +268,7 @@ def _joined(parts: list[pa.Table]) -> pa.Table:
 
 
 def _read_back(folder: Path, name: str) -> pa.Table:
-    return pl.read_parquet(folder / f"{name}.parquet").to_arrow()
+    return read_table(folder / f"{name}.parquet", "Parquet")
 
 
 def _with_output(

@@ -1,12 +1,13 @@
 """The picture is drawn from whatever of a run there is."""
 
+import random
 from pathlib import Path
 
 import polars as pl
 import pytest
 
 import hftlab
-from hftlab.errors import InputError, UsageError
+from hftlab.errors import FormatError, HftlabError, InputError, UsageError
 from hftlab.plot import plot_folder, plot_run
 
 SAMPLE = Path(__file__).parents[1] / "data" / "sample.parquet"
@@ -46,3 +47,27 @@ def test_nothing_to_draw_is_said(frames, tmp_path):
         plot_run(**frames, symbol="NONE")
     with pytest.raises(InputError, match="expected a run folder"):
         plot_folder(tmp_path)
+
+
+def test_a_damaged_run_folder_is_one_line(tmp_path):
+    """Pages are checked against their sums, so that no damage reaches what would end the process."""
+    hftlab.replay(SAMPLE, record=("fills",), out=tmp_path / "run")
+    path = tmp_path / "run" / "fills.parquet"
+    whole, chance = path.read_bytes(), random.Random(1)
+    for damaged in (b"PAR1", whole[:-1], whole[: len(whole) // 2]):
+        path.write_bytes(damaged)
+        with pytest.raises(
+            FormatError, match=r"fills\.parquet: found broken Parquet data .*, expected a whole"
+        ):
+            plot_folder(tmp_path / "run")
+    for where in (100, *(chance.randrange(len(whole)) for _ in range(40))):
+        path.write_bytes(
+            whole[:where] + bytes([whole[where] ^ 1 << chance.randrange(8)]) + whole[where + 1 :]
+        )
+        said = None
+        try:
+            plot_folder(tmp_path / "run")
+        except HftlabError as error:
+            said = str(error)
+        assert "\n" not in (said or "")
+        assert said or where > 100, "a page that doesn't fit its sum was drawn"

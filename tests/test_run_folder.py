@@ -5,15 +5,18 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+import hftlab
 from hftlab import codes, schema
-from hftlab.errors import OutputError
+from hftlab.errors import FormatError, OutputError
 from hftlab.run_folder import RunWriter, manifest, new_file, write_run
 
+SAMPLE = Path(__file__).parents[1] / "data" / "sample.parquet"
 MANIFEST = {"digest": "ab", "counts": {"rows": 3}}
 
 
@@ -50,6 +53,26 @@ def test_a_code_column_keeps_the_kernels_integers(tmp_path):
     write_run(tmp_path / "run", {"outcomes": outcomes(5, 2)}, MANIFEST)
     status = pq.read_table(tmp_path / "run" / "outcomes.parquet")["status"].chunk(0)
     assert status.indices.to_pylist() == [codes.Status.REJECTED, codes.Status.CANCELLED]
+
+
+def test_a_replay_in_chunks_reads_its_tables_back(tmp_path):
+    """They are those of a replay in memory, units and codes included; a damaged one is one line."""
+    names = ("fills", "rejects", "outcomes", "l1")
+    whole = hftlab.replay(SAMPLE, record=names)
+    chunked = hftlab.replay(SAMPLE, record=names, chunk_rows=1_000, out=tmp_path / "run")
+    for name in names:
+        found, expected = chunked.to_arrow(name), whole.to_arrow(name)
+        assert found.schema.equals(expected.schema, check_metadata=True)
+        assert found.equals(expected)
+    again = hftlab.replay(SAMPLE, record=names, chunk_rows=1_000, out=tmp_path / "damaged")
+    path = tmp_path / "damaged" / "fills.parquet"
+    data = bytearray(path.read_bytes())
+    data[100] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(
+        FormatError, match=r"fills\.parquet: found broken Parquet data [^\n]*, expected a whole"
+    ):
+        again.to_arrow("fills")
 
 
 def test_tables_are_written_in_parts(tmp_path):
