@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import lzma
+import mmap
 from datetime import date
 
 import numpy as np
@@ -15,7 +16,7 @@ from hypothesis import strategies as st
 
 import hftlab
 from hftlab.errors import FormatError, HftlabError, UsageError
-from hftlab.feeds import itch, open_flow
+from hftlab.feeds import itch, open_flow, source
 from hftlab.schema import MBO
 from tests import itch_encoder as encode
 from tests.itch_encoder import message
@@ -401,13 +402,54 @@ def test_a_date_that_is_none(tmp_path, wrong):
 @pytest.mark.parametrize("kind", ["", ".gz"])
 def test_batches_are_the_table(tmp_path, monkeypatch, rows, kind):
     """Of any size, read from blocks of any size, orders open across them."""
-    monkeypatch.setattr(itch.source, "BLOCK_BYTES", 50)
+    monkeypatch.setattr(source, "BLOCK_BYTES", 50)
     data = encode.framed(MIXED)
     (path := tmp_path / (NAME + kind)).write_bytes(gzip.compress(data) if kind else data)
     whole = slow.Decoder().decode(MIXED)
     assert in_batches(path, rows) == whole
     sizes = [part.num_rows for part in open_flow(path).batches(rows)]
     assert sizes[:-1] == [rows] * (len(whole) // rows - (len(whole) % rows == 0))
+
+
+def everything(path):
+    """What a file gives: rows, quirks, damage and further tables."""
+    flow = open_flow(path)
+    rows = rows_of(flow.table())
+    return rows, flow.notes, flow.faults, [make().to_pylist() for make in flow.extras.values()]
+
+
+@pytest.mark.parametrize("framing", FRAMINGS)
+@pytest.mark.parametrize("damage", [b"", b"\xfe" * 100], ids=["sound", "damaged"])
+def test_a_window_may_end_anywhere(tmp_path, monkeypatch, framing, damage):
+    """At each byte of a message, of what frames it and of garbage; also one shorter than either."""
+    pack, half = getattr(encode, framing), len(MIXED) // 2
+    (path := tmp_path / NAME).write_bytes(pack(MIXED[:half]) + damage + pack(MIXED[half:]))
+    whole = everything(path)
+    assert len(whole[0]) == len(slow.Decoder().decode(MIXED))
+    for size in (1, 7, *range(50, 100)):
+        monkeypatch.setattr(source, "WINDOW_BYTES", size)
+        assert everything(path) == whole
+
+
+def test_a_packet_longer_than_a_window(tmp_path, monkeypatch):
+    """It is passed over: the window grows until it holds the packet."""
+    text = b"+" + bytes(50_000)
+    data = encode.soup(FLOW[:20]) + len(text).to_bytes(2, "big") + text + encode.soup(FLOW[20:])
+    monkeypatch.setattr(source, "WINDOW_BYTES", 64)
+    assert opened(tmp_path, data)[1:] == (ROWS, [])
+
+
+def test_windows_are_given_back(tmp_path, monkeypatch):
+    """A file of any length has a few of its pages in memory at a time."""
+    (path := tmp_path / NAME).write_bytes(WHOLE * 100)
+    monkeypatch.setattr(source, "WINDOW_BYTES", 4096)
+    window, mapped, position = itch.Window(path), [], 0
+    while not window.last:
+        position = window.more(position)
+        mapped.append(window.data.size)
+        position = window.data.size
+    assert sum(mapped) >= len(WHOLE) * 100
+    assert max(mapped) <= 4096 + mmap.ALLOCATIONGRANULARITY
 
 
 def test_a_file_without_rows_is_one_empty_batch(tmp_path):
@@ -489,7 +531,7 @@ def test_a_length_that_is_impossible(tmp_path, length):
 @pytest.mark.parametrize("wrapped", [False, True])
 def test_garbage_in_the_middle(tmp_path, framing, size, wrapped, monkeypatch):
     """What stands before and behind it is delivered."""
-    monkeypatch.setattr(itch.source, "BLOCK_BYTES", 4096)
+    monkeypatch.setattr(source, "BLOCK_BYTES", 4096)
     pack, half = getattr(encode, framing), len(FLOW) // 2
     garbage = np.random.default_rng(size).integers(128, 256, size, np.uint8).tobytes()
     data = pack(FLOW[:half]) + garbage + pack(FLOW[half:])

@@ -476,10 +476,13 @@ def test_a_large_file_piece_by_piece(mixed, lazily, monkeypatch, kind, rows, blo
 
 @pytest.mark.parametrize("lines", [1, 170, 171, 172, 1_000])
 def test_a_large_file_is_mapped_in_windows(tmp_path, lines, monkeypatch):
-    """A line that two windows share is read like any other; 4096 bytes are 170 lines and 16 bytes."""
-    path = write(tmp_path, *[GOOD] * lines)
-    monkeypatch.setattr(lobster, "WINDOW", mmap.ALLOCATIONGRANULARITY)
-    assert open_flow(path).table().column("sequence").to_pylist() == list(range(lines))
+    """A line that two windows share is read like any other, wherever it is cut."""
+    monkeypatch.setattr(source, "WINDOW_BYTES", mmap.ALLOCATIONGRANULARITY)
+    for longer in range(len(GOOD) + 1):
+        first = f"34200.1{'0' * min(longer, 11)},1,{'7' * max(1, longer - 10)},100,10000,1"
+        table = open_flow(write(tmp_path, first, *[GOOD] * (lines - 1))).table()
+        assert table.column("sequence").to_pylist() == list(range(lines))
+        assert set(table.column("order_id").to_pylist()[1:]) <= {7}
 
 
 def test_a_large_file_is_looked_at_when_it_is_opened(tmp_path, lazily):

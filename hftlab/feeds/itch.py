@@ -33,7 +33,6 @@ length become `flow.faults`, and reading goes on at the next place where message
 
 from __future__ import annotations
 
-import mmap
 import re
 from collections.abc import Iterable, Iterator
 from datetime import date as Date
@@ -172,27 +171,20 @@ def _framing(head: bytes) -> tuple[int, int, bool]:
 
 
 class Window:
-    """The bytes of a file that are being looked at: all of a plain one, block after block of others.
+    """The bytes of a file that are being looked at: a part of a plain one, block after block of others.
 
     Attributes: `data`, `base` (offset of its first byte in the decompressed file), `last` (nothing follows).
     """
 
     def __init__(self, path: Path) -> None:
-        self.base, self.fault = 0, None
-        self.last = source.container(path) == "text"
-        if self.last:
-            with source.reading(path, "input"), path.open("rb") as file:
-                mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-            if hasattr(mmap, "MADV_SEQUENTIAL"):  # not on every system
-                mapped.madvise(mmap.MADV_SEQUENTIAL)
-            self.data = np.frombuffer(mapped, np.uint8)
-        else:
-            self.data, self._blocks = np.empty(0, np.uint8), source.blocks(path)
+        self.path, self.base, self.last, self.fault = path, 0, False, None
+        self.data = np.frombuffer(b"", np.uint8)
+        self._blocks = None if source.container(path) == "text" else source.blocks(path)
 
-    def more(self, position: int) -> bool:
-        """Go on with what follows, from `position` of what there is; whether there is anything."""
-        if self.last:
-            return False
+    def more(self, position: int) -> int:
+        """Go on with what follows, from `position` of what there is; the position at which that is now."""
+        if self._blocks is None:
+            return self._moved(position)
         kept = self.data[position:]
         self.base += position
         try:
@@ -205,7 +197,16 @@ class Window:
         block = np.frombuffer(block or b"", np.uint8)
         self.data = np.concatenate((kept, block)) if kept.size else block
         self.data.setflags(write=False)
-        return True
+        return 0
+
+    def _moved(self, position: int) -> int:
+        """The next window of a plain file, longer where this one was too short for what stands in it."""
+        offset, size = self.base + position, max(source.WINDOW_BYTES, 2 * (self.data.size - position))
+        self.data = np.frombuffer(b"", np.uint8)  # given back before the next is mapped
+        window, before = source.mapped(self.path, offset, size)
+        self.data, self.base = np.frombuffer(window, np.uint8), offset - before
+        self.last = self.base + self.data.size >= self.path.stat().st_size
+        return before
 
 
 class Reader:
@@ -250,10 +251,10 @@ class Reader:
                 columns, place = _carried(columns, rows, place), place - rows
             elif session.totals[itch.FULL]:
                 session = itch.grown(session)
-            elif window.more(position):
-                position = 0
-            else:
+            elif window.last:
                 break
+            else:
+                position = window.more(position)
         self._conclude(session, window, position)
         if place or not given:
             yield _table(columns, place, session)
@@ -305,9 +306,9 @@ class Reader:
             parts.append(window.data[found[:count, :1] + places].view(dtype).reshape(count))
             numbers.append(found[:count, 1].copy())
             if count < len(found):
-                if not window.more(position):
+                if window.last:
                     break
-                position = 0
+                position = window.more(position)
         return np.concatenate(parts), np.concatenate(numbers)
 
     def _symbols(self, raw: np.ndarray, layout: Layout) -> pa.Array:

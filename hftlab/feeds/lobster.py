@@ -41,7 +41,6 @@ from collections.abc import Iterable, Iterator
 from datetime import date as Date
 from datetime import datetime
 from functools import partial
-from mmap import ACCESS_READ, mmap
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -56,6 +55,8 @@ from hftlab.inference import free_ids
 from hftlab.schema import MBO, code_array
 
 if TYPE_CHECKING:
+    from mmap import mmap
+
     from hftlab.kernels.lobster import Rows
 
 DESCRIPTION = "LOBSTER message files (.csv, .csv.gz, .csv.xz, .csv.zst, sample .zip)"
@@ -75,7 +76,6 @@ PACKED = 8  # times as many bytes as the file has, where it is compressed
 FIRST_ROWS = 1_000  # of a larger file: what opening looks at
 FEW_BYTES = 16  # of a row, in a guess how many a file has: usual ones take 40
 MANY_ROWS = 1 << 20  # the guess for a compressed file
-WINDOW = 1 << 26  # bytes of a file that are mapped at a time: a whole one would count as memory in use
 MAX_LINE = 1 << 16  # bytes; no message has more than 140
 ALL = sys.maxsize
 
@@ -300,10 +300,8 @@ class Messages:
         if source.container(self.path) != "text":
             yield from source.blocks(self.path, self._member)
             return
-        with source.reading(self.path, "input"), self.path.open("rb") as file:
-            size = self.path.stat().st_size
-            for offset in range(0, size, WINDOW):
-                yield mmap(file.fileno(), min(WINDOW, size - offset), access=ACCESS_READ, offset=offset)
+        for offset in range(0, self.path.stat().st_size, source.WINDOW_BYTES):
+            yield source.mapped(self.path, offset)[0]  # whole pages: nothing precedes the offset
 
     def _broken(self, data: bytes | mmap, place: int, row: int) -> FormatError:
         """What is wrong with a line."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import gzip
 import lzma
+import mmap
 import re
 import zipfile
 import zlib
@@ -22,6 +23,7 @@ import pyarrow as pa
 from hftlab.errors import FormatError, InputError, UsageError
 
 BLOCK_BYTES = 1 << 24
+WINDOW_BYTES = 1 << 26  # of a plain file that are mapped at a time: a whole one would count as memory in use
 HEAD_BYTES = 1 << 16  # enough to recognise a format, and for the first row of a 200-level book
 
 _MAGIC = {
@@ -165,6 +167,23 @@ def blocks(path: Path, member: str | None = None, size: int = BLOCK_BYTES) -> It
         yield b"".join(held)
     if ends_early is not None:
         raise ends_early
+
+
+def mapped(path: Path, offset: int, size: int | None = None) -> tuple[mmap.mmap, int]:
+    """A window of a plain file, without copying it: (its bytes, how many of them precede `offset`).
+
+    It has `size` bytes from `offset` on (WINDOW_BYTES where nothing is said), or what there is.
+    """
+    before = offset % mmap.ALLOCATIONGRANULARITY
+    with reading(path, "input"), path.open("rb") as file:
+        rest = path.stat().st_size - offset
+        if rest <= 0:
+            raise FormatError(path, f"{offset + rest:,} bytes", f"more than {offset:,}, as there were before")
+        length = before + min(size or WINDOW_BYTES, rest)
+        window = mmap.mmap(file.fileno(), length, access=mmap.ACCESS_READ, offset=offset - before)
+    if hasattr(mmap, "MADV_SEQUENTIAL"):  # not on every system
+        window.madvise(mmap.MADV_SEQUENTIAL)
+    return window, before
 
 
 def _pieces(path: Path, member: str | None) -> Iterator[bytes]:
