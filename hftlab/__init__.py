@@ -48,7 +48,7 @@ _EXPORTS = {
     "verify": "verification",
     "Certificate": "certificate",
     "certify": "certificate",
-    "Comparison": "truth",
+    "Comparison": "truth_report",
     "compare": "truth",
     "generate": "synthetic",
 }

@@ -18,14 +18,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import hftlab
-from hftlab import truth as truth_module
-from hftlab import truth_files
+from hftlab import truth_files, truth_rows, truth_states, truth_steps
 from hftlab.cli import main
 from hftlab.codes import UNDEF_PRICE
 from hftlab.errors import FormatError, HftlabError, InputError, UsageError
 from hftlab.feeds import open_flow
-from hftlab.truth import Difference, Touch, compare
+from hftlab.truth import compare
 from hftlab.truth_files import open_truth
+from hftlab.truth_report import Difference, Touch
 
 NAME = "TEST_2024-01-02_34200000_57600000_{}_5.csv"
 NONE = 9_999_999_999
@@ -236,12 +236,13 @@ def test_in_small_pieces_and_through_a_file(story, tmp_path, monkeypatch, depth)
     rows[77][1] += 1
     book = write_rows(tmp_path / "book.csv", rows)
     whole = compare(messages, book)
-    monkeypatch.setattr(truth_module, "STATE_ROWS", 7)
-    monkeypatch.setattr(truth_module, "BATCH_ROWS", 11)
+    for module in (truth_states, truth_rows):
+        monkeypatch.setattr(module, "STATE_ROWS", 7)
+        monkeypatch.setattr(module, "BATCH_ROWS", 11)
     blocks = truth_files.source.blocks
     monkeypatch.setattr(truth_files.source, "blocks", lambda path, member=None: blocks(path, member, size=50))
     assert compare(messages, book) == whole
-    monkeypatch.setattr(truth_module, "IN_MEMORY_BYTES", 0)
+    monkeypatch.setattr(truth_states, "IN_MEMORY_BYTES", 0)
     assert compare(messages, book) == whole
     assert (whole.rows, whole.exact, whole.first.row) == (120, 119, 77)
 
@@ -249,9 +250,9 @@ def test_in_small_pieces_and_through_a_file(story, tmp_path, monkeypatch, depth)
 def test_events_only_where_they_end():
     """A book in the middle of an event is nobody's business; where no end is marked every row is one."""
     flow = hftlab.Flow("x", "mine", "mbo", mbo("A1 B 5@10", "A2 B 5@11 last", "A3 B 5@12"))
-    assert truth_module._Events(flow).frame["row"].to_list() == [1]
+    assert truth_rows.Events(flow).frame["row"].to_list() == [1]
     flow = hftlab.Flow("x", "mine", "mbo", mbo("A1 B 5@10", "A2 B 5@11", "A3 B 5@12"))
-    assert truth_module._Events(flow).frame["row"].to_list() == [0, 1, 2]
+    assert truth_rows.Events(flow).frame["row"].to_list() == [0, 1, 2]
 
 
 def test_several_symbols(story, tmp_path):
@@ -356,10 +357,10 @@ def test_true_books_follow_one_from_another(tmp_path_factory, seed, depth, cents
     story = Story(seed, 60, cents)
     messages, book = story.write(tmp_path_factory.mktemp("step"), depth)
     found = compare(messages, book, one_step=True)
-    revealed = found.not_compared.get(truth_module.REVEALED, 0)
+    revealed = found.not_compared.get(truth_steps.REVEALED, 0)
     assert found.rows == found.exact == 59 - revealed
     assert revealed == sum(reveals(story, i, depth) for i in range(1, 60))
-    assert found.not_compared[truth_module.FIRST] == 1
+    assert found.not_compared[truth_steps.FIRST] == 1
 
 
 def reveals(story, number, depth):
@@ -381,7 +382,7 @@ def test_a_wrong_row_is_a_contradiction(tmp_path, seed):
     messages, book = story.write(tmp_path, rows=rows)
     found = compare(messages, book, one_step=True)
     assert found.first.row in (wrong, wrong + 1)
-    assert found.causes == {truth_module.CONTRADICTION: found.rows - found.exact}
+    assert found.causes == {truth_steps.CONTRADICTION: found.rows - found.exact}
     assert 1 <= found.rows - found.exact <= 2
     assert not found.ok
 
@@ -393,7 +394,7 @@ def test_cancels_of_what_is_not_there(tmp_path):
     )
     book = write_rows(tmp_path / "book.csv", [[NONE, 0, 10000, 10]] * 4)
     found = compare(messages, book, one_step=True)
-    assert (found.rows, found.exact, found.causes) == (3, 1, {truth_module.CONTRADICTION: 2})
+    assert (found.rows, found.exact, found.causes) == (3, 1, {truth_steps.CONTRADICTION: 2})
     assert (found.first.row, found.first.level) == (1, 1)
 
 
@@ -848,7 +849,7 @@ def test_aapl_s_depth(data_dir):
 def test_amzn_one_step(data_dir):
     """Level 1: 43,561 rows determined and exact, 13,953 reveal a level, no contradiction."""
     found = compare(data_dir / AMZN, data_dir / AMZN, one_step=True)
-    assert (found.rows, found.exact, found.not_compared[truth_module.REVEALED]) == (43_561, 43_561, 13_953)
+    assert (found.rows, found.exact, found.not_compared[truth_steps.REVEALED]) == (43_561, 43_561, 13_953)
     assert found.ok
 
 
@@ -857,8 +858,8 @@ def test_aapl_one_step(data_dir):
     prefix = f"{data_dir / AAPL}"
     deep = compare(f"{prefix}message_50.csv.xz", f"{prefix}orderbook_50_first672.csv.xz", one_step=True)
     best = compare(f"{prefix}message_50.csv.xz", f"{prefix}bbo_of_message_50.csv.xz", one_step=True)
-    assert (deep.rows, deep.exact, deep.not_compared[truth_module.REVEALED]) == (562, 562, 109)
-    assert (best.rows, best.exact, best.not_compared[truth_module.REVEALED]) == (84_772, 84_772, 7_224)
+    assert (deep.rows, deep.exact, deep.not_compared[truth_steps.REVEALED]) == (562, 562, 109)
+    assert (best.rows, best.exact, best.not_compared[truth_steps.REVEALED]) == (84_772, 84_772, 7_224)
 
 
 def test_btcusdt_against_its_tickers(data_dir):
