@@ -81,6 +81,7 @@ class Action(Code):
     REPLACE = 3  # qty is the new open quantity
     MASS_CANCEL = 4  # every order of one account in one symbol
     CLEAR = 5  # every order of one symbol
+    RISK_CONTROL = 6  # sets a state of the risk gate: qty is a RiskControl
 
 
 class OrderType(Code):
@@ -110,6 +111,7 @@ class Status(Code):
     REPLACED = 4
     REJECTED = 5  # nothing changed
     NO_EFFECT = 6  # a fact that tells of the book without changing it: T, F, N
+    APPLIED = 7  # a RISK_CONTROL
 
 
 class Reason(Code):
@@ -134,6 +136,10 @@ class Reason(Code):
     REDUCE_ONLY = 16
     KILL_SWITCH = 17
     CAPACITY_EXHAUSTED = 18
+    RESTRICTED_SYMBOL = 19
+    MAX_OPEN_NOTIONAL = 20
+    REPEATED_ORDER = 21
+    UNKNOWN_ACCOUNT = 22
 
 
 Anomaly = Code("Anomaly", {reason.name: int(reason) for reason in Reason} | {"CROSSED": len(Reason)})
@@ -148,6 +154,52 @@ class Stage(Code):
     LIMITS = 2
     SELF_TRADE = 3
     MATCH = 4
+
+
+class RiskState(Code):
+    """What an account, a symbol or everything may do."""
+
+    ACTIVE = 0
+    REDUCING = 1  # nothing that may increase a position
+    HALTED = 2  # cancels only
+
+
+class RiskControl(Code):
+    """The qty of a RISK_CONTROL: 4 x scope + state, where state 3 is HALTED and cancels what is open."""
+
+    ACCOUNT_ACTIVE = 0
+    ACCOUNT_REDUCING = 1
+    ACCOUNT_HALTED = 2
+    ACCOUNT_KILLED = 3
+    SYMBOL_ACTIVE = 4
+    SYMBOL_REDUCING = 5
+    SYMBOL_HALTED = 6
+    SYMBOL_KILLED = 7
+    ALL_ACTIVE = 8
+    ALL_REDUCING = 9
+    ALL_HALTED = 10
+    ALL_KILLED = 11
+
+
+class SelfTrade(Code):
+    """What an incoming order does when it meets a resting order of its own owner."""
+
+    NONE = 0  # trade
+    CANCEL_NEWEST = 1
+    CANCEL_OLDEST = 2
+    CANCEL_BOTH = 3
+    DECREMENT = 4
+
+
+class GateEvent(Code):
+    """What the risk gate did by itself."""
+
+    SELF_TRADE_CANCEL = 0  # a resting order
+    SELF_TRADE_DECREMENT = 1  # of a resting order
+    KILL_CANCEL = 2
+    STOP_LOSS = 3  # it struck
+    STOP_CANCEL = 4
+    STOP_CLOSE = 5  # an order of the gate that closes a position
 
 
 class MboAction(Code):

@@ -386,9 +386,10 @@ def read_orders(table: Any, first_row: int = 0) -> CheckedTable:
     action = reader.codes("action", Action, "needed in every orders table")
     order_id = reader.ids("order_id", "needed in every orders table")
     order_type = reader.codes("order_type", OrderType)
-    has = {a: bool((action == a).any()) for a in (Action.NEW, Action.REDUCE, Action.REPLACE)}
+    sizing = (Action.NEW, Action.REDUCE, Action.REPLACE, Action.RISK_CONTROL)
+    has = {a: bool((action == a).any()) for a in sizing}
     adds = "needed by rows of action NEW" if has[Action.NEW] else ""
-    sized = "needed by rows of action NEW, REDUCE and REPLACE" if any(has.values()) else ""
+    sized = "needed by rows of action NEW, REDUCE, REPLACE and RISK_CONTROL" if any(has.values()) else ""
     priced = has[Action.REPLACE] or (
         has[Action.NEW]
         and not (order_type.size and bool((order_type[action == Action.NEW] == OrderType.MARKET).all()))

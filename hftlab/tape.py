@@ -348,9 +348,11 @@ def _invalid_rows(commands: Commands, checked: CheckedTable, ticks: np.ndarray, 
         return column[rows].astype(np.int64) if column.size else np.full(rows.size, default, np.int64)
 
     qty, price = cells(columns.qty, 0), cells(columns.price, 0)
-    bad_qty = qty <= 0
+    control = columns.action[rows] == Action.RISK_CONTROL
+    bad_qty = (qty <= 0) | control
     tick = ticks[cells(columns.book, 0)]
-    limit = np.where(bad_qty, 1, np.where(tick > 0, tick, NOT_A_VALUE))
+    lots = np.where(control, tape_compiler.LAST_CONTROL, 1)
+    limit = np.where(bad_qty, lots, np.where(tick > 0, tick, NOT_A_VALUE))
     return Invalid(rows, limit, np.where(bad_qty, qty, price))
 
 

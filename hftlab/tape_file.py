@@ -27,7 +27,7 @@ from hftlab.tables import CheckedTable, frozen
 from hftlab.tape import Invalid, Tape
 
 FORMAT = b"hftlab.tape"
-VERSION = 1
+VERSION = 2
 ALIGNMENT = 64
 
 _NAMED = {"command32": COMMAND[NARROW], "command64": COMMAND[WIDE], "rule": RULE, "entry": ENTRY}

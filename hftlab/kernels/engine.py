@@ -14,7 +14,7 @@ from hftlab.kernels.bits import NONE, previous_bit
 from hftlab.kernels.compile import helper, kernel
 from hftlab.kernels.ladder import BASE, BEST, SIZE, bare_books
 from hftlab.kernels.machine import bare, ix, prefetch
-from hftlab.kernels.matching import CANCELLED, NO_EFFECT, add, reduce, remove_all, replace
+from hftlab.kernels.matching import APPLIED, CANCELLED, NO_EFFECT, add, reduce, remove_all, replace
 
 LOOKAHEAD = 8  # commands; the future of a batch is known
 
@@ -79,6 +79,8 @@ def step(books, fills, count, row, op, slot, target, level, qty, entry, account)
         return ops.REJECTED + qty, np.int64(0), np.int64(0), count
     if kind == ops.NOTHING:
         return NO_EFFECT, np.int64(0), np.int64(0), count
+    if kind == ops.CONTROL:
+        return APPLIED, np.int64(0), np.int64(0), count
     remove_all(books, book, account, kind == ops.CLEAR)
     return CANCELLED, np.int64(0), np.int64(0), count
 

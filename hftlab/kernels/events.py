@@ -31,6 +31,7 @@ from hftlab.kernels.tape_compiler import (
     NEW,
     NOTE,
     REPLACE,
+    RISK_CONTROL,
     bare_columns,
     check,
     flags_of,
@@ -204,8 +205,9 @@ def event(
     reason = check(action, order_type, price, qty, desk.grid.rules, book)
     if reason != 0:
         return ops.REJECTED + np.int64(reason), nothing, nothing, count
-    if action == NOTE:
-        op = np.int64(ops.NOTHING << ops.KIND_SHIFT) | (book << ops.BOOK_SHIFT)
+    if action in (NOTE, RISK_CONTROL):
+        kind = ops.NOTHING if action == NOTE else ops.CONTROL
+        op = np.int64(kind << ops.KIND_SHIFT) | (book << ops.BOOK_SHIFT)
         return step(
             desk.books, desk.fills, count, row, op, nothing, nothing, nothing, nothing, nothing, nothing
         )

@@ -27,7 +27,7 @@ def _order(qty: np.dtype) -> np.dtype:
 def _command(qty: np.dtype) -> np.dtype:
     return np.dtype(
         [
-            ("op", "i4"),  # what to do: see ops.py; instrument from bit 8 up
+            ("op", "i4"),  # what to do: see ops.py; instrument from bit 9 up
             ("slot", "i4"),  # the node of the order it names
             ("level", "i4"),  # where a NEW would rest; the unmirrored level for a REPLACE
             ("qty", qty),  # lots; the reason of an INVALID

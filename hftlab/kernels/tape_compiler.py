@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from hftlab.codes import NO_SLOT, NOT_A_VALUE, Action, OrderType, Reason, Tif
+from hftlab.codes import NO_SLOT, NOT_A_VALUE, Action, OrderType, Reason, RiskControl, Tif
 from hftlab.kernels import ops
 from hftlab.kernels.compile import helper, kernel
 from hftlab.kernels.machine import bare, ix, prefetch
@@ -27,8 +27,9 @@ from hftlab.kernels.price_grid import (
 )
 
 NEW, CANCEL, REDUCE, REPLACE = (int(a) for a in (Action.NEW, Action.CANCEL, Action.REDUCE, Action.REPLACE))
-MASS_CANCEL, CLEAR = int(Action.MASS_CANCEL), int(Action.CLEAR)
-NOTE = 6  # a fact without effect
+MASS_CANCEL, CLEAR, RISK_CONTROL = (int(Action[a]) for a in ("MASS_CANCEL", "CLEAR", "RISK_CONTROL"))
+LAST_CONTROL = max(int(control) for control in RiskControl)
+NOTE = 7  # a fact without effect
 MARKET, PASSIVE, IOC, FOK = int(OrderType.MARKET), int(OrderType.PASSIVE), int(Tif.IOC), int(Tif.FOK)
 INVALID_QTY, INVALID_PRICE = int(Reason.INVALID_QTY), int(Reason.INVALID_PRICE)
 
@@ -92,6 +93,8 @@ def check(action, order_type, price, qty, rules, book):
             return INVALID_PRICE
         if rules[ix(book)]["tick"] != 0 and not is_multiple(price, rules, book):
             return INVALID_PRICE
+    if action == RISK_CONTROL and not 0 <= qty <= LAST_CONTROL:
+        return INVALID_QTY
     return 0
 
 
@@ -107,7 +110,7 @@ def rest_flags(order_type, post_only):
 def flags_of(order_type, tif, post_only):
     """Op flags of a NEW."""
     if order_type == MARKET:
-        return ops.NO_REST | (ops.ALL_OR_NOTHING if tif == FOK else 0)
+        return ops.MARKET | ops.NO_REST | (ops.ALL_OR_NOTHING if tif == FOK else 0)
     flags = rest_flags(order_type, post_only)
     if tif == IOC:
         flags |= ops.NO_REST
@@ -421,6 +424,8 @@ def compile_rows(columns, rules, grid, slots, target, passive, by_kind, start, s
                     renamed = node_of(slots, new_key, book, part, slot != NO_SLOT, False)
             elif action == NOTE:
                 op, qty = ops.NOTHING << ops.KIND_SHIFT, np.int64(0)
+            elif action == RISK_CONTROL:
+                op = ops.CONTROL << ops.KIND_SHIFT
             else:
                 op = (ops.CLEAR if action == CLEAR else ops.MASS_CANCEL) << ops.KIND_SHIFT
                 qty = np.int64(0)

@@ -107,6 +107,8 @@ POST_ONLY_WOULD_CROSS = _rejected(Reason.POST_ONLY_WOULD_CROSS, Stage.MATCH)
 CAPACITY_EXHAUSTED = _rejected(Reason.CAPACITY_EXHAUSTED, Stage.MATCH)
 ALL_CANCELLED = Outcome(CANCELLED)
 NO_EFFECT = Outcome(int(Status.NO_EFFECT))
+APPLIED = Outcome(int(Status.APPLIED))
+LEGAL_CONTROLS = range(12)
 
 
 def whole(value: Any) -> int | None:
@@ -237,6 +239,7 @@ class ReferenceBook:
             Action.REPLACE: self._replace,
             Action.MASS_CANCEL: self._mass_cancel,
             Action.CLEAR: self._clear,
+            Action.RISK_CONTROL: self._control,
         }
         return tuple(handlers[action] for action in sorted(Action, key=int))
 
@@ -329,6 +332,13 @@ class ReferenceBook:
         self.offers = HalfBook(SELL)
         self.open.clear()
         return ALL_CANCELLED
+
+    def _control(self, _id, _new_id, _side, _type, _tif, _price, qty, *_ignored) -> Outcome:
+        exact = whole(qty)
+        if exact is None or exact not in LEGAL_CONTROLS:
+            last = LEGAL_CONTROLS[-1]
+            return _rejected(Reason.INVALID_QTY, Stage.VALIDATE, last, column_value(exact))
+        return APPLIED
 
     # -- facts
 
