@@ -176,7 +176,7 @@ def test_other_files_are_not_tapes(tmp_path):
         hftlab.Tape.load(other)
     newer = tmp_path / "newer.tape"
     hftlab.compile_tape(orders()).save(newer)
-    newer.write_bytes(newer.read_bytes().replace(bX))
+    newer.write_bytes(newer.read_bytes().replace(b'"version": 2', b'"version": 3'))
     with pytest.raises(FormatError, match="tape format 3"):
         hftlab.Tape.load(newer)
 
