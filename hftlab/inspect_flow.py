@@ -12,15 +12,15 @@ from typing import Any
 
 import numpy as np
 import polars as pl
+import pyarrow as pa
 
 from hftlab.codes import NOT_A_VALUE, Action, OrderType
 from hftlab.feeds import Flow
-from hftlab.replayer import MANY, Source, make_plan, replay
+from hftlab.replayer import CHUNK_ROWS, MANY, Source, make_plan, replay_to
 from hftlab.result import Result
 from hftlab.runner import Progress
 from hftlab.tables import CheckedTable
 
-CHUNK_ROWS = 4_000_000
 FACTS = {"NEW": "A add", "REPLACE": "M modify", "REDUCE": "C cancel", "CLEAR": "R clear"}
 LEVELS = {"NEW": "level appears", "REPLACE": "level changes", "CANCEL": "level goes", "CLEAR": "R clear"}
 SPANS = 16
@@ -89,9 +89,12 @@ def inspect_flow(flow: Flow, progress: Progress | None = None) -> Inspection:
     survey = _Survey()
     for checked, _, _ in Source(flow, make_plan(mode, chunk_rows=CHUNK_ROWS, symbols=flow.symbols)).chunks():
         survey.add(checked)
-    result = replay(flow, mode, record=("anomalies",), chunk_rows=_chunks(flow), progress=progress)
-    summary = result.summary()
-    times = (0, summary["rows"]) if survey.first_ts is None else (survey.first_ts, survey.last_ts)
+    times = (0, survey.rows) if survey.first_ts is None else (survey.first_ts, survey.last_ts)
+    troubles = _Troubles(*times)
+    plan = make_plan(
+        mode, record="anomalies", symbols=flow.symbols, chunk_rows=_chunks(flow), progress=progress
+    )
+    summary = replay_to(troubles.add, flow, plan).summary()
     return Inspection(
         path=str(flow.path),
         format=flow.format,
@@ -106,7 +109,7 @@ def inspect_flow(flow: Flow, progress: Progress | None = None) -> Inspection:
         mode=mode,
         accepted=summary["accepted"],
         rejected=summary["rejected"],
-        troubles=_troubles(result, *times),
+        troubles=troubles.all(),
         fills=summary["fills"],
         open_orders=summary["open_orders"],
         notes=tuple(flow.notes),
@@ -156,23 +159,46 @@ def _chunks(flow: Flow) -> int | None:
     return CHUNK_ROWS if (flow.known_rows or MANY) > CHUNK_ROWS else None
 
 
-def _troubles(result: Result, first: int, last: int) -> tuple[Trouble, ...]:
-    """Anomalies by kind and time, the most frequent first; the file lasts from `first` to `last`."""
-    found = result.anomalies.select("seq", pl.col("kind").cast(pl.String), pl.col("ts").cast(pl.Int64))
-    length = (last - first) // SPANS + 1
-    troubles = []
-    for (kind,), rows in found.group_by("kind"):
-        span = np.clip((rows["ts"].to_numpy() - first) // length, 0, SPANS - 1)
-        by_time = tuple(np.bincount(span, minlength=SPANS).tolist())
-        times = (rows["ts"].min(), rows["ts"].max())
-        troubles.append(Trouble(kind, rows.height, rows["seq"].min(), *times, by_time))
-    return tuple(sorted(troubles, key=lambda trouble: (-trouble.rows, trouble.kind)))
+class _Troubles:
+    """Anomalies by kind and time, counted table by table; the file lasts from `first` to `last`."""
+
+    def __init__(self, first: int, last: int) -> None:
+        self._first, self._length = first, (last - first) // SPANS + 1
+        self._known: dict[str, Trouble] = {}
+
+    def add(self, _name: str, anomalies: pa.Table) -> None:
+        """Take in the anomalies of a chunk."""
+        found = pl.from_arrow(anomalies).select(
+            "seq", pl.col("kind").cast(pl.String), pl.col("ts").cast(pl.Int64)
+        )
+        for (kind,), rows in found.group_by("kind"):
+            span = np.clip((rows["ts"].to_numpy() - self._first) // self._length, 0, SPANS - 1)
+            by_time = tuple(np.bincount(span, minlength=SPANS).tolist())
+            times = (rows["ts"].min(), rows["ts"].max())
+            here = Trouble(kind, rows.height, rows["seq"].min(), *times, by_time)
+            self._known[kind] = _both(self._known[kind], here) if kind in self._known else here
+
+    def all(self) -> tuple[Trouble, ...]:
+        """The most frequent first."""
+        return tuple(sorted(self._known.values(), key=lambda trouble: (-trouble.rows, trouble.kind)))
+
+
+def _both(one: Trouble, other: Trouble) -> Trouble:
+    return Trouble(
+        one.kind,
+        one.rows + other.rows,
+        min(one.first_row, other.first_row),
+        min(one.first_ts, other.first_ts),
+        max(one.last_ts, other.last_ts),
+        tuple(map(sum, zip(one.by_time, other.by_time, strict=True))),
+    )
 
 
 class _Survey:
     """What can be told from the rows alone, gathered chunk by chunk."""
 
     def __init__(self) -> None:
+        self.rows = 0
         self.first_ts: int | None = None
         self.last_ts: int | None = None
         self.out_of_order = 0
@@ -182,6 +208,7 @@ class _Survey:
 
     def add(self, checked: CheckedTable) -> None:
         """Take in a chunk."""
+        self.rows += checked.rows
         self._by_action += np.bincount(checked.columns.action, minlength=8)
         if checked.ts.size and checked.rows:
             self._add_times(checked.ts)

@@ -108,6 +108,19 @@ def replay(
     return _with_output(source.plan, out, partial(_replay_source, source))
 
 
+def replay_to(take: Callable[[str, pa.Table], None], flow: Flow, plan: Plan) -> Result:
+    """Replay a flow, with each recorded table given to `take(name, table)` in pieces, and not kept.
+
+    Raises as `replay` does.
+    """
+    source = Source(flow, plan)
+    result = _replay_source(source, source.plan, Handover(take))
+    if result.in_one_piece:
+        for name in plan.record:
+            take(name, result.to_arrow(name))
+    return result
+
+
 def make_plan(
     mode: str = "match",
     path: str | None = None,
@@ -232,10 +245,19 @@ def _kind(table: pa.Table) -> str:
     return "mbo" if "order_id" in table.column_names else "mbp"
 
 
+class Handover:
+    """Gives recorded tables to somebody who keeps what they like of them."""
+
+    target = None  # nothing can be read back
+
+    def __init__(self, take: Callable[[str, pa.Table], None]) -> None:
+        self.append = take
+
+
 class Sink:
     """Where the recorded tables of a replay in chunks go: memory, or a run folder as it grows."""
 
-    def __init__(self, plan: Plan, writer: RunWriter | None) -> None:
+    def __init__(self, plan: Plan, writer: RunWriter | Handover | None) -> None:
         self.plan, self.writer = plan, writer
         self.parts: dict[str, list[pa.Table]] = {name: [] for name in plan.record if name != "book"}
 
@@ -260,6 +282,8 @@ class Sink:
         """The whole tables, by name."""
         if self.writer is None:
             return {name: partial(_joined, parts) for name, parts in self.parts.items()}
+        if self.writer.target is None:
+            return {}
         return {name: partial(_read_back, self.writer.target, name) for name in self.parts}
 
 
@@ -324,7 +348,7 @@ def _compile(plan: Plan, checked: CheckedTable, opening: Resting) -> Tape:
     return compile_checked(checked, rules, opening, plan.threads)
 
 
-def _replay_source(source: Source, plan: Plan, writer: RunWriter | None) -> Result:
+def _replay_source(source: Source, plan: Plan, writer: RunWriter | Handover | None) -> Result:
     chunks = source.chunks()
     checked, skipped, read = next(chunks)
     following = next(chunks, None)
@@ -335,7 +359,7 @@ def _replay_source(source: Source, plan: Plan, writer: RunWriter | None) -> Resu
     return _replay_chunks(plan, writer, [(checked, skipped, read), following], chunks)
 
 
-def _replay_chunks(plan: Plan, writer: RunWriter | None, first: list, rest: Iterator) -> Result:
+def _replay_chunks(plan: Plan, writer: RunWriter | Handover | None, first: list, rest: Iterator) -> Result:
     """Chunk after chunk, each beginning with the orders the last one left open."""
     digest, counts, sink = outputs.Digest(), Counts(), Sink(plan, writer)
     seconds = dict.fromkeys(("read", "compile", "run", "tables"), 0.0)

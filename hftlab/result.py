@@ -142,6 +142,11 @@ class Result:
             self._cache[key] = self._make(name, levels)
         return self._cache[key]
 
+    @property
+    def in_one_piece(self) -> bool:
+        """Whether it was one, of which any table can be asked for afterwards."""
+        return self._run is not None
+
     def _make(self, name: str, levels: int) -> pa.Table:
         if name in self._made and (name != "depth" or levels == self.settings["depth"]):
             return self._made[name]()

@@ -1,5 +1,6 @@
 """What inspect counts doesn't depend on how the file was cut up, and is what the rows say."""
 
+import weakref
 from pathlib import Path
 
 import polars as pl
@@ -9,7 +10,9 @@ from facts import mbo
 
 import hftlab
 from hftlab import inspect_flow
+from hftlab.errors import UsageError
 from hftlab.feeds import Flow
+from hftlab.replayer import make_plan, replay_to
 
 SAMPLE = Path(__file__).parents[1] / "data" / "sample.parquet"
 
@@ -61,8 +64,10 @@ def test_the_touch_at_the_end_is_the_last_l1_row(by_fills):
     assert shown.select("symbol", *columns).rows() == last.select("symbol", *columns).rows()
 
 
-def test_anomalies_are_counted_by_kind_and_time(tmp_path):
+@pytest.mark.parametrize("chunk_rows", [1, 2, 4, 5])
+def test_anomalies_are_counted_by_kind_and_time(monkeypatch, chunk_rows):
     """Each kind has its first row, its first and last time, and its share of 16 spans of the file's time."""
+    monkeypatch.setattr(inspect_flow, "CHUNK_ROWS", chunk_rows)
     facts = ["A1 S 5@10 t0", "A2 B 5@11 t10", "C2 B 5@11 t470", "C9 B 1@9 t475", "A1 S 0@10 t479"]
     found = inspect_flow.inspect_flow(hftlab.Flow(SAMPLE, "x", "mbo", mbo(*facts)))
     assert [(t.kind, t.rows, t.first_row, t.first_ts, t.last_ts) for t in found.troubles] == [
@@ -73,6 +78,35 @@ def test_anomalies_are_counted_by_kind_and_time(tmp_path):
     assert found.troubles[0].by_time[0] == 1
     assert found.troubles[1].by_time[15] == 1
     assert all(sum(t.by_time) == t.rows and len(t.by_time) == 16 for t in found.troubles)
+
+
+@pytest.mark.parametrize("chunk_rows", [None, 1, 2])
+def test_one_kind_in_many_chunks(monkeypatch, chunk_rows):
+    """Counts add up, the first is the first and the last the last, in whatever order times run."""
+    monkeypatch.setattr(inspect_flow, "CHUNK_ROWS", chunk_rows or 100)
+    facts = ["A1 S 5@10 t30", "C9 B 1@9 t60", "C9 B 1@9 t20", "C9 B 1@9 t90", "C1 S 5@10 t100"]
+    (trouble,) = inspect_flow.inspect_flow(hftlab.Flow(SAMPLE, "x", "mbo", mbo(*facts))).troubles
+    found = (trouble.kind, trouble.rows, trouble.first_row, trouble.first_ts, trouble.last_ts)
+    assert found == ("UNKNOWN_ORDER", 3, 1, 20, 90)
+    assert (trouble.by_time[0], trouble.by_time[6], trouble.by_time[11]) == (1, 1, 1)
+
+
+def test_tables_are_given_away():
+    """What a replay hands over piece by piece it doesn't keep, and the pieces are the table."""
+    flow, rows, alive = hftlab.open_flow(SAMPLE), [], []
+
+    def take(name, table):
+        assert name == "outcomes"
+        assert [reference() for reference in alive] == [None] * len(alive)
+        rows.extend(table.to_pylist())
+        alive.append(weakref.ref(table))
+
+    plan = make_plan(record="outcomes", chunk_rows=3_001)
+    result = replay_to(take, flow, plan)
+    assert len(alive) == -(-flow.num_rows // 3_001)
+    assert rows == hftlab.replay(flow, record="outcomes").to_arrow("outcomes").to_pylist()
+    with pytest.raises(UsageError, match="was not recorded"):
+        result.to_arrow("outcomes")
 
 
 def test_an_instrument_without_a_price(tmp_path):
