@@ -10,6 +10,7 @@ from itertools import pairwise
 import polars as pl
 import pyarrow as pa
 import pytest
+from damage import damaged
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -799,16 +800,8 @@ WHOLE = "\n".join(
 @given(st.integers(0, 2**32))
 def test_random_bytes_changed_inserted_and_deleted(tmp_path_factory, seed):
     """It is read as far as it goes, or an error of one line; never anything else."""
-    chance, data = random.Random(seed), bytearray(WHOLE)
-    for _ in range(chance.randint(1, 6)):
-        where, what = chance.randrange(len(data)), chance.randrange(256)
-        how = chance.randrange(3)
-        if how == 0:
-            data[where] = what
-        elif how == 1:
-            data.insert(where, what)
-        else:
-            del data[where : where + chance.randrange(1, 9)]
+    chance = random.Random(seed)
+    data = damaged(WHOLE, chance, chance.randint(1, 6))
     (path := tmp_path_factory.mktemp("fuzz") / "x.ndjson").write_bytes(data)
     said = ""
     try:

@@ -15,6 +15,7 @@ from typing import NamedTuple
 import polars as pl
 import pyarrow as pa
 import pytest
+from damage import damaged
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -702,16 +703,7 @@ def test_bytes_changed_inserted_and_lost(tmp_path_factory, noise, edits):
         error_record(3, "e"),
         *adds(20),
     ]
-    data = bytearray(metadata() + b"".join(parts))
-    for _ in range(edits):
-        at = noise.randrange(len(data))
-        kind = noise.randrange(3)
-        if kind == 0:
-            data[at] = noise.randrange(256)
-        elif kind == 1:
-            data[at:at] = noise.randbytes(noise.randrange(1, 200))
-        else:
-            del data[at : at + noise.randrange(1, 200)]
+    data = damaged(metadata() + b"".join(parts), noise, edits, most=200)
     (path := tmp_path_factory.getbasetemp() / "noise.dbn").write_bytes(data)
     try:
         flow = open_flow(path, format="dbn")

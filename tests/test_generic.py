@@ -12,6 +12,7 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from damage import damaged
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -812,16 +813,8 @@ def test_bytes_changed_inserted_and_lost(tmp_path_factory, noise, edits, kind):
     """Nothing crashes or hangs: a flow, or an error of one line."""
     row = json.dumps(dict(zip(HEADER.split(","), [NINE_THIRTY, "NEW", 1, "B", 1.5, 1], strict=True)))
     lines = [HEADER, *[GOOD] * 20] if kind == "csv" else [row] * 20
-    data = bytearray("\n".join(lines).encode())
-    for _ in range(edits):
-        at = noise.randrange(len(data))
-        change = noise.randrange(3)
-        if change == 0:
-            data[at] = noise.choice(b'0123456789.,-AB{}[]:"\n\r\0\xff ')
-        elif change == 1:
-            data[at:at] = noise.randbytes(noise.randrange(1, 9))
-        else:
-            del data[at : at + noise.randrange(1, 40)]
+    values = b'0123456789.,-AB{}[]:"\n\r\0\xff '
+    data = damaged("\n".join(lines).encode(), noise, edits, values=values, most=40)
     (path := tmp_path_factory.getbasetemp() / f"noise.{kind}").write_bytes(data)
     try:
         table = opened(path).table()

@@ -13,6 +13,7 @@ import numpy as np
 import polars as pl
 import pyarrow.parquet as pq
 import pytest
+from damage import damaged
 from facts import mbo
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -643,24 +644,6 @@ def test_tickers_as_parquet_and_in_other_lots(tmp_path):
 # ------------------------------------------------------------------ damage of any kind
 
 
-def damaged(data, seed):
-    """The bytes with some of them changed, inserted or deleted."""
-    chance, data = random.Random(seed), bytearray(data)
-    for _ in range(chance.randint(1, 4)):
-        where, what = (
-            chance.randrange(len(data)),
-            chance.choice([chance.randrange(256), *b'0123456789,.-T:"\n']),
-        )
-        how = chance.randrange(3)
-        if how == 0:
-            data[where] = what
-        elif how == 1:
-            data.insert(where, what)
-        else:
-            del data[where : where + chance.randrange(1, 6)]
-    return bytes(data)
-
-
 @pytest.mark.parametrize("kind", ["orderbook", "one step", "pretty", "integers", "parquet", "capture"])
 def test_damaged_files_of_published_books(facts_file, tmp_path, kind):
     """They are compared, or the answer is one line; never anything else."""
@@ -674,7 +657,8 @@ def test_damaged_files_of_published_books(facts_file, tmp_path, kind):
         book.write_text(capture(START, update(11, [["10", "2"]]), ticker(11, "10", "2"), update(12)))
     whole, path = book.read_bytes(), tmp_path / f"damaged{book.suffix}"
     for seed in range(60):
-        path.write_bytes(damaged(whole, seed))
+        chance = random.Random(seed)
+        path.write_bytes(damaged(whole, chance, chance.randint(1, 4), values=b'0123456789,.-T:"\n'))
         said = ""
         try:
             compare(path if kind == "capture" else flow, path, one_step=kind == "one step")

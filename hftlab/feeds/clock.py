@@ -11,6 +11,7 @@ from collections.abc import Callable
 from datetime import date as Date
 from datetime import datetime
 from functools import partial
+from pathlib import Path
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -48,13 +49,24 @@ class Clock(NamedTuple):
     date: Date | None = None  # of times of a day
     form: Literal["number", "of day", "zoned", "local"] | None = None  # None until there was a time
 
-    def midnight_ns(self) -> int:
-        """The beginning of the day in its zone, in UTC."""
-        from zoneinfo import ZoneInfo
 
-        assert self.date is not None
-        start = datetime(self.date.year, self.date.month, self.date.day, tzinfo=ZoneInfo(self.zone))
-        return int(start.timestamp()) * 10**9  # a midnight is a whole number of seconds: exact
+def midnight_ns(path: Path, date: str | Date, zone: str) -> int:
+    """The beginning of the day that a file is of, in its zone, in UTC.
+
+    Raises UsageError for text that is no day, and for a day that 64 bits of nanoseconds don't reach.
+    """
+    try:
+        day = date if isinstance(date, Date) else Date.fromisoformat(date)
+        return int(np.int64(_midnight(day, zone)))
+    except (ValueError, TypeError, OverflowError):
+        raise UsageError(f"{path}: found date {date!r}, expected YYYY-MM-DD") from None
+
+
+def _midnight(day: Date, zone: str) -> int:
+    from zoneinfo import ZoneInfo
+
+    start = datetime(day.year, day.month, day.day, tzinfo=ZoneInfo(zone))
+    return int(start.timestamp()) * 10**9  # a midnight is a whole number of seconds: exact
 
 
 def settled(clock: Clock, column: pa.Array, where: str) -> Clock:
@@ -116,7 +128,7 @@ def _reader(clock: Clock) -> tuple[Callable[[pa.Array], np.ndarray], str]:
     if clock.form == "number":
         assert clock.unit is not None
         since = f"midnight of {clock.date}" if clock.date else "1970"
-        start = clock.midnight_ns() if clock.date else 0
+        start = _midnight(clock.date, clock.zone) if clock.date else 0
         return partial(_counted, unit=clock.unit, start=start), f"a number of {clock.unit} since {since}"
     if clock.form == "of day":
         return partial(_of_day, clock=clock), "a time like 09:30:00.123456789"

@@ -39,7 +39,6 @@ import re
 import sys
 from collections.abc import Iterable, Iterator
 from datetime import date as Date
-from datetime import datetime
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -49,7 +48,7 @@ import pyarrow as pa
 
 from hftlab.codes import MBO_FLAG_LAST, MBO_FLAG_SNAPSHOT, MboAction
 from hftlab.errors import FormatError, UsageError, optional_name
-from hftlab.feeds import source
+from hftlab.feeds import clock, source
 from hftlab.feeds.flow import Flow
 from hftlab.inference import free_ids
 from hftlab.schema import MBO, code_array
@@ -211,18 +210,7 @@ def _instrument(path: Path, name: str, symbol: str | None, date: str | Date | No
         missing = " and ".join(what for what, known in (("symbol", symbol), ("date", date)) if not known)
         expected = "a name like AMZN_2012-06-21_34200000_57600000_message_1.csv, or symbol= and date="
         raise UsageError(f"{path}: the file name doesn't tell the {missing}, expected {expected}")
-    return symbol, _midnight_ns(path, date)
-
-
-def _midnight_ns(path: Path, date: str | Date) -> int:
-    from zoneinfo import ZoneInfo
-
-    try:
-        day = date if isinstance(date, Date) else Date.fromisoformat(date)
-        midnight = datetime(day.year, day.month, day.day, tzinfo=ZoneInfo(ZONE))
-        return int(np.int64(int(midnight.timestamp()) * 10**9))  # a whole number of seconds: exact
-    except (ValueError, TypeError, OverflowError):  # the last where 64 bits of nanoseconds don't reach
-        raise UsageError(f"{path}: found date {date!r}, expected YYYY-MM-DD") from None
+    return symbol, clock.midnight_ns(path, date, ZONE)
 
 
 # ------------------------------------------------------------------ bytes to columns

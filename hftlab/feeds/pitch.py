@@ -39,7 +39,6 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator
 from datetime import date as Date
-from datetime import datetime
 from functools import cache
 from itertools import chain, islice
 from pathlib import Path
@@ -49,8 +48,8 @@ import numpy as np
 import pyarrow as pa
 
 from hftlab.codes import MboAction
-from hftlab.errors import FormatError, UsageError
-from hftlab.feeds import source
+from hftlab.errors import FormatError
+from hftlab.feeds import clock, source
 from hftlab.feeds.flow import Fault, Flow
 from hftlab.feeds.tables import resliced
 from hftlab.schema import MBO, TIMESTAMP, code_array
@@ -196,19 +195,11 @@ def load(
 
 def _midnight_ns(path: Path, date: str | Date | None) -> tuple[int, list[str]]:
     """Midnight in New York in UTC nanoseconds; and a note, where nobody says of which day."""
-    from zoneinfo import ZoneInfo
-
-    notes = []
     day = _date_in_name(path) if date is None else date
-    if day is None:
-        notes = [f"no date in the file name: the day is {NO_DATE} (option date=YYYY-MM-DD)"]
-        day = NO_DATE
-    try:
-        day = day if isinstance(day, Date) else Date.fromisoformat(day)
-        midnight = datetime(day.year, day.month, day.day, tzinfo=ZoneInfo(ZONE))
-        return int(np.int64(int(midnight.timestamp()) * 10**9)), notes
-    except (ValueError, TypeError, OverflowError):  # the last where 64 bits of nanoseconds don't reach
-        raise UsageError(f"{path}: found date {date!r}, expected YYYY-MM-DD") from None
+    if day is not None:
+        return clock.midnight_ns(path, day, ZONE), []
+    note = f"no date in the file name: the day is {NO_DATE} (option date=YYYY-MM-DD)"
+    return clock.midnight_ns(path, NO_DATE, ZONE), [note]
 
 
 def _date_in_name(path: Path) -> Date | None:
