@@ -22,13 +22,13 @@ from hftlab.codes import MBO_FLAG_SNAPSHOT, Anomaly, Code, MboAction, Reason
 from hftlab.config import Config
 from hftlab.errors import UsageError, require_positive
 from hftlab.feeds import Flow, open_flow
-from hftlab.inference import Inference, infer
+from hftlab.inference import Inference, infer, rebuilt
 from hftlab.kernels.ops import REJECTED
 from hftlab.kernels.outputs import MAKER, PRICE, QTY, SEQ
-from hftlab.kernels.states import BEHIND_MODIFIED, BEST_LEVEL, CROSSED, CROSSES, OLDEST, OPEN, States
+from hftlab.kernels.states import BEHIND_MODIFIED, BEST_LEVEL, CROSSED, OLDEST, OPEN, States
 from hftlab.replayer import replay
 from hftlab.runner import Progress, TapeRun, queue_places, run_states, run_tape
-from hftlab.schema import MBO
+from hftlab.schema import TIMESTAMP, code_array
 from hftlab.tables import CheckedTable, Mbo, facts_to_commands, first_rows, read_mbo, read_mbp, read_orders
 from hftlab.tape import compile_checked, rules_for
 from hftlab.truth import compare
@@ -42,8 +42,8 @@ class Cause(Code):
     """Why an execution was not reproduced; the first that applies."""
 
     HIDDEN_ORDER = 0
-    AUCTION = 1
-    INITIAL_BOOK = 2
+    INITIAL_BOOK = 1
+    AUCTION = 2
     INCOMPLETE_BOOK = 3
     OUT_OF_ORDER = 4
     NOT_BEST_PRICE = 5
@@ -55,8 +55,8 @@ class Cause(Code):
 
 MEANING = {
     Cause.HIDDEN_ORDER: "hidden order: it took liquidity that no book shows",
-    Cause.AUCTION: "auction: it uncrossed the book, or its price is not that of the order",
     Cause.INITIAL_BOOK: "initial book unknown: the maker was never added",
+    Cause.AUCTION: "auction: it uncrossed the book, or its price is not that of the order",
     Cause.INCOMPLETE_BOOK: "incomplete book: crossed while trading went on, so facts are missing",
     Cause.OUT_OF_ORDER: "out of order: earlier than the fact before it",
     Cause.NOT_BEST_PRICE: "not the best price: a better level was displayed",
@@ -120,7 +120,7 @@ class Certificate:
     executions: int  # displayed ones: F
     hidden: int  # trades that name no displayed order: hidden orders, crosses
     reproduced: int  # same maker, price, quantity and place in the order of fills
-    known_makers: int  # executions whose maker was in the venue's book
+    known_makers: int  # executions of an incoming order whose maker was in the venue's book
     oldest_first: int  # of those, how many hit the oldest order of the best level
     events: int  # ends of events at which both books can be compared
     touch_equal: int  # price, lots and orders of both best levels
@@ -134,6 +134,7 @@ class Certificate:
     over_time: pl.DataFrame  # the measures in 60 spans of equally many facts: row, ts, executions ...
     first_divergence: Divergence | None
     notes: tuple[str, ...]
+    faults: tuple[str, ...]  # damage that the feed met
 
     @property
     def execution_share(self) -> float | None:
@@ -230,15 +231,14 @@ def certify(
     require_positive("levels", levels)
     if isinstance(flow, Flow) and flow.kind == "mbp":
         return _of_price_levels(flow, config)
-    table = _facts_of(flow)
-    mbo = read_mbo(table)
+    mbo = read_mbo(_facts_of(flow))
     venue = _Side(facts_to_commands(mbo), levels, config, progress)
-    inference = infer(mbo, venue.states.places & CROSSES != 0)
+    inference = infer(mbo, rebuilt(venue.run, venue.states))
     ours = _Side(read_orders(inference.orders), levels, config, progress)
-    return _Comparison(table, mbo, inference, venue, ours).certificate(flow, levels)
+    return _Comparison(mbo, inference, venue, ours).certificate(flow, levels)
 
 
-def _facts_of(flow: Any) -> pa.Table:
+def _facts_of(flow: Any) -> Any:
     """The mbo table to certify, with the symbols that were asked for."""
     if not isinstance(flow, Flow):
         return flow
@@ -290,6 +290,7 @@ def _of_price_levels(flow: Flow, config: Config | None) -> Certificate:
         over_time=pl.DataFrame(schema=OVER_TIME),
         first_divergence=None,
         notes=tuple(flow.notes),
+        faults=tuple(map(str, flow.faults)),
     )
 
 
@@ -321,16 +322,47 @@ class _Side:
         for side in (1, -1):
             mine = (orders.book == book) & (orders.side == side)
             prices, place = np.unique(-side * orders.price[mine], return_inverse=True)
-            lots = np.bincount(place, weights=orders.qty[mine], minlength=prices.size)
+            lots = np.zeros(prices.size, np.int64)
+            np.add.at(lots, place, orders.qty[mine])
             for price, qty in list(zip(prices.tolist(), lots.tolist(), strict=True))[:LEVELS_SHOWN]:
-                yield -side * price, int(qty), side
+                yield -side * price, qty, side
+
+
+class _ByBook:
+    """The facts instrument by instrument, each in file order: its events, its moments, the row before."""
+
+    def __init__(self, mbo: Mbo) -> None:
+        self.order = np.argsort(mbo.book, kind="stable")
+        self.place = np.empty_like(self.order)  # of each row in this order
+        self.place[self.order] = np.arange(self.order.size)
+        ts, self.book = mbo.ts[self.order], mbo.book[self.order]
+        self._last = np.append(self.book[1:] != self.book[:-1], True)[: self.order.size]
+        same = np.append(ts[1:] == ts[:-1], False)[: self.order.size]
+        self.moments = self.pieces(~same[self.place])
+
+    def pieces(self, ends: np.ndarray) -> np.ndarray:
+        """Number of the piece of its instrument's rows that each row is in; `ends` tells their last rows."""
+        closed = ends[self.order] | self._last
+        return (np.cumsum(closed) - closed)[self.place]
+
+    def row_before(self, rows: np.ndarray) -> np.ndarray:
+        """The last row of the same instrument before each row; the row itself where there is none."""
+        place = self.place[rows]
+        before = np.maximum(place - 1, 0)
+        return self.order[np.where(self.book[before] == self.book[place], before, place)]
+
+    def end_of_moment(self, rows: np.ndarray) -> np.ndarray:
+        """The last row of the same instrument and time in one piece with each row."""
+        moments = self.moments[self.order]
+        return self.order[np.searchsorted(moments, self.moments[rows], side="right") - 1]
 
 
 class _Comparison:
     """Facts, commands, and both runs, row by row."""
 
-    def __init__(self, table: pa.Table, mbo: Mbo, inference: Inference, venue: _Side, ours: _Side) -> None:
-        self.table, self.mbo, self.inference, self.venue, self.ours = table, mbo, inference, venue, ours
+    def __init__(self, mbo: Mbo, inference: Inference, venue: _Side, ours: _Side) -> None:
+        self.mbo, self.inference, self.venue, self.ours = mbo, inference, venue, ours
+        self.by_book = _ByBook(mbo)
         self.fills = outputs.expand_fills(ours.run).longs
         self.exact = self._exact()
         self.places = self._places()
@@ -340,7 +372,7 @@ class _Comparison:
 
     def certificate(self, flow: Any, levels: int) -> Certificate:
         """Everything counted."""
-        open_ = self.places & OPEN != 0
+        known = (self.places & OPEN != 0) & (self.inference.taker >= 0)
         ideal = OPEN | BEST_LEVEL | OLDEST
         causes = {cause.name: int(np.count_nonzero(self.causes == cause)) for cause in Cause}
         crosses = int(np.count_nonzero(self.mbo.side[self.hidden] == 0))
@@ -357,8 +389,8 @@ class _Comparison:
             executions=self.exact.size,
             hidden=int(self.hidden.sum()),
             reproduced=int(self.exact.sum()),
-            known_makers=int(open_.sum()),
-            oldest_first=int(np.count_nonzero(self.places & ideal == ideal)),
+            known_makers=int(known.sum()),
+            oldest_first=int(np.count_nonzero(known & (self.places & ideal == ideal))),
             events=self.ends.size,
             touch_equal=int(self.touch.sum()),
             depth_equal=int(self.depth.sum()),
@@ -371,15 +403,18 @@ class _Comparison:
             over_time=self._over_time(),
             first_divergence=self._first_divergence(),
             notes=tuple(flow.notes) if is_flow else (),
+            faults=tuple(map(str, flow.faults)) if is_flow else (),
         )
 
     # -- executions
 
     def _ranks(self) -> np.ndarray:
         """Place of each execution among those of its command."""
-        taker = self.inference.taker
-        starts = np.flatnonzero(np.diff(taker, prepend=-2))
-        return np.arange(taker.size) - np.repeat(starts, np.diff(np.append(starts, taker.size)))
+        order = np.argsort(self.inference.taker, kind="stable")  # those without a command come first
+        taker = self.inference.taker[order]
+        ranks = np.empty_like(order)
+        ranks[order] = np.arange(taker.size) - np.searchsorted(taker, taker)
+        return ranks
 
     def _exact(self) -> np.ndarray:
         """Whether the replay's fill at the same place of the same command is the same."""
@@ -396,60 +431,45 @@ class _Comparison:
 
     def _places(self) -> np.ndarray:
         """Where each execution's maker stood in the venue's book."""
-        executes = (self.mbo.fact == MboAction.F) & (self.mbo.side != 0)
-        named = self.mbo._replace(fact=np.where(executes, np.int8(MboAction.C), self.mbo.fact))
+        executes = self.mbo.fact == MboAction.F
+        told = np.where(executes, np.maximum(self.mbo.size, 0), -1)
+        fact = np.where(executes, np.int8(MboAction.C), self.mbo.fact)
+        named = self.mbo._replace(fact=fact, size=np.where(executes, 1, self.mbo.size))
         checked = facts_to_commands(named)
         tape = compile_checked(checked, rules_for(checked.symbols, None, self.venue.config))
-        places = queue_places(tape, executes)[self.inference.executions]
-        return np.where(self.inference.taker >= 0, places, 0)
+        return queue_places(tape, told)[self.inference.executions]
 
     def _hidden(self) -> np.ndarray:
-        """Rows of trades in events without a displayed execution."""
-        event = np.cumsum(self._is_end()) - self._is_end()
-        fact = self.mbo.fact
+        """Rows of trades in events without a displayed execution of their instrument.
+
+        Where the source marks no ends of events, what happens at one time is one.
+        """
+        fact, marked = self.mbo.fact, self.venue.checked.ends
+        event = self.by_book.pieces(marked) if marked.size else self.by_book.moments
         displayed = np.bincount(event[fact == MboAction.F], minlength=int(event.max(initial=0)) + 1) > 0
         return (fact == MboAction.T) & ~displayed[event] & (self.mbo.size > 0)
 
     def _causes(self) -> np.ndarray:
         """The first cause that applies to each execution, were it not reproduced."""
-        mbo, rows, removal = self.mbo, self.inference.executions, self.inference.removal
-        taker = self.inference.taker
-        first = np.where(taker >= 0, self.inference.first[taker], rows) if taker.size else rows
+        mbo, rows, taker = self.mbo, self.inference.executions, self.inference.taker
+        first = rows.copy()
+        first[taker >= 0] = self.inference.first[taker[taker >= 0]]
         crossed = self.venue.states.places & CROSSED != 0
-        off_price = (
-            (removal >= 0) & (mbo.price[removal] != mbo.price[rows]) & (mbo.fact[removal] == MboAction.C)
-        )
-        crossed_before = crossed[self._row_before(first)]
+        off_price = self.inference.maker_price != mbo.price[rows]
+        before = self.by_book.row_before(first)
+        crossed_before = crossed[before]
+        uncrosses = crossed_before & ~crossed[self.by_book.end_of_moment(rows)]
         tests = (
-            (Cause.AUCTION, taker < 0),
             (Cause.INITIAL_BOOK, self.places & OPEN == 0),
-            (Cause.AUCTION, (crossed_before & ~crossed[self._end_of_moment(rows)]) | off_price),
+            (Cause.AUCTION, (taker < 0) | uncrosses | off_price),
             (Cause.INCOMPLETE_BOOK, crossed_before),
-            (Cause.OUT_OF_ORDER, (first > 0) & (mbo.ts[first] < mbo.ts[first - 1])),
+            (Cause.OUT_OF_ORDER, mbo.ts[first] < mbo.ts[before]),
             (Cause.NOT_BEST_PRICE, self.places & BEST_LEVEL == 0),
             (Cause.PRIORITY_RULE, self.places & BEHIND_MODIFIED != 0),
             (Cause.NOT_OLDEST, self.places & OLDEST == 0),
         )
         conditions = [condition for _, condition in tests]
         return np.select(conditions, [int(cause) for cause, _ in tests], int(Cause.EARLIER_DIVERGENCE))
-
-    def _row_before(self, rows: np.ndarray) -> np.ndarray:
-        """The last row of the same instrument before each row; the row itself where there is none."""
-        order = np.argsort(self.mbo.book, kind="stable")
-        place = np.empty_like(order)
-        place[order] = np.arange(order.size)
-        before = order[np.maximum(place[rows] - 1, 0)]
-        same = (self.mbo.book[before] == self.mbo.book[rows]) & (before < rows)
-        return np.where(same, before, rows)
-
-    def _end_of_moment(self, rows: np.ndarray) -> np.ndarray:
-        """The last row of the same instrument and time in one piece with each row."""
-        order = np.argsort(self.mbo.book, kind="stable")
-        ts, book = self.mbo.ts[order], self.mbo.book[order]
-        ends = np.flatnonzero(np.append((ts[1:] != ts[:-1]) | (book[1:] != book[:-1]), True)[: order.size])
-        place = np.empty_like(order)
-        place[order] = np.arange(order.size)
-        return order[ends[np.searchsorted(ends, place[rows])]]
 
     # -- states
 
@@ -462,13 +482,13 @@ class _Comparison:
         return np.flatnonzero(self._is_end())
 
     def _states(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Ends of events that cut no command in two, and whether touch and depth are equal there."""
+        """Ends of events that cut no command of their instrument; whether touch and depth are equal there."""
         first, last = self.inference.first, self.inference.last
-        begun = np.zeros(self.mbo.fact.size + 1, np.int64)
-        np.add.at(begun, first, 1)
-        np.add.at(begun, last, -1)
+        begun, place = np.zeros(self.mbo.fact.size, np.int64), self.by_book.place
+        np.add.at(begun, place[first], 1)
+        np.add.at(begun, place[last], -1)
         ends = self._event_ends()
-        ends = ends[np.cumsum(begun)[ends] == 0]
+        ends = ends[np.cumsum(begun)[place[ends]] == 0]
         command = self._last_command(ends)
         ends, command = ends[command >= 0], command[command >= 0]
         venue, ours = self.venue.states, self.ours.states
@@ -492,7 +512,8 @@ class _Comparison:
         """Executions and events, and what was equal of them, in spans of equally many facts."""
         rows = self.mbo.fact.size
         first = int(np.argmin(self.mbo.flags & MBO_FLAG_SNAPSHOT != 0)) if rows else 0
-        starts = first + np.arange(min(SPANS, rows - first)) * (rows - first) // SPANS
+        spans = min(SPANS, rows - first)
+        starts = first + np.arange(spans) * (rows - first) // max(spans, 1)
 
         def counted(rows: np.ndarray, which: np.ndarray | None = None) -> np.ndarray:
             rows = rows if which is None else rows[which]
@@ -537,7 +558,6 @@ class _Comparison:
         fills = self.fills[:, self.fills[SEQ] == command]
         ours = (fills[MAKER].view(np.uint64), fills[PRICE], fills[QTY])
         start = max(0, row - NEIGHBOURS)
-        facts = self.table.select([name for name in self.table.column_names if name in MBO.names])
         return Divergence(
             row=row,
             sequence=int(mbo.sequence[row]),
@@ -549,8 +569,25 @@ class _Comparison:
             replay=tuple(map(Execution, *(column.tolist() for column in ours))),
             venue_book=tuple(self.venue.book_before(venue_from, book)),
             replay_book=tuple(self.ours.book_before(ours_from, book)),
-            facts=pl.from_arrow(facts.slice(start, 2 * NEIGHBOURS + 1)).with_row_index("row", start),
+            facts=self._facts(start, start + 2 * NEIGHBOURS + 1),
         )
+
+    def _facts(self, start: int, stop: int) -> pl.DataFrame:
+        """Some facts as they were understood, with their rows."""
+        mbo = self.mbo
+        book = mbo.book[start:stop]
+        columns = {
+            "ts_event": pa.array(mbo.ts[start:stop]).cast(TIMESTAMP),
+            "symbol": pa.DictionaryArray.from_arrays(book, pa.array(mbo.symbols, pa.string())),
+            "action": code_array(mbo.fact[start:stop], MboAction),
+            "side": mbo.side[start:stop],
+            "price": mbo.price[start:stop],
+            "size": mbo.size[start:stop],
+            "order_id": mbo.order_id[start:stop].view(np.uint64),
+            "flags": mbo.flags[start:stop],
+            "sequence": mbo.sequence[start:stop],
+        }
+        return pl.from_arrow(pa.table(columns)).with_row_index("row", start)
 
 
 __all__ = ["MEANING", "Cause", "Certificate", "Divergence", "Execution", "certify"]

@@ -51,9 +51,9 @@ def body(certificate: Certificate) -> str:
     parts.append("<h2>What was compared</h2>" + _table(("", ""), what_was_compared(c), left=1))
     if c.first_divergence is not None:
         parts.append(_divergence(c.first_divergence))
-    if c.notes:
-        notes = "".join(f"<li>{html.escape(note)}</li>" for note in c.notes)
-        parts.append(f"<h2>What the feed met</h2><ul>{notes}</ul>")
+    if met := [*(f"damaged: {fault}" for fault in c.faults), *c.notes]:
+        lines = "".join(f"<li>{html.escape(line)}</li>" for line in met)
+        parts.append(f"<h2>What the feed met</h2><ul>{lines}</ul>")
     return "".join(parts)
 
 

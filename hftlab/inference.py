@@ -21,17 +21,28 @@ R                                            CLEAR
 T, N                                         none
 ============================================ ====================================================
 
+Each instrument's facts are read on their own; what comes between in others doesn't matter.
+
+**What only reports an execution.** Outstanding of an order is what F facts told of it that no C or M has
+reported yet. A C takes it down by its size, an M that is applied ends it, an A that is applied begins anew.
+A C of no more than is outstanding asks for nothing; of a larger one the difference is a request. An M asks
+for nothing if it leaves the open order its price and just what is open less what is outstanding.
+
 **One incoming order.** Executions that follow each other (nothing but T, N and the C or M of an F between)
-with one time, symbol, resting side and aggressor (a T that names one), of different orders, at prices that
-never get better for the taker, are one incoming order: its quantity is their sum, its limit price the last
-and worst. An A that follows at the same time from the other side, at that price or beyond, is what was left
-of it (if a T named the aggressor, only the A of that order). The id is that of the T or the A; where neither
-tells, or an order of that id was added before, it is synthetic: counted up from `TAKER_ID_BASE`, or from a
-range without real ids where those reach that far.
+with one time, resting side and aggressor (the last T of that time that names one, from the other side), no
+two in a row of one order, at prices that never get better for the taker, are one incoming order: its
+quantity is their sum, its limit price the last and worst. An A that follows at the same time from the other
+side, at that price or beyond, is what was left of it (if a T named the aggressor, only the A of that order).
+The id is that of the A or the T; where neither tells, or the T's was added before, it is synthetic: counted
+up from `TAKER_ID_BASE`, or from a range without real ids where those reach that far.
 
 **Resting without matching.** What the venue says rests, rests: orders of a snapshot (flag 32), and orders
 that would have traded with the book the facts imply at that moment, as in an auction. So the facts are
 rebuilt once here.
+
+**Facts that the rebuild refuses** (an id that is open already, an unknown one, no legal price or size) change
+nothing, so nothing is concluded from them: they are commands of their own, no remainder and no part of a
+REPLACE. Only a C of an unknown order may still report its F.
 
 **Hidden executions** (a T in an event without an F) took liquidity that no book shows; a command for them
 would take what is displayed instead, so there is none. The certificate counts them.
@@ -50,8 +61,9 @@ from hftlab.codes import MBO_FLAG_SNAPSHOT, Action, MboAction, OrderType, Origin
 from hftlab.schema import CODE, ORDERS, TIMESTAMP, code_array
 
 if TYPE_CHECKING:
+    from hftlab.kernels.states import States
+    from hftlab.runner import TapeRun
     from hftlab.tables import Mbo
-    from hftlab.tape import Tape
 
 TAKER_ID_BASE = 1 << 63
 
@@ -70,10 +82,10 @@ class Inference(NamedTuple):
 
     orders: pa.Table  # schema SCHEMA
     first: np.ndarray  # int64 by command: row of the first fact behind it
-    last: np.ndarray  # int64 by command: row of the last fact it explains, removals included
+    last: np.ndarray  # int64 by command: row of the last fact it explains, prompt removals included
     executions: np.ndarray  # int64: rows of the F facts, in order
     taker: np.ndarray  # int64 by execution: the command it belongs to, -1 for none (an auction)
-    removal: np.ndarray  # int64 by execution: row of the next C or M of its order, -1 for none
+    maker_price: np.ndarray  # int64 by execution: 1e-9, that of its order, where that was open
 
 
 class _Facts(NamedTuple):
@@ -90,6 +102,21 @@ class _Facts(NamedTuple):
     symbol: np.ndarray  # indices into `symbols`
     symbols: pa.Array
     crosses: np.ndarray  # whether an A or M would have traded with the book before it
+    refused: np.ndarray  # whether rebuilding refused it
+
+
+class Rebuilt(NamedTuple):
+    """What rebuilding the facts tells about each."""
+
+    crosses: np.ndarray  # bool: an A or M that would have traded with the book before it
+    refused: np.ndarray  # bool: it changed nothing
+
+
+class _History(NamedTuple):
+    """The facts that name an order, order by order and each in file order."""
+
+    rows: np.ndarray
+    new: np.ndarray  # bool: where the next order begins
 
 
 class _Causes(NamedTuple):
@@ -107,28 +134,32 @@ def infer_orders(mbo: pa.Table) -> pa.Table:
 
     Raises TableError listing every column that is missing, holds nulls or has values of another type.
     """
-    from hftlab.tables import facts_to_commands, read_mbo  # bring numba, which feeds do without
+    from hftlab.runner import run_states  # bring numba, which feeds do without
+    from hftlab.tables import facts_to_commands, read_mbo
     from hftlab.tape import compile_checked, rules_for
 
     facts = read_mbo(mbo)
     checked = facts_to_commands(facts)
-    return infer(facts, crossing(compile_checked(checked, rules_for(checked.symbols, None, None)))).orders
+    tape = compile_checked(checked, rules_for(checked.symbols, None, None))
+    return infer(facts, rebuilt(*run_states(tape))).orders
 
 
-def crossing(tape: Tape) -> np.ndarray:
-    """Whether each fact of a rebuild tape, an A or M, would have traded with the book before it."""
+def rebuilt(run: TapeRun, states: States) -> Rebuilt:
+    """What a run of the facts tells about each (see `runner.run_states`)."""
+    from hftlab.kernels.ops import REJECTED
     from hftlab.kernels.states import CROSSES
-    from hftlab.runner import run_states
 
-    return run_states(tape)[1].places & CROSSES != 0
+    refused = run.outcomes >= REJECTED
+    return Rebuilt((states.places & CROSSES != 0) & ~refused, refused)
 
 
-def infer(mbo: Mbo, crosses: np.ndarray) -> Inference:
-    """The commands behind checked facts; `crosses` [rows] is told by `crossing`."""
-    facts = _facts(mbo, crosses)
-    causes = _causes(facts)
-    kept = np.flatnonzero((facts.action != _T) & (facts.action != _N) & ~causes.by_fill)
-    aggressor = _aggressors(facts)
+def infer(mbo: Mbo, told: Rebuilt) -> Inference:
+    """The commands behind checked facts, of which `rebuilt` tells."""
+    facts = _facts(mbo, told)
+    history, by_book = _history(facts), _by_book(facts)
+    causes, aggressor = _causes(facts, history), _aggressors(facts, by_book)
+    asks = (facts.action != _T) & (facts.action != _N) & ~causes.by_fill
+    kept = by_book[asks[by_book]]
     role = _roles(facts, kept, aggressor, causes)
     start = np.flatnonzero(role == _BEGINS)
     stop = np.append(start[1:], len(kept))[: len(start)] - 1
@@ -137,16 +168,18 @@ def infer(mbo: Mbo, crosses: np.ndarray) -> Inference:
     qty = np.add.reduceat(size, start) if len(start) else size
     renewed = role[stop] == _RENEWS
     qty[renewed] = facts.size[kept[stop[renewed]]]
-    orders = _commands(facts, kept[start], kept[stop], role[stop], qty, aggressor, causes.all_open)
-    command = np.cumsum(role == _BEGINS) - 1
-    fills, last, reports = np.flatnonzero(facts.action == _F), kept[stop], np.flatnonzero(causes.by_fill)
-    taker = command[np.searchsorted(kept, fills)]
-    if len(reports):
-        np.maximum.at(last, taker[np.searchsorted(fills, reports) - 1], reports)
+
+    in_order = np.argsort(kept[start], kind="stable")  # commands in the order of their first facts
+    first, last = kept[start][in_order], kept[stop][in_order]
+    orders = _commands(facts, first, last, role[stop][in_order], qty[in_order], aggressor, causes.all_open)
+    taker = np.full(len(asks), -1)
+    taker[kept] = np.argsort(in_order)[np.cumsum(role == _BEGINS) - 1]
+    taker[facts.action != _F] = -1
+    _with_removals(last, facts, history, by_book, taker)
     executions = np.flatnonzero(mbo.fact == _F)
-    both = np.full((2, len(executions)), -1)
-    both[:, facts.action[executions] == _F] = taker, _removals(facts, fills)
-    return Inference(orders, kept[start], last, executions, *both)
+    return Inference(
+        orders, first, last, executions, taker[executions], _maker_prices(facts, history)[executions]
+    )
 
 
 def free_ids(real: np.ndarray, base: int, count: int) -> np.ndarray:
@@ -160,7 +193,7 @@ def free_ids(real: np.ndarray, base: int, count: int) -> np.ndarray:
     return np.arange(count, dtype=np.uint64) + np.uint64(start)
 
 
-def _facts(mbo: Mbo, crosses: np.ndarray) -> _Facts:
+def _facts(mbo: Mbo, told: Rebuilt) -> _Facts:
     auctioned = (mbo.fact == _F) & (mbo.side == 0)
     return _Facts(
         mbo.ts,
@@ -173,68 +206,84 @@ def _facts(mbo: Mbo, crosses: np.ndarray) -> _Facts:
         mbo.sequence,
         mbo.book,
         pa.array(mbo.symbols, pa.string()),
-        crosses,
+        *told,
     )
 
 
 # ------------------------------------------------------------------ what caused what
 
 
-def _causes(facts: _Facts) -> _Causes:
+def _by_book(facts: _Facts) -> np.ndarray:
+    """All rows, instrument by instrument and each in file order."""
+    many = len(facts.symbols) > 1
+    return np.argsort(facts.symbol, kind="stable") if many else np.arange(len(facts.symbol))
+
+
+def _causes(facts: _Facts, history: _History) -> _Causes:
     """Follow each order through its own facts."""
-    rows, new = _histories(facts)
-    fill = facts.action[rows] == _F
-    filled = _filled_before(fill, facts.size[rows], new)[~fill]
+    from hftlab.kernels.states import follow_fills
+
+    rows, new = history
+    fill, filled = facts.action[rows] == _F, np.empty(len(rows), np.int64)
+    follow_fills(facts.action[rows], facts.size[rows], new, ~facts.refused[rows], filled)
+    filled = filled[~fill]
     order = np.cumsum(new)[~fill]
     rows = rows[~fill]
     new = np.diff(order, prepend=0) != 0
     action, size, price = facts.action[rows], facts.size[rows], facts.price[rows]
 
-    cancel, at = action == _C, np.arange(len(rows))
-    states = (action == _A) | (action == _M)  # these two say what is open, others only change it
+    cancel, at, applied = action == _C, np.arange(len(rows)), ~facts.refused[rows]
+    states = ((action == _A) | (action == _M)) & applied  # these two say what is open, others only change it
     since = np.maximum.accumulate(np.where(states | new, at, 0))
-    gone = np.cumsum(np.where(cancel, size, 0))
+    gone = np.cumsum(np.where(cancel & applied, size, 0))
     open_after = size[since] - (gone - gone[since])
     known = _previous(states[since], False) & ~new
     open_before, price_before = _previous(open_after, 0), _previous(price[since], 0)
 
-    taken = np.where(filled > 0, np.maximum(size - filled, 0), size)
-    all_open = cancel & known & (size >= open_before)
-    left_by_fill = known & (action == _M) & (price == price_before) & (size == open_before - filled)
-    by_fill = (filled > 0) & np.where(cancel, taken == 0, left_by_fill)
+    taken = np.where(size > 0, np.maximum(size - filled, 0), size)  # a size that is none stays visible
+    all_open = cancel & applied & known & (size >= open_before)
+    left_by_fill = known & (action == _M) & applied & (price == price_before) & (size == open_before - filled)
+    by_fill = (filled > 0) & np.where(cancel, (size > 0) & (size <= filled), left_by_fill)
     return _Causes(*(_scattered(rows, values, len(facts.action)) for values in (taken, all_open, by_fill)))
 
 
-def _histories(facts: _Facts) -> tuple[np.ndarray, np.ndarray]:
-    """Rows that name an order, order by order and each in file order; and where the next order begins."""
+def _history(facts: _Facts) -> _History:
+    """The facts of each order."""
     rows = np.flatnonzero(_NAMES_ORDER[facts.action])
     ids, symbols = facts.order_id[rows], facts.symbol[rows]
     by_order = np.lexsort((ids, symbols)) if len(facts.symbols) > 1 else np.argsort(ids, kind="stable")
     ids, symbols = ids[by_order], symbols[by_order]
     new = np.ones(len(rows), dtype=bool)
     new[1:] = (ids[1:] != ids[:-1]) | (symbols[1:] != symbols[:-1])
-    return rows[by_order], new
+    return _History(rows[by_order], new)
 
 
-def _removals(facts: _Facts, executions: np.ndarray) -> np.ndarray:
-    """For each F the row of the next C or M of its order, -1 where none follows."""
-    rows, new = _histories(facts)
+def _with_removals(
+    last: np.ndarray, facts: _Facts, history: _History, by_book: np.ndarray, taker: np.ndarray
+) -> None:
+    """Carry `last` of each taker to the prompt removals of what it took.
+
+    That is the next C or M of the order, if it is of the same time or the next fact of the instrument.
+    """
+    rows, new = history
     at = np.arange(len(rows))
     changes = np.isin(facts.action[rows], (_C, _M))
     following = np.minimum.accumulate(np.where(changes, at, len(rows))[::-1])[::-1]
     ends = np.append(np.flatnonzero(new)[1:], len(rows))[np.cumsum(new) - 1]
-    found = np.full(len(facts.action), -1)
-    found[rows] = np.where(following < ends, rows[np.minimum(following, len(rows) - 1)], -1)
-    return found[executions]
+    found = (following < ends) & (taker[rows] >= 0)
+    fills, removals = rows[found], rows[following[found]]
+    place = np.empty_like(by_book)
+    place[by_book] = np.arange(len(by_book))
+    prompt = (place[removals] == place[fills] + 1) | (facts.ts_ns[removals] == facts.ts_ns[fills])
+    np.maximum.at(last, taker[fills[prompt]], removals[prompt])
 
 
-def _filled_before(fill: np.ndarray, size: np.ndarray, new: np.ndarray) -> np.ndarray:
-    """For each fact: what was filled of the same order since its last fact that was not an F."""
-    at = np.arange(len(fill))
-    filled = np.concatenate([[0], np.cumsum(np.where(fill, size, 0))])
-    changed = _previous(np.maximum.accumulate(np.where(fill, -1, at)), -1)
-    started = np.maximum.accumulate(np.where(new, at, 0)) - 1
-    return filled[1:] - filled[np.maximum(changed, started) + 1]
+def _maker_prices(facts: _Facts, history: _History) -> np.ndarray:
+    """For each fact that names an order the price of its last applied A or M."""
+    rows, new = history
+    states = np.isin(facts.action[rows], (_A, _M)) & ~facts.refused[rows]
+    since = np.maximum.accumulate(np.where(states | new, np.arange(len(rows)), 0))
+    return _scattered(rows, facts.price[rows[since]], len(facts.action))
 
 
 def _previous(values: np.ndarray, first: int | bool) -> np.ndarray:
@@ -257,17 +306,17 @@ def _scattered(rows: np.ndarray, values: np.ndarray, count: int) -> np.ndarray:
 _BEGINS, _EXECUTES, _REMAINS, _RENEWS = range(4)  # what a fact is to its command
 
 
-def _aggressors(facts: _Facts) -> np.ndarray:
-    """Per F, the order id of the T before it at the same time in the same symbol; 0 where none tells."""
-    named = (facts.action == _T) & (facts.order_id != 0)
+def _aggressors(facts: _Facts, by_book: np.ndarray) -> np.ndarray:
+    """Per F, the order id of the last T before it at the same time that names one; 0 where none tells."""
+    named = ((facts.action == _T) & (facts.order_id != 0))[by_book]
     if not named.any():
-        return np.zeros(len(facts.action), np.uint64)
+        return np.zeros(len(named), np.uint64)
     last = np.maximum.accumulate(np.where(named, np.arange(len(named)), -1))
-    before = np.maximum(last, 0)
-    same = (last >= 0) & (facts.action == _F) & (facts.side[before] == -facts.side)
+    before = by_book[np.maximum(last, 0)]
+    same = (last >= 0) & (facts.action[by_book] == _F) & (facts.side[before] == -facts.side[by_book])
     for column in (facts.ts_ns, facts.symbol):
-        same &= column[before] == column
-    return np.where(same, facts.order_id[before], np.uint64(0))
+        same &= column[before] == column[by_book]
+    return _scattered(by_book, np.where(same, facts.order_id[before], np.uint64(0)), len(named))
 
 
 def _roles(facts: _Facts, kept: np.ndarray, aggressor: np.ndarray, causes: _Causes) -> np.ndarray:
@@ -284,12 +333,12 @@ def _roles(facts: _Facts, kept: np.ndarray, aggressor: np.ndarray, causes: _Caus
     executes &= facts.order_id[row] != facts.order_id[before]  # one taker would have taken it at once
     executes &= side * facts.price[row] <= side * facts.price[before]  # a taker's prices never get better
 
-    adds = (facts.action[row] == _A) & ~facts.crosses[row] & ~facts.snapshot[row]
-    remains = after_fill & adds & (side == -facts.side[before])
+    adds = (facts.action[row] == _A) & ~facts.snapshot[row] & ~facts.refused[row]
+    remains = after_fill & adds & ~facts.crosses[row] & (side == -facts.side[before])
     remains &= side * facts.price[row] >= side * facts.price[before]
     remains &= (aggressor[before] == 0) | (aggressor[before] == facts.order_id[row])
 
-    renews = together & (facts.action[row] == _A) & ~facts.snapshot[row]
+    renews = together & adds
     renews &= (facts.action[before] == _C) & causes.all_open[before] & (facts.side[before] == facts.side[row])
     renews &= (facts.sequence[row] == facts.sequence[before]) & (
         facts.order_id[row] != facts.order_id[before]
@@ -352,18 +401,19 @@ def _order_ids(
     """The id of each command: its order's, its taker's where somebody tells, else a synthetic one."""
     ids = np.where(rests, facts.order_id[last], facts.order_id[first])
     told = taker & ~rests & (aggressor[first] != 0)
-    told[told] = ~_seen_before(facts, aggressor[first[told]], first[told])
+    told[told] = ~_added_before(facts, aggressor[first[told]], first[told])
     ids[told] = aggressor[first[told]]
     nameless = taker & ~rests & ~told
     ids[nameless] = free_ids(facts.order_id, TAKER_ID_BASE, int(nameless.sum()))
     return ids
 
 
-def _seen_before(facts: _Facts, ids: np.ndarray, rows: np.ndarray) -> np.ndarray:
-    """Whether an order of that id was added in an earlier row: it may still rest."""
-    adds = np.flatnonzero(facts.action == _A)
-    known, at = np.unique(facts.order_id[adds], return_index=True)
-    place = np.minimum(np.searchsorted(known, ids), max(len(known) - 1, 0))
-    if not len(known):
-        return np.zeros(len(ids), bool)
-    return (known[place] == ids) & (adds[at[place]] < rows)
+def _added_before(facts: _Facts, ids: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    """Whether an order of that id was added in an earlier row of the instrument: it may still rest."""
+    adds = np.flatnonzero((facts.action == _A) & ~facts.refused)
+    names, number = np.unique(np.append(facts.order_id[adds], ids), return_inverse=True)
+    keys = facts.symbol[np.append(adds, rows)].astype(np.int64) * len(names) + number
+    keys, number = np.unique(keys, return_inverse=True)
+    first = np.full(len(keys), len(facts.action))
+    np.minimum.at(first, number[: len(adds)], adds)
+    return first[number[len(adds) :]] < rows

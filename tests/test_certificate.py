@@ -13,7 +13,7 @@ from facts import mbo
 import hftlab
 from hftlab.certificate import MEANING, Cause, certify
 from hftlab.errors import UsageError
-from hftlab.feeds import Flow
+from hftlab.feeds import Fault, Flow
 
 
 def causes(*facts):
@@ -62,6 +62,25 @@ def test_instruments_are_compared_with_themselves():
     assert found.depth_equal == found.events == 5
 
 
+def test_instruments_are_certified_on_their_own():
+    """Interleaved row by row or one after the other, with events marked: the same counts."""
+    x = ("A1 S 5@10 =X last", "A2 S 5@11 =X last", "T0 B 2@9 =X", "F1 S 5@10 =X", "C1 S 5@10 =X last")
+    y = ("A1 B 7@20 =Y last", "T0 S 2@20 =Y last", "A3 S 1@30 =Y", "F1 B 7@20 =Y", "C1 B 7@20 =Y last")
+    mixed = certify(mbo(*(fact for pair in zip(x, y, strict=True) for fact in pair)))
+    for other in (certify(mbo(*x, *y)), certify(mbo(*y, *x))):
+        for name in ("executions", "hidden", "reproduced", "events", "depth_equal", "causes", "known_makers"):
+            assert getattr(mixed, name) == getattr(other, name), name
+    assert (mixed.hidden, mixed.events, mixed.depth_equal) == (1, 6, 6)
+
+
+def test_a_removal_told_late_leaves_the_books_different_until_then():
+    """At the next fact of the instrument or at the same time it belongs to its execution, later not."""
+    facts = ("A1 S 5@10", "A9 B 1@3 =Y", "F1 S 5@10", "A8 B 1@2 =Y")
+    assert certify(mbo(*facts, "C1 S 5@10 t2")).depth_share == 1.0
+    found = certify(mbo(*facts, "A2 S 5@12 t2", "C1 S 5@10 t3"))
+    assert (found.events, found.depth_equal) == (6, 4)
+
+
 def test_a_crossed_opening_is_reproduced():
     """A snapshot and an auction's orders rest in both books whatever they cross."""
     snapshot = ("A1 S 5@10 snapshot", "A2 B 5@11 snapshot", "A3 B 1@10")
@@ -98,6 +117,11 @@ def test_a_maker_that_was_never_added():
     assert found.known_makers == 0
 
 
+def test_an_unknown_maker_without_a_side():
+    """It was never added, whatever kind of trading it was."""
+    assert causes("A1 S 5@10", "F9 - 5@10", "C9 - 5@10") == {"INITIAL_BOOK": 1}
+
+
 def test_an_auction():
     """It trades in a crossed book and leaves it uncrossed."""
     facts = ("A1 S 5@10 snapshot", "A2 S 5@11 snapshot", "A3 B 5@11 snapshot")
@@ -111,9 +135,10 @@ def test_a_cross_that_names_no_order():
     assert (found.causes, found.hidden) == ({"AUCTION": 1}, 1)
 
 
-def test_a_price_that_is_not_the_order_s():
-    """An execution at another price than the maker's is a cross."""
-    assert causes("A1 S 5@10", "F1 S 5@12", "C1 S 5@10") == {"AUCTION": 1}
+@pytest.mark.parametrize("removal", ["C1 S 5@10", "C1 S 5@12", "M1 S 1@10", "N - 0@0"])
+def test_a_price_that_is_not_the_order_s(removal):
+    """An execution at another price than the maker's is a cross, however the removal is told."""
+    assert causes("A1 S 6@10", "F1 S 5@12", removal) == {"AUCTION": 1}
 
 
 def test_a_book_that_stays_crossed_while_trading_goes_on():
@@ -141,6 +166,18 @@ def test_a_priority_rule():
     """The order that was passed over had been modified: the venue has its own rule of what that costs."""
     facts = ("A1 S 5@10", "A2 S 5@10", "M1 S 4@10", "F2 S 5@10", "C2 S 5@10")
     assert causes(*facts) == {"PRIORITY_RULE": 1}
+
+
+def test_an_m_that_only_reports_an_execution_is_no_modification():
+    """Nobody asked for it, so it can't have cost the order its place; one of an earlier M stays."""
+    reported = ("A1 S 5@10", "A2 S 5@10", "F1 S 2@10", "M1 S 3@10", "F2 S 5@10 t2", "C2 S 5@10 t2")
+    assert causes(*reported) == {"NOT_OLDEST": 1}
+    assert causes(*reported[:2], "M1 S 5@10", *reported[2:]) == {"PRIORITY_RULE": 1}
+
+
+def test_an_execution_of_nothing_knows_its_maker():
+    """A size that is none doesn't make the order unknown."""
+    assert certify(mbo("A1 S 5@10", "F1 S 0@10")).known_makers == 1
 
 
 def test_an_id_used_again_is_not_modified():
@@ -245,6 +282,16 @@ def test_columns_of_the_user_s_own():
     assert found.first_divergence.facts["row"].to_list() == [0, 1, 2, 3]
 
 
+def test_damage_that_the_feed_met():
+    """It is part of the answer, and of the page."""
+    faults = [Fault("byte 7", "<half a message>", "3 bytes more"), Fault("byte 9", "X", "Y", 4)]
+    found = certify(Flow("x", "x", "mbo", mbo("A1 S 5@10"), faults=faults, notes=["a note"]))
+    assert found.faults == tuple(map(str, faults))
+    assert found.as_dict()["faults"] == found.faults
+    assert "damaged: byte 7: found &lt;half a message&gt;, expected 3 bytes more" in found.page()
+    assert "a note" in found.page()
+
+
 def test_a_wrong_number_of_levels():
     """At least one."""
     with pytest.raises(UsageError, match="levels"):
@@ -278,12 +325,13 @@ def test_an_auction_tells_executions_without_a_side():
 
 
 def test_es(data_dir):
-    """The data README: 5,620 of 6,336 fills after the open hit the oldest; every reference resolves."""
+    """The data README: 5,620 of 6,336 fills after the open hit the oldest; every removal resolves."""
     pytest.importorskip("databento_dbn", reason="the extra databento is not installed")
     found = hftlab.certify(next((data_dir / "databento").glob("*20231225*")))
     assert (found.oldest_first, found.known_makers) == (5_620, 6_336)
     assert found.facts_rejected == {}
-    assert found.causes["AUCTION"] >= 35
+    assert found.causes["INITIAL_BOOK"] == 7  # at the opening, without a side, of orders that were never told
+    assert found.causes["AUCTION"] >= 28
 
 
 def test_price_levels(data_dir):

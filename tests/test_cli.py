@@ -472,6 +472,25 @@ def test_certify_shows_the_first_divergence(run, tmp_path):
     assert max(map(len, out.splitlines())) <= 100
 
 
+def test_certify_says_what_the_feed_met(run, answer, lobster, monkeypatch):
+    """Damage and quirks stand in the table and in the JSON; the page has them too."""
+    opened = hftlab.open_flow
+
+    def damaged(*arguments, **options):
+        flow = opened(*arguments, **options)
+        flow.faults.append(Fault("byte 1,234", "half a message", "19 bytes"))
+        flow.notes.append("a quirk")
+        return flow
+
+    monkeypatch.setattr(hftlab, "open_flow", damaged)
+    _, out, _ = run("certify", lobster)
+    assert "damaged: byte 1,234: found half a message, expected 19 bytes" in out
+    assert "a quirk" in out
+    told = answer("certify", lobster)
+    assert told["faults"] == ["byte 1,234: found half a message, expected 19 bytes"]
+    assert "a quirk" in told["notes"]
+
+
 def test_commands_can_t_be_certified(run):
     """Nobody says in them what the venue did."""
     status, _, err = run("certify", SAMPLE)

@@ -152,17 +152,18 @@ def test_places_of_executions_are_the_twin_s(seed):
     rows = zip(letters, *(rng.integers(*span, SIZE) for span in ((1, 40), (1, 6), (9, 13))), strict=True)
     facts = [(a, i, "BS"[i % 2], size, price) for a, i, size, price in rows]
     table = mbo(*(f"{a}{i} {side} {size}@{price}" for a, i, side, size, price in facts))
-    executes = letters == "F"
-    named = read_mbo(table)
+    executes, named = letters == "F", read_mbo(table)
+    told = np.where(executes, named.size, -1)
     named = named._replace(fact=np.where(executes, np.int8(MboAction.C), named.fact))
     checked = facts_to_commands(named)
-    places = queue_places(compile_checked(checked, rules_for(checked.symbols, None, None)), executes)
+    places = queue_places(compile_checked(checked, rules_for(checked.symbols, None, None)), told)
     book, pending = ReferenceBook(1, False), {}
     for row, (letter, order_id, side, size, price) in enumerate(facts):
         if letter == "F":
             assert int(places[row]) & (OPEN | BEST_LEVEL | OLDEST) == place_of(book, pending, order_id), row
             if order_id in book.open:
-                pending[order_id] = pending.get(order_id, 0) + size
+                before = pending.get(order_id, 0)
+                pending[order_id] = min(before + size, book.open[order_id].open_qty)
             continue
         was_open = order_id in book.open
         outcome = book.apply_fact((MboAction.parse(letter), order_id, 1 if side == "B" else -1, price, size))

@@ -278,6 +278,24 @@ def test_a_modify_may_only_report_a_fill():
     assert infer(*facts) == ["NEW 1 B 6@10", "TAKE 0 S 4@10", "TAKE 1 S 2@10"]
 
 
+def test_executions_may_be_reported_one_by_one():
+    """Two are told before the first removal; each C reports its own, and neither is a request."""
+    facts = ("A1 B 9@10", "F1 B 2@10", "F1 B 3@10", "C1 B 2@10", "C1 B 3@10", "C1 B 4@10")
+    assert infer(*facts)[1:] == ["TAKE 0 S 2@10", "TAKE 1 S 3@10", "CANCEL 1"]
+
+
+def test_what_is_outstanding_ends_with_a_modify():
+    """The M says what is open from then on; a C behind it is a request."""
+    facts = ("A1 B 9@10", "F1 B 2@10", "M1 B 8@10", "C1 B 2@10")
+    assert infer(*facts)[1:] == ["TAKE 0 S 2@10", "REPLACE 1 8@10", "REDUCE 1 2"]
+
+
+def test_sizes_that_are_none_report_nothing():
+    """They stay visible, as commands that are refused."""
+    facts = ("A1 B 9@10", "F1 B 2@10", "C1 B 0@10", "C1 B -1@10", "C1 B 2@10")
+    assert infer(*facts)[1:] == ["TAKE 0 S 2@10", "REDUCE 1 0", "REDUCE 1 -1"]
+
+
 @pytest.mark.parametrize("modify", ["M1 B 6@10", "M1 B 2@11"])
 def test_a_modify_after_a_fill_may_be_more(modify):
     """An iceberg shows its next part, or the price moves: then it is a REPLACE."""
@@ -299,6 +317,43 @@ def test_one_id_in_two_symbols_is_two_orders():
     """Ids are unique per symbol only."""
     facts = ("A1 B 5@10 =X", "A1 B 9@10 =Y", "F1 B 5@10 =X", "C1 B 5@10 =Y", "C1 B 5@10 =X", "C1 B 4@10 =Y")
     assert infer(*facts) == ["NEW 1 B 5@10", "NEW 1 B 9@10", "TAKE 0 S 5@10", "REDUCE 1 5", "CANCEL 1"]
+
+
+def test_instruments_are_read_on_their_own():
+    """What comes between two executions of one instrument in another parts nothing, and names nobody."""
+    x = ("A1 S 5@10 =X", "A2 S 5@11 =X", "T7 B 8@10 =X", "F1 S 5@10 =X", "F2 S 3@11 =X", "C1 S 5@10 =X")
+    y = ("A7 B 5@10 =Y", "A1 B 5@10 =Y", "T8 S 5@10 =Y", "F1 B 5@10 =Y", "A3 B 1@2 =Y", "C1 B 5@10 =Y")
+    mixed = [fact for pair in zip(x, y, strict=True) for fact in pair]
+    frame = pl.from_arrow(infer_orders(mbo(*mixed))).with_columns(pl.col("symbol").cast(pl.String))
+    for symbol, facts in (("X", x), ("Y", y)):
+        alone = infer_orders(mbo(*facts))
+        names = [name for name in alone.column_names if name not in ("symbol", "sequence")]
+        assert (
+            frame.filter(pl.col("symbol") == symbol).select(names).equals(pl.from_arrow(alone).select(names))
+        )
+    assert frame["sequence"].is_sorted()
+
+
+@pytest.mark.parametrize(
+    ("facts", "commands"),
+    [
+        (("A1 S 5@10", "A9 B 1@8", "F1 S 5@10", "C1 S 5@10", "A9 B 2@10"), ["TAKE 0 B 5@10", "NEW 9 B 2@10"]),
+        (("A1 S 5@10", "C1 S 5@10", "C1 S 5@10"), ["CANCEL 1", "REDUCE 1 5"]),
+        (("A1 S 5@10", "M1 S 9@0", "C1 S 5@10"), ["REPLACE 1 9@0", "CANCEL 1"]),
+        (("A1 S 5@10", "A1 S 9@10", "C1 S 5@10"), ["NEW 1 S 9@10", "CANCEL 1"]),
+        (("A1 S 5@10", "R - 0@0", "C1 S 5@10"), ["CLEAR", "REDUCE 1 5"]),
+    ],
+    ids=["no remainder", "gone already", "no legal price", "an id that is open", "cleared"],
+)
+def test_nothing_is_concluded_from_what_is_refused(facts, commands):
+    """It is a command of its own, and says nothing of what is open."""
+    assert infer(*facts)[-len(commands) :] == commands
+
+
+def test_a_refused_add_is_no_part_of_a_replace():
+    """The id is open: nothing was replaced by it."""
+    table = infer_orders(one_message(mbo("A1 S 5@10", "A2 S 5@12", "C1 S 5@10", "A2 S 7@11"), 2, 3))
+    assert told(table)[2:] == ["CANCEL 1", "NEW 2 S 7@11"]
 
 
 def test_bad_sizes_stay_visible():

@@ -50,6 +50,7 @@ def certify(
         common.print_json(certificate.as_dict())
         return
     tables = [_measures(certificate), _causes(certificate), _compared(certificate)]
+    tables += common.met(certificate.faults, certificate.notes)
     if certificate.first_divergence is not None:
         tables += _divergence(certificate.first_divergence)
     common.show(*(table for table in tables if table.row_count))

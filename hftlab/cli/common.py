@@ -249,6 +249,17 @@ def grid(title: str, *columns: str, left: int = 1) -> Table:
     return table
 
 
+def met(faults: Iterable[str], notes: Iterable[str]) -> list[Table]:
+    """What the feed noticed, damage first; no table if it noticed nothing."""
+    table = grid("What the feed met", "", left=1)
+    table.columns[0].no_wrap, table.show_header = False, False
+    for fault in faults:
+        table.add_row(styled(f"damaged: {fault}", "red"))
+    for note in notes:
+        table.add_row(note)
+    return [table] if table.row_count else []
+
+
 def count(number: int | None) -> str:
     """A number with its thousands apart; a dash where there is none."""
     return f"{number:,}" if number else "-"

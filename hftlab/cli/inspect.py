@@ -43,7 +43,7 @@ def inspect(
     if as_json:
         common.print_json(found.as_dict())
     else:
-        met = [_met(found)] if found.notes or found.faults else []
+        met = common.met(found.faults, found.notes)
         common.show(_overview(found), _instruments(found), _wrong(found), *met)
     return 1 if found.faults else 0
 
@@ -104,14 +104,3 @@ def _when(found: Inspection, trouble: Trouble) -> tuple[str, ...]:
         return ()
     bars = "".join(BARS[-(-rows * (len(BARS) - 1) // max(trouble.by_time))] for rows in trouble.by_time)
     return common.moment(trouble.first_ts)[11:19], common.moment(trouble.last_ts)[11:19], bars
-
-
-def _met(found: Inspection) -> Table:
-    """What the feed noticed, damage first."""
-    table = common.grid("What the feed met", "", left=1)
-    table.columns[0].no_wrap, table.show_header = False, False
-    for fault in found.faults:
-        table.add_row(common.styled(f"damaged: {fault}", "red"))
-    for note in found.notes:
-        table.add_row(note)
-    return table

@@ -2,7 +2,7 @@
 
 `run_states` is the loop of `engine.run` that also notes what crosses, and hashes the touch and the best
 levels after each command, so that the books of two runs can be compared. `run_queues` applies facts and
-notes where each executed order stood.
+notes where each executed order stood. `follow_fills` tells which removals only report an execution.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from hftlab.codes import MAX_QTY, MboAction
 from hftlab.kernels import ops
 from hftlab.kernels.bits import NONE, previous_bit
 from hftlab.kernels.compile import helper, kernel
@@ -27,6 +28,8 @@ OPEN = 4  # of an execution: its order is open
 BEST_LEVEL = 8  # its level is the best of its side
 OLDEST = 16  # it is the first of its level's queue
 BEHIND_MODIFIED = 32  # the first of its level's queue was replaced since it was added
+
+_C, _F = int(MboAction.C), int(MboAction.F)
 
 
 class States(NamedTuple):
@@ -121,25 +124,62 @@ def execution_place(books, modified, pending, book, slot):
     return place
 
 
+@helper
+def reports_execution(books, pending, book, command):
+    """Whether a replacement leaves its order as the executions told before it do, and at its price."""
+    slot, kind = np.int64(command["slot"]), (np.int64(command["op"]) >> ops.KIND_SHIFT) & ops.KIND_MASK
+    qty, told = np.int64(books.orders[ix(slot)]["qty"]), pending[ix(slot)]
+    if kind != ops.REPLACE or qty == 0 or told == 0 or np.int64(command["qty"]) != qty - told:
+        return False
+    level = np.int64(books.orders[ix(slot)]["level"])
+    return level == level_of(books, book, side_of(books, book, level), np.int64(command["level"]))
+
+
 @kernel
-def run_queues(books, commands, outputs, executes, pending, modified, places):
+def run_queues(books, commands, outputs, told, pending, modified, places):
     """Apply the facts but for executions, which only tell, and write where the order of each stands."""
     books, commands, outputs = bare_books(books), bare_commands(commands), bare_outputs(outputs)
-    executes, pending = bare(executes), bare(pending)
+    told, pending = bare(told), bare(pending)
     modified, places = bare(modified), bare(places)
     for position in range(commands.rows.size):
         at = ix(position)
         slot, qty = np.int64(commands.rows[at]["slot"]), np.int64(commands.rows[at]["qty"])
         op = np.int64(commands.rows[at]["op"])
         kind = (op >> ops.KIND_SHIFT) & ops.KIND_MASK
-        if executes[at]:
-            if kind == ops.REDUCE and books.orders[ix(slot)]["qty"] != 0:
+        if told[at] >= 0:
+            if books.orders[ix(slot)]["qty"] != 0:
                 places[at] = execution_place(books, modified, pending, op >> ops.BOOK_SHIFT, slot)
-                pending[ix(slot)] += qty
+                pending[ix(slot)] += min(told[at], books.orders[ix(slot)]["qty"] - pending[ix(slot)])
+            continue
+        reports = reports_execution(books, pending, op >> ops.BOOK_SHIFT, commands.rows[at])
+        play(books, commands, outputs, np.int64(position), np.int64(0))
+        if outputs.outcomes[at] >= ops.REJECTED:
             continue
         if kind == ops.REDUCE:
             pending[ix(slot)] = max(pending[ix(slot)] - qty, np.int64(0))
-        elif kind == ops.REPLACE or (kind == ops.ADD and books.orders[ix(slot)]["qty"] == 0):
-            pending[ix(slot)] = 0
-            modified[ix(slot)] = kind == ops.REPLACE
-        play(books, commands, outputs, np.int64(position), np.int64(0))
+        elif kind == ops.REPLACE:
+            pending[ix(slot)], modified[ix(slot)] = 0, modified[ix(slot)] or not reports
+        elif kind == ops.ADD:
+            pending[ix(slot)], modified[ix(slot)] = 0, False
+
+
+@kernel
+def follow_fills(action, size, new, applied, filled):
+    """What was filled of an order that no C or M has reported yet, before each fact that names one.
+
+    The facts are order by order; `new` tells where the next begins, `applied` which facts the books took.
+    What is told of one order beyond 2^63 - 1 lots is left out.
+    """
+    action, size, new, applied, filled = bare(action), bare(size), bare(new), bare(applied), bare(filled)
+    told = np.int64(0)
+    for row in range(action.size):
+        at = ix(row)
+        if new[at]:
+            told = np.int64(0)
+        filled[at] = told
+        if action[at] == _F:
+            told += min(max(size[at], np.int64(0)), MAX_QTY - told)
+        elif action[at] == _C:
+            told = max(told - max(size[at], np.int64(0)), np.int64(0))
+        elif applied[at]:
+            told = np.int64(0)
