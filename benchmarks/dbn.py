@@ -21,7 +21,8 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from hftlab.feeds import dbn, open_flow, source
+from hftlab.feeds import open_flow, source
+from hftlab.feeds.dbn_header import read_header
 from hftlab.run_folder import cpu_name
 from hftlab.tables import read_facts
 from hftlab.tape import compile_checked, rules_for
@@ -33,7 +34,7 @@ ID_STEP = 10**9  # more than the ids of the sample span
 
 def repeated_file(sample: Path, records: int) -> bytes:
     """The sample's records over and over, each time with other order ids."""
-    header = dbn.read_header(sample)
+    header = read_header(sample)
     data = source.read(sample)
     rows = np.frombuffer(data, header.record, offset=header.first_record)
     times = -(-records // rows.size)

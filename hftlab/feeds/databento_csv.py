@@ -26,9 +26,10 @@ import pyarrow.compute as pc
 
 from hftlab.codes import NOT_A_VALUE, PRICE_SCALE, UNDEF_PRICE, MboAction, Side
 from hftlab.errors import FormatError
-from hftlab.feeds import cells, dbn, foreign
+from hftlab.feeds import cells, foreign
 from hftlab.feeds.cells import BadCell
 from hftlab.feeds.clock import Clock, settled, times
+from hftlab.feeds.databento_rows import UNDEF_SIZE, Columns, notes_of_instruments, put_values, to_table
 from hftlab.feeds.flow import Flow
 from hftlab.feeds.tables import resliced
 from hftlab.schema import MBO
@@ -115,14 +116,14 @@ class _Reading:
             if raw.num_rows:
                 columns = self._columns(partial(self._column, raw), raw.num_rows)
                 self._refuse_sideless(columns)
-                dbn.put_values(columns, self._odd)
-                yield from dbn.to_table(columns, self._numbers).to_batches()
+                put_values(columns, self._odd)
+                yield from to_table(columns, self._numbers).to_batches()
             self._first += raw.num_rows
 
     def notes(self) -> list[str]:
         """The counted quirks."""
         notes = [f"{what}: {count:,}" for what, count in self._odd.items()]
-        return notes + dbn.notes_of_instruments(self._unnamed, self._publishers)
+        return notes + notes_of_instruments(self._unnamed, self._publishers)
 
     def _column(self, raw: pa.RecordBatch, name: str, work: Callable[[pa.Array], Any]) -> Any:
         """One column through a converter; None where there is no such column."""
@@ -137,7 +138,7 @@ class _Reading:
         row = self._file.row(self._first + index)
         raise FormatError(self._file.path, found, expected, row) from None
 
-    def _columns(self, column: Callable[..., Any], rows: int) -> dbn.Columns:
+    def _columns(self, column: Callable[..., Any], rows: int) -> Columns:
         rtype = column("rtype", _whole(8))
         if (rtype != MBO_RTYPE).any():
             index = int(np.argmax(rtype != MBO_RTYPE))
@@ -146,14 +147,14 @@ class _Reading:
         ts_recv = column("ts_recv", partial(self._times, "ts_recv"))
         flags, sequence = column("flags", _whole(8, 0)), column("sequence", _whole(32, 0))
         zeros = np.zeros(rows, np.int64)
-        return dbn.Columns(
+        return Columns(
             ts_event=ts_event,
             ts_recv=ts_event.copy() if ts_recv is None else ts_recv,
             symbol=self._books(column),
             action=column("action", lambda cell: cells.codes(cell, MboAction, {}, None)),
             side=column("side", lambda cell: cells.codes(cell, Side, {}, None)),
             price=column("price", self._prices),
-            size=column("size", _whole(32, dbn.UNDEF_SIZE)),
+            size=column("size", _whole(32, UNDEF_SIZE)),
             order_id=column("order_id", _whole(64, 0)).view(np.uint64),
             flags=(zeros if flags is None else flags).astype(np.uint8),
             sequence=zeros if sequence is None else sequence,
@@ -180,7 +181,7 @@ class _Reading:
         prices = cells.scaled(column, self._price_factor or Fraction(1), expected)
         return np.where(prices == NOT_A_VALUE, UNDEF_PRICE, prices)
 
-    def _refuse_sideless(self, columns: dbn.Columns) -> None:
+    def _refuse_sideless(self, columns: Columns) -> None:
         wrong = (columns.action == MboAction.A) & (columns.side == 0)
         if wrong.any():
             self._refuse(int(np.argmax(wrong)), "side 'N'", "B or A of an add")

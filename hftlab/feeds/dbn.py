@@ -1,9 +1,10 @@
 """Databento DBN: market by order (schema `mbo`), versions 1 to 3, plain or compressed (.dbn, .dbn.zst, ...).
 
-What a file says of itself and how a record is laid out comes from Databento's own reader, the optional
-package `databento-dbn`; the records are viewed as one structured array (20 ns a record, against 600 for
-an object each). Their actions are this project's: A, M, C and R change the book; T and F tell of a trade, and
-the C that follows an F is what takes the size off. Flag 128 ends an event, flag 32 marks a snapshot.
+What a file says of itself and how a record is laid out comes from Databento's own reader (`dbn_header`);
+what columns become is the same for CSV (`databento_rows`). Records are viewed as one structured array (20 ns
+a record, against 600 for an object each). Their actions are this project's: A, M, C and R change the book; T
+and F tell of a trade, and the C that follows an F is what takes the size off. Flag 128 ends an event, flag 32
+marks a snapshot.
 
 =============================== ==========================================================================
 in the file                     in the mbo table
@@ -27,42 +28,31 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from datetime import date
 from pathlib import Path
-from types import ModuleType
 from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from hftlab.codes import NOT_A_VALUE, UNDEF_PRICE, MboAction
-from hftlab.errors import FormatError, UsageError
+from hftlab.codes import MboAction
+from hftlab.errors import FormatError
 from hftlab.feeds import source
+from hftlab.feeds.databento_rows import Columns, notes_of_instruments, put_values, room, to_table
+from hftlab.feeds.dbn_header import MAGIC, Header, read_header
 from hftlab.feeds.flow import Fault, Flow
-from hftlab.schema import MBO, code_array
+from hftlab.schema import MBO
 
 DESCRIPTION = "Databento DBN files of the mbo schema (.dbn, .dbn.zst)"
 
-MAGIC = b"DBN"
-PREFIX_BYTES = 8  # magic, version, length of the metadata that follows
 BLOCK_BYTES = 1 << 20
 MARGIN_BYTES = 1 << 12  # for what is left of a block: less than a record, or two where one is looked for
 RUN = 8192  # records looked at together: half a megabyte, which stays in the second cache
 SHORT_RUN = 64  # where records of other kinds are frequent
 ROWS = 1 << 20  # of a table's chunk where the length of the whole is not known
-UNDEF_SIZE = 2**32 - 1
 DAY_NS = 86_400 * 10**9
 
-TOB, MBP, MAYBE_BAD_BOOK, SNAPSHOT = 64, 16, 4, 32
-_FLAG_NOTES = {
-    SNAPSHOT: "records of a snapshot (flag 32)",
-    TOB: "records of a top of book, not of an order (flag 64)",
-    MBP: "records of a price level, not of an order (flag 16)",
-    MAYBE_BAD_BOOK: "records after a gap, when the book may be wrong (flag 4)",
-}
-
-_A, _M, _C = int(MboAction.A), int(MboAction.M), int(MboAction.C)
+_A = int(MboAction.A)
 _NO_LETTER = 127
 _SIDES = {"B": 1, "A": -1, "N": 0}
 
@@ -74,53 +64,6 @@ def _letters(codes: dict[str, int]) -> bytes:
 
 _ACTION_OF = _letters({action.name: int(action) for action in MboAction})
 _SIDE_OF = _letters(_SIDES)
-
-_RECORDS = {  # kind of record -> its name in Databento's package, where a mixed stream may hold it
-    "MBO": "MBOMsg",
-    "MBP_0": "TradeMsg",
-    "MBP_1": "MBP1Msg",
-    "MBP_10": "MBP10Msg",
-    **dict.fromkeys(("OHLCV_DEPRECATED", "OHLCV_1S", "OHLCV_1M", "OHLCV_1H"), "OHLCVMsg"),
-    **dict.fromkeys(("OHLCV_1D", "OHLCV_EOD"), "OHLCVMsg"),
-    "STATUS": "StatusMsg",
-    "INSTRUMENT_DEF": "InstrumentDefMsg",
-    "IMBALANCE": "ImbalanceMsg",
-    "ERROR": "ErrorMsg",
-    "SYMBOL_MAPPING": "SymbolMappingMsg",
-    "SYSTEM": "SystemMsg",
-    "STATISTICS": "StatMsg",
-    **dict.fromkeys(("CMBP_1", "TCBBO"), "CMBP1Msg"),
-    **dict.fromkeys(("CBBO_1S", "CBBO_1M"), "CBBOMsg"),
-    **dict.fromkeys(("BBO_1S", "BBO_1M"), "BBOMsg"),
-}
-
-
-class Header(NamedTuple):
-    """What a file says before its first record, and what its records look like."""
-
-    version: int
-    first_record: int  # byte
-    mappings: dict[int, list[tuple[int, int, str]]]  # instrument_id -> (first day, day after, name)
-    record: np.dtype  # of an MBO record; `key` is all of its header
-    sizes: dict[int, int]  # bytes of a record by kind
-    kinds: dict[int, str]
-    only_mbo: bool  # whether the schema says so; live captures don't
-    ts_out: bool
-
-
-class Columns(NamedTuple):
-    """Columns of an mbo table before they are one."""
-
-    ts_event: np.ndarray
-    ts_recv: np.ndarray
-    symbol: np.ndarray
-    action: np.ndarray
-    side: np.ndarray
-    price: np.ndarray
-    size: np.ndarray
-    order_id: np.ndarray
-    flags: np.ndarray
-    sequence: np.ndarray
 
 
 class Run(NamedTuple):
@@ -166,103 +109,6 @@ def load(path: Path, *, format: str | None = None, symbols: Iterable[str] | None
         return tables[0] if len(tables) == 1 else pa.concat_tables(tables).unify_dictionaries()
 
     return Flow(path, "dbn", "mbo", table, symbols=symbols, notes=notes, faults=faults, batches=batches)
-
-
-def read_header(path: Path) -> Header:
-    """The metadata, read by Databento's package.
-
-    Raises FormatError for what is no DBN of the mbo schema, UsageError where the package is missing.
-    """
-    dbn = _package(path)
-    start = source.head(path, size=PREFIX_BYTES)
-    if start[:3] != MAGIC or len(start) < PREFIX_BYTES:
-        raise FormatError(path, f"{start[:4]!r} at its beginning", "DBN data, as b'DBN' and a version say")
-    version, length = start[3], int.from_bytes(start[4:], "little")
-    layout = getattr(dbn, f"v{version}", None)
-    if layout is None:
-        raise FormatError(path, f"DBN version {version}", f"version 1 to {dbn.DBN_VERSION}", offset=3)
-    metadata = _decoded(dbn, path, version, length)
-    schema = metadata.schema and str(metadata.schema.value)
-    if schema not in (None, "mbo"):
-        hint = " (an mbp-10 file is a truth: hftlab compare RUN --truth FILE)" if schema == "mbp-10" else ""
-        raise FormatError(path, f"the schema {schema}", f"the schema mbo{hint}")
-    fields = np.dtype(layout.MBOMsg._dtypes).newbyteorder("<")
-    more = 8 if metadata.ts_out else 0
-    names = {name: kind for name, kind in _RECORDS.items() if hasattr(dbn.RType, name)}
-    return Header(
-        version,
-        PREFIX_BYTES + length,
-        _mappings(dbn, metadata),
-        _in_words(fields, layout.MBOMsg.size_hint + more),
-        {getattr(dbn.RType, n).value: getattr(layout, kind).size_hint + more for n, kind in names.items()},
-        {getattr(dbn.RType, name).value: name for name in names},
-        schema is not None,
-        bool(metadata.ts_out),
-    )
-
-
-def _package(path: Path) -> ModuleType:
-    try:
-        import databento_dbn
-    except ImportError:
-        raise UsageError(
-            f"{path}: reading DBN needs Databento's reader: pip install 'hftlab[databento]'"
-        ) from None
-    return databento_dbn
-
-
-def _decoded(dbn: ModuleType, path: Path, version: int, length: int) -> Any:
-    """The metadata. Their decoder panics where it is too short to be any, so that is looked at before."""
-    smallest = dbn.Metadata("", 0, None, dbn.SType.INSTRUMENT_ID, None, version=version).encode()
-    if length + PREFIX_BYTES < len(smallest):
-        expected = f"{len(smallest) - PREFIX_BYTES:,} or more"
-        raise FormatError(path, f"{length:,} bytes of metadata", expected, offset=4)
-    data = source.head(path, size=PREFIX_BYTES + length)
-    if len(data) < PREFIX_BYTES + length:
-        found = f"{len(data) - PREFIX_BYTES:,} bytes of metadata"
-        raise FormatError(path, found, f"{length:,}, as its beginning says", offset=len(data))
-    try:
-        return dbn.Metadata.decode(data)
-    except dbn.DBNError as error:
-        raise FormatError(
-            path, f"broken metadata ({source.said(error)})", "DBN metadata", offset=8
-        ) from error
-
-
-def _mappings(dbn: ModuleType, metadata: Any) -> dict[int, list[tuple[int, int, str]]]:
-    """Names by instrument_id, whichever of the two the request was made by."""
-    by_id: dict[int, list[tuple[int, int, str]]] = {}
-    for asked, intervals in metadata.mappings.items():
-        for interval in intervals:
-            pair = (asked, interval["symbol"])
-            name, number = reversed(pair) if metadata.stype_in == dbn.SType.INSTRUMENT_ID else pair
-            if name and number.isdigit():
-                days = (_day(interval["start_date"]), _day(interval["end_date"]))
-                by_id.setdefault(int(number), []).append((*days, name))
-    return by_id
-
-
-def _day(day: date) -> int:
-    return day.toordinal() - date(1970, 1, 1).toordinal()
-
-
-def _in_words(fields: np.dtype, size: int) -> np.dtype:
-    """Their layout, and two of its words: `key` is the header, `middle` begins with `size`.
-
-    Taking one word out of a record costs as much as taking a byte (1.6 ns: a cache line), so small fields are
-    taken together. Raises UsageError where a version of the package keeps them apart.
-    """
-    offsets = {name: place for name, (_, place) in fields.fields.items()}
-    if {offsets[name] - offsets["size"] for name in ("flags", "action", "side")} - set(range(4, 8)):
-        raise UsageError(f"databento-dbn: found an mbo record of {fields}, expected that of DBN 1 to 3")
-    return np.dtype(
-        {
-            "names": [*offsets, "key", "middle"],
-            "formats": [*(fields[name] for name in offsets), "<u8", "<u8"],
-            "offsets": [*offsets.values(), 0, offsets["size"]],
-            "itemsize": size,
-        }
-    )
 
 
 # ------------------------------------------------------------------ instruments
@@ -360,7 +206,7 @@ class _Reading:
             taken = 0
             while taken < run.keys.size:
                 if columns is None:
-                    columns, filled = _room(rows), 0
+                    columns, filled = room(rows), 0
                 end = min(run.keys.size, taken + rows - filled)
                 byte = run.byte + taken * run.records.itemsize
                 filled += self._fill(columns, filled, Run(run.records[taken:end], run.keys[taken:end], byte))
@@ -574,55 +420,6 @@ class _Reading:
         return notes + notes_of_instruments(self._symbols.unnamed, self._symbols.publishers)
 
 
-def notes_of_instruments(unnamed: Iterable[object], publishers: Iterable[int]) -> list[str]:
-    """Which instruments have no name, and whose books are told apart."""
-    unnamed, publishers = list(unnamed), list(publishers)
-    notes = []
-    if unnamed:
-        numbers = ", ".join(map(str, unnamed[:5])) + (", ..." if len(unnamed) > 5 else "")
-        what = "instruments without a definition, named by their number"
-        notes.append(f"{what}: {len(unnamed):,} ({numbers})")
-    if len(publishers) > 1:
-        names = ", ".join(f"@{publisher}" for publisher in publishers[1:])
-        notes.append(f"publishers after the first ({publishers[0]}), with books of their own: {names}")
-    return notes
-
-
-def put_values(here: Columns, odd: Counter[str]) -> None:
-    """Values, in place, for what Databento leaves undefined; how often, and what flags say, is counted."""
-    for time, other in ((here.ts_event, here.ts_recv), (here.ts_recv, here.ts_event)):
-        if time.min() < 0:  # UNDEF_TIMESTAMP is the largest of 64 bits, -1 here
-            undefined = time < 0
-            odd["times that are not given"] += int(undefined.sum())
-            time[undefined] = np.maximum(other[undefined], 0)
-    for name, undefined, last in (("price", UNDEF_PRICE, _M), ("size", UNDEF_SIZE, _C)):
-        values = getattr(here, name)
-        if values.max() == undefined:
-            unknown = values == undefined
-            needed = unknown & (here.action <= last)
-            values[unknown], values[needed] = 0, NOT_A_VALUE
-            if needed.any():
-                odd[f"records that need a {name} and have none"] += int(needed.sum())
-    present = int(np.bitwise_or.reduce(here.flags))
-    for flag, note in _FLAG_NOTES.items():
-        if present & flag:
-            odd[note] += int(np.count_nonzero(here.flags & flag))
-
-
-def to_table(columns: Columns, names: Iterable[str]) -> pa.Table:
-    """The mbo table of some columns, with the symbols by their number."""
-    time = MBO.field("ts_event").type
-    arrays = columns._asdict() | {
-        "ts_event": pa.array(columns.ts_event).cast(time),
-        "ts_recv": pa.array(columns.ts_recv).cast(time),
-        "symbol": pa.DictionaryArray.from_arrays(
-            pa.array(columns.symbol), pa.array(list(names), pa.string())
-        ),
-        "action": code_array(columns.action, MboAction),
-    }
-    return pa.Table.from_arrays([pa.array(array) for array in arrays.values()], schema=MBO)
-
-
 def _alike(values: np.ndarray) -> int:
     """How many from the first on are like the first."""
     alike = values == values[0]
@@ -635,10 +432,3 @@ def _counts(others: Counter[str]) -> str:
 
 def _first(columns: Columns, rows: int) -> Columns:
     return Columns(*(column[:rows] for column in columns))
-
-
-def _room(rows: int) -> Columns:
-    """Columns of so many rows, nothing in them; memory is taken as they fill."""
-    types = {"action": np.int8, "side": np.int8, "order_id": np.uint64, "flags": np.uint8}
-    columns = Columns(*(np.empty(rows, types.get(name, np.int64)) for name in Columns._fields))
-    return columns._replace(symbol=np.zeros(rows, np.int32))  # not touched by a file of one instrument
