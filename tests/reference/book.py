@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from decimal import Decimal
 from itertools import repeat
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 from hftlab.codes import (
     DEFAULT_SYMBOL,
@@ -97,14 +97,14 @@ class Outcome(NamedTuple):
     taker_side: int = 0
 
 
-def _rejected(reason: Reason, stage: Stage, limit: int | None = None, observed: int | None = None) -> Outcome:
+def rejected(reason: Reason, stage: Stage, limit: int | None = None, observed: int | None = None) -> Outcome:
     return Outcome(REJECTED, reject=Reject(int(reason), int(stage), limit, observed))
 
 
-UNKNOWN_ORDER = _rejected(Reason.UNKNOWN_ORDER, Stage.VALIDATE)
-DUPLICATE_ORDER = _rejected(Reason.DUPLICATE_ORDER, Stage.VALIDATE)
-POST_ONLY_WOULD_CROSS = _rejected(Reason.POST_ONLY_WOULD_CROSS, Stage.MATCH)
-CAPACITY_EXHAUSTED = _rejected(Reason.CAPACITY_EXHAUSTED, Stage.MATCH)
+UNKNOWN_ORDER = rejected(Reason.UNKNOWN_ORDER, Stage.VALIDATE)
+DUPLICATE_ORDER = rejected(Reason.DUPLICATE_ORDER, Stage.VALIDATE)
+POST_ONLY_WOULD_CROSS = rejected(Reason.POST_ONLY_WOULD_CROSS, Stage.MATCH)
+CAPACITY_EXHAUSTED = rejected(Reason.CAPACITY_EXHAUSTED, Stage.MATCH)
 ALL_CANCELLED = Outcome(CANCELLED)
 NO_EFFECT = Outcome(int(Status.NO_EFFECT))
 APPLIED = Outcome(int(Status.APPLIED))
@@ -266,11 +266,14 @@ class ReferenceBook:
             return DUPLICATE_ORDER
         may_rest = price is not None and tif in (GTC, DAY)
         passive = order_type == PASSIVE
+        refusal = self._refused_by_gate(account, account, side, price, qty, may_rest, passive)
+        if refusal is not None:
+            return refusal
         if post_only and price is not None and not passive and self._would_trade(side, price):
             return POST_ONLY_WOULD_CROSS
         if may_rest and self._half(side).qty_at(price) + qty >= LIMIT_63:
             return CAPACITY_EXHAUSTED
-        if tif == FOK and not self._can_fill(side, price, qty):
+        if tif == FOK and not self._can_fill(side, price, qty, account):
             return Outcome(EXPIRED)
         return self._enter(order_id, side, price, qty, account, RESTING if may_rest else EXPIRED, passive)
 
@@ -294,7 +297,7 @@ class ReferenceBook:
         self._take_off(order, qty)
         return Outcome(RESTING, 0, order.open_qty)
 
-    def _replace(self, order_id, new_order_id, _side, order_type, _tif, price, qty, _account, post_only):
+    def _replace(self, order_id, new_order_id, _side, order_type, _tif, price, qty, account, post_only):
         qty, refusal = self._checked_qty(qty)
         if refusal is not None:
             return refusal
@@ -308,10 +311,16 @@ class ReferenceBook:
             new_order_id = order_id
         if new_order_id != order_id and new_order_id in self.open:
             return DUPLICATE_ORDER
-        if price == order.level.price and qty <= order.open_qty and new_order_id == order_id:
+        in_place = price == order.level.price and qty <= order.open_qty and new_order_id == order_id
+        passive = order_type == PASSIVE
+        refusal = self._refused_by_gate(
+            account, order.account, order.side, price, qty, True, passive, order, in_place
+        )
+        if refusal is not None:
+            return refusal
+        if in_place:
             self._take_off(order, order.open_qty - qty)
             return Outcome(REPLACED, 0, qty)
-        passive = order_type == PASSIVE
         if post_only and not passive and self._would_trade(order.side, price):
             return POST_ONLY_WOULD_CROSS
         others_at_price = self._half(order.side).qty_at(price)
@@ -337,7 +346,7 @@ class ReferenceBook:
         exact = whole(qty)
         if exact is None or exact not in LEGAL_CONTROLS:
             last = LEGAL_CONTROLS[-1]
-            return _rejected(Reason.INVALID_QTY, Stage.VALIDATE, last, column_value(exact))
+            return rejected(Reason.INVALID_QTY, Stage.VALIDATE, last, column_value(exact))
         return APPLIED
 
     # -- facts
@@ -396,19 +405,25 @@ class ReferenceBook:
         return price is not None and self.lowest_price <= price < LIMIT_63 and price % self.tick == 0
 
     def _invalid_qty(self, qty: int | None) -> Outcome:
-        return _rejected(Reason.INVALID_QTY, Stage.VALIDATE, 1, column_value(qty))
+        return rejected(Reason.INVALID_QTY, Stage.VALIDATE, 1, column_value(qty))
 
     def _invalid_price(self, price: int | None) -> Outcome:
-        return _rejected(Reason.INVALID_PRICE, Stage.VALIDATE, self.told_tick, column_value(price))
+        return rejected(Reason.INVALID_PRICE, Stage.VALIDATE, self.told_tick, column_value(price))
+
+    def _refused_by_gate(
+        self, sender, owner, side, price, qty, may_rest, passive, replaced=None, in_place=False
+    ) -> Outcome | None:
+        """What stands between VALIDATE and MATCH: nothing here, the risk gate in `reference.gated`."""
+        return None
 
     def _would_trade(self, side: int, price: int) -> bool:
         ranks = self._half(-side).ranks
-        return bool(ranks) and _crosses(side, price, ranks[-1])
+        return bool(ranks) and crosses(side, price, ranks[-1])
 
-    def _can_fill(self, side: int, price: int | None, qty: int) -> bool:
+    def _can_fill(self, side: int, price: int | None, qty: int, _account: int) -> bool:
         other = self._half(-side)
         for rank in reversed(other.ranks):
-            if price is not None and not _crosses(side, price, rank):
+            if price is not None and not crosses(side, price, rank):
                 return False
             qty -= other.levels[rank].qty
             if qty <= 0:
@@ -439,19 +454,23 @@ class ReferenceBook:
         other = self._half(-side)
         ranks = other.ranks
         fills = []
-        while qty and ranks and (price is None or _crosses(side, price, ranks[-1])):
+        while qty and ranks and (price is None or crosses(side, price, ranks[-1])):
             level = other.levels[ranks[-1]]
-            maker = next(iter(level.orders.values()))
-            traded = min(qty, maker.open_qty)
-            qty -= traded
-            if traded == maker.open_qty:
-                self._remove(maker)
-                maker_leaves = 0
-            else:
-                self._take_off(maker, traded)
-                maker_leaves = maker.open_qty
-            fills.append(Fill(level.price, traded, maker.order_id, maker.account, qty, maker_leaves))
+            fill = self._trade_with(level, next(iter(level.orders.values())), qty)
+            qty = fill.taker_leaves
+            fills.append(fill)
         return fills
+
+    def _trade_with(self, level: Level, maker: Order, qty: int) -> Fill:
+        """As much of `qty` as that order has."""
+        traded = min(qty, maker.open_qty)
+        if traded == maker.open_qty:
+            self._remove(maker)
+            maker_leaves = 0
+        else:
+            self._take_off(maker, traded)
+            maker_leaves = maker.open_qty
+        return Fill(level.price, traded, maker.order_id, maker.account, qty - traded, maker_leaves)
 
     def _rest(self, order: Order, price: int) -> None:
         level = order.level = self._half(order.side).level_for(price)
@@ -507,7 +526,7 @@ class ReferenceBook:
                 assert level.qty == sum(quantities) < LIMIT_63, "a level is not the sum of its orders"
 
 
-def _crosses(side: int, price: int, opposite_rank: int) -> bool:
+def crosses(side: int, price: int, opposite_rank: int) -> bool:
     """Whether an order at `price` trades with the opposite level of that rank (-side * its price)."""
     return -opposite_rank <= side * price
 
@@ -552,34 +571,28 @@ class ReferenceVenue:
         """The book of a symbol, made when first named."""
         book = self.books.get(symbol)
         if book is None:
-            book = self.books[symbol] = ReferenceBook(self.tick, self.allow_nonpositive)
+            book = self.books[symbol] = self._new_book(symbol)
             self._touch[symbol] = book.l1()
             self._top[symbol] = book.top(self.depth_levels)
         return book
 
-    def run(self, rows: Iterable[tuple]) -> ReferenceVenue:
+    def _new_book(self, _symbol: Any) -> ReferenceBook:
+        return ReferenceBook(self.tick, self.allow_nonpositive)
+
+    def run(self, rows: Iterable[tuple]) -> Self:
         """Apply rows of (ts, symbol, *Command), in order."""
         with garbage_collector_off():
             self._run(rows)
         return self
 
     def _run(self, rows: Iterable[tuple]) -> None:
-        books, outcomes = self.books, self.outcomes
-        for seq, (ts, symbol, *command) in enumerate(rows, len(outcomes)):
+        books = self.books
+        for seq, (ts, symbol, *command) in enumerate(rows, len(self.outcomes)):
             book = books.get(symbol) or self.book(symbol)
             outcome = book.apply(command)
-            status, filled, leaves, fills, reject, *taker = outcome
-            outcomes.append((seq, status, filled, leaves))
-            if reject is not None:
-                action, order_id, account = command[0], command[1], command[8]
-                reason, stage, limit, observed = reject
-                self.rejects.append(
-                    (seq, ts, symbol, order_id, account, action, stage, reason, limit, observed)
-                )
-                continue
-            if fills:
-                self._record_fills(seq, ts, symbol, taker, fills)
-            self._record_market_data(seq, ts, symbol, book)
+            self._record_outcome(seq, ts, symbol, command, outcome)
+            if outcome.reject is None:
+                self._record_market_data(seq, ts, symbol, book)
 
     def rebuild(self, rows: Iterable[tuple]) -> ReferenceVenue:
         """Apply rows of (ts, symbol, *Fact), in order."""
@@ -592,6 +605,16 @@ class ReferenceVenue:
                 self.rejects.append((seq, ts, symbol, fact[1], 0, fact[0], stage, reason, limit, observed))
             self._record_market_data(seq, ts, symbol, book)
         return self
+
+    def _record_outcome(self, seq: int, ts: int, symbol: Any, command: list, outcome: Outcome) -> None:
+        status, filled, leaves, fills, reject, *taker = outcome
+        self.outcomes.append((seq, status, filled, leaves))
+        if reject is not None:
+            action, order_id, account = command[0], command[1], command[8]
+            reason, stage, limit, observed = reject
+            self.rejects.append((seq, ts, symbol, order_id, account, action, stage, reason, limit, observed))
+        elif fills:
+            self._record_fills(seq, ts, symbol, taker, fills)
 
     def _record_fills(self, seq: int, ts: int, symbol: Any, taker: list, fills: list[Fill]) -> None:
         order_id, account, side = taker

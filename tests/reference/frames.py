@@ -12,8 +12,10 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from hftlab.codes import Action, Reason, Stage, Status
+from hftlab.codes import Action, GateEvent, Reason, Stage, Status
+from reference import positions
 from reference.book import ReferenceVenue
+from reference.gated import GatedVenue
 
 I64, U64 = pl.Int64, pl.UInt64
 COLUMNS: dict[str, dict[str, Any]] = {
@@ -65,9 +67,23 @@ COLUMNS: dict[str, dict[str, Any]] = {
         "account": I64,
     },
 }
+GATE_COLUMNS: dict[str, dict[str, Any]] = {
+    "gate": {
+        "seq": I64,
+        "ts": I64,
+        "symbol": pl.String,
+        "account": I64,
+        "event": I64,
+        "order_id": U64,
+        "qty": I64,
+        "limit_value": I64,
+        "observed_value": I64,
+    },
+    "positions": {"symbol": pl.String, **dict.fromkeys(positions.COLUMNS[1:], I64)},
+}
 DEPTH_LISTS = ("bid_px", "bid_sz", "bid_ct", "ask_px", "ask_sz", "ask_ct")
 NULLABLE = ("bid_px", "ask_px", "limit_value", "observed_value")
-CODES = {"status": Status, "action": Action, "stage": Stage, "reason": Reason}
+CODES = {"status": Status, "action": Action, "stage": Stage, "reason": Reason, "event": GateEvent}
 
 
 def depth_columns(levels: int) -> dict[str, Any]:
@@ -110,6 +126,15 @@ def of_venue(venue: ReferenceVenue) -> dict[str, pl.DataFrame]:
         frames["depth"] = of_rows(venue.depth, depth_columns(venue.depth_levels))
     frames["book"] = by_symbol(frames["book"])
     return frames
+
+
+def of_gated_venue(venue: GatedVenue) -> dict[str, pl.DataFrame]:
+    """Every output of the twin behind its gate."""
+    rows = {"gate": venue.events, "positions": venue.positions()}
+    tables = {
+        name: pl.DataFrame(rows[name], schema=columns, orient="row") for name, columns in GATE_COLUMNS.items()
+    }
+    return of_venue(venue) | tables
 
 
 def of_frame(frame: pl.DataFrame, columns: dict[str, Any]) -> pl.DataFrame:
