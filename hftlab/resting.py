@@ -39,8 +39,9 @@ def nothing() -> Resting:
 
 def books_of(book: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The books in a sorted column, and where the rows of each start: (books [n], starts [n + 1])."""
-    starts = np.flatnonzero(np.diff(book, prepend=-1))
-    return book[starts], np.append(starts, book.size)
+    inner = np.flatnonzero(book[1:] != book[:-1]) + 1
+    starts = np.concatenate(([0], inner, [book.size])) if book.size else np.zeros(1, np.int64)
+    return book[starts[:-1]], starts
 
 
 def level_prices(grid: Grid, book: np.ndarray, level: np.ndarray) -> np.ndarray:
@@ -55,9 +56,10 @@ def level_prices(grid: Grid, book: np.ndarray, level: np.ndarray) -> np.ndarray:
 def levels_of(grid: Grid, orders: Resting) -> np.ndarray:
     """Levels of open orders, int32; every price is on the grid."""
     book, tick = orders.book, orders.price // grid.ticks[orders.book]
-    position = np.zeros(orders.count, np.int64)
+    position = (tick >> PAGE_BITS) - grid.first[book]
     books, starts = books_of(book)
-    for b, start, stop in zip(books.tolist(), starts[:-1].tolist(), starts[1:].tolist(), strict=True):
+    holed = np.flatnonzero(~grid.whole[books])
+    for b, start, stop in zip(books[holed].tolist(), starts[holed], starts[holed + 1], strict=True):
         pages = grid.numbers[grid.starts[b] :][: grid.sizes[b] >> PAGE_BITS]
         position[start:stop] = np.searchsorted(pages, tick[start:stop] >> PAGE_BITS)
     rung = (position << PAGE_BITS) | (tick & (PAGE - 1))

@@ -283,12 +283,11 @@ def _compile(
     opening: Resting,
     passive: bool,
 ) -> Slots:
-    low, high = int(totals[tape_compiler.ID_LOW]), int(totals[tape_compiler.ID_HIGH])
     parts = target.cursor.size
     room = int(totals[tape_compiler.INCOMING]) + opening.count + tape_compiler.LOT * (parts + 1)
     first = never_open(2 * int(grid.sizes.sum())) + 1
-    dense = high >= low and high - low < 4 * room + 1024
-    slots = _make_slots(opening, room, first, parts, low, high - low + 1 if dense else 0)
+    low, span = _direct_ids(totals, opening, 4 * room + 1024)
+    slots = _make_slots(opening, room, first, parts, low, span)
     starts, scratch = target.cursor.copy(), _scratch()
     by_kind = passive and not (target.order.size or target.targets.size or _ends_orders(columns))
 
@@ -305,6 +304,18 @@ def _compile(
         slots = slots._replace(index=larger)
         done = compile_from(done)
     return slots
+
+
+def _direct_ids(totals: np.ndarray, opening: Resting, most: int) -> tuple[int, int]:
+    """The lowest of the ids that are looked up directly, and how many: all, those of the rows, or none."""
+    low, high = int(totals[tape_compiler.ID_LOW]), int(totals[tape_compiler.ID_HIGH])
+    if high < low:
+        return low, 0
+    if opening.count:
+        lowest, highest = min(low, int(opening.order_id.min())), max(high, int(opening.order_id.max()))
+        if highest - lowest < most:
+            return lowest, highest - lowest + 1
+    return low, high - low + 1 if high - low < most else 0
 
 
 def _scratch() -> np.ndarray:

@@ -201,6 +201,25 @@ def test_a_symbol_filter_keeps_rows_numbered_as_in_the_input():
         assert set(chunked.symbols) == {"B", "C"}
 
 
+@pytest.mark.parametrize("base", [1, 2**40, 2**63 - 3, 2**64 - 5_000])
+@pytest.mark.parametrize("away", [0, 1, 1_000, 4_000, 10**9])
+def test_an_order_of_an_earlier_chunk_is_found(base, away):
+    """Whether its id is near those of the rows, far, or open in another book too; at prices near and far."""
+    ids = np.array([base, base + 1, base, base + 2, base + 3, base, base + 1, base], np.uint64)
+    ids[3:5] += np.uint64(min(away, 2**64 - 1 - base - 3))
+    table = orders(
+        8,
+        order_id=ids,
+        action=["NEW"] * 5 + ["CANCEL"] * 3,
+        symbol=["A", "A", "B", "A", "B", "B", "A", "A"],
+        price=["0.01", "100", "100", "199999.99", "99", "1", "1", "1"],
+    )
+    whole = hftlab.replay(table, path="event", tick_size="0.01")
+    assert whole.summary()["open_orders"] == 2
+    for size in (1, 2, 3, 4, 7):
+        assert hftlab.replay(table, chunk_rows=size, tick_size="0.01").digest == whole.digest
+
+
 def test_symbols_by_the_ten_thousand():
     """Half of them are new to the second chunk; each is looked up among those before, once."""
     table = orders(60_000, symbol=[f"S{number}" for number in range(60_000)])
