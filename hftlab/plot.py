@@ -11,10 +11,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import polars as pl
+import pyarrow as pa
 
 from hftlab.codes import PRICE_SCALE, Side
 from hftlab.errors import InputError, UsageError
-from hftlab.feeds.tables import read_table
+from hftlab.feeds.tables import read_columns
+from hftlab.schema import BOOK, FILLS, L1
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -25,7 +27,19 @@ COLOURS = {Side.BUY: BUY, Side.SELL: SELL}
 POINTS_MAX = 20_000  # more than a picture has pixels for
 TIME_BINS = 120
 BOOK_LEVELS = 20
+READ_ROWS = 1 << 16
 OUTSIDE = 0.001  # share of best prices that may be outside the picture, at either end
+
+
+def _columns(schema: pa.Schema, names: str) -> pa.Schema:
+    return pa.schema([schema.field(name) for name in names.split()])
+
+
+NEEDED = {
+    "l1": _columns(L1, "ts symbol bid_px ask_px"),
+    "fills": _columns(FILLS, "ts symbol price qty aggressor_side"),
+    "book": _columns(BOOK, "symbol side price qty"),
+}
 
 
 def plot_run(
@@ -71,10 +85,14 @@ def plot_folder(folder: str | Path, symbol: str | None = None) -> Figure:
     folder = Path(folder)
     if not (folder / "manifest.json").is_file():
         raise InputError(f"{folder}: found no manifest.json, expected a run folder (hftlab replay --out)")
-    paths = {name: folder / f"{name}.parquet" for name in ("l1", "fills", "book")}
-    tables = {name: read_table(path, "Parquet") for name, path in paths.items() if path.is_file()}
-    frames = {name: pl.from_arrow(table) for name, table in tables.items()}
+    paths = {name: folder / f"{name}.parquet" for name in NEEDED}
+    frames = {name: _read(path, NEEDED[name]) for name, path in paths.items() if path.is_file()}
     return plot_run(**frames, symbol=symbol)
+
+
+def _read(path: Path, schema: pa.Schema) -> pl.DataFrame:
+    table = pa.Table.from_batches(read_columns(path, schema, READ_ROWS), schema)
+    return pl.from_arrow(table.unify_dictionaries())
 
 
 def _of(frame: pl.DataFrame | None, symbol: str) -> pl.DataFrame | None:

@@ -251,7 +251,10 @@ def _refuse_unread(path: Path, texts: pl.Series, read: pl.Series) -> None:
 
 def _table(path: Path, container: str) -> Truth:
     """Parquet or Arrow of either kind that has columns."""
-    frame = pl.from_arrow(tables.read_table(path, container))
+    try:
+        frame = pl.from_arrow(tables.read_table(path, container))
+    except pl.exceptions.PolarsError as error:
+        raise FormatError(path, f"a column of no use ({source.said(error)})", _SUPPORTED) from error
     if set(frame.columns) >= _TICKER_COLUMNS:
         return _tickers(path, frame.to_arrow)
     if "bid_px_00" not in frame.columns:

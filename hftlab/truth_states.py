@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
@@ -18,12 +18,13 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
+from hftlab import schema as tables
 from hftlab.codes import UNDEF_PRICE
 from hftlab.config import Config
 from hftlab.errors import InputError, UsageError
-from hftlab.feeds import Flow, open_flow, source
+from hftlab.feeds import Flow, open_flow
+from hftlab.feeds.tables import read_columns
 from hftlab.replayer import replay
 from hftlab.run_folder import MANIFEST, sha256_of
 from hftlab.truth_files import SIDES
@@ -32,6 +33,7 @@ BATCH_ROWS = 1 << 20  # of a flow in memory at a time
 STATE_ROWS = 1 << 14  # of rebuilt books in memory at a time
 IN_MEMORY_BYTES = 1 << 30  # of rebuilt books; more go through a file
 BYTES_PER_LEVEL = 48
+COLUMNS = ["seq", "symbol", *SIDES]
 
 
 @dataclass(frozen=True)
@@ -69,7 +71,7 @@ def _replayed(
     flow: Flow,
     config: Config | None,
     stack: ExitStack,
-    made: dict[str, pa.Table | Path],
+    made: dict[str, Callable[[], Iterable[pa.RecordBatch]]],
     levels: int,
     last_row: Callable[[], int | None],
     symbol: str,
@@ -83,12 +85,20 @@ def _replayed(
         if rows is not None and rows * levels * BYTES_PER_LEVEL <= IN_MEMORY_BYTES:
             last = last_row()
             part = flow if last is None else flow.table().slice(0, last + 1)
-            made[name] = replay(part, mode, **how).to_arrow(name, levels)
+            table = replay(part, mode, **how).to_arrow(name, levels).select(COLUMNS)
+            made[name] = partial(table.to_batches, max_chunksize=STATE_ROWS)
         else:
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory())) / "run"
             replay(flow, mode, **how, chunk_rows=BATCH_ROWS, out=folder)
-            made[name] = folder / f"{name}.parquet"
-    return States(made[name], levels, symbol)
+            made[name] = partial(_batches, folder, name, levels)
+    return States(made[name](), levels, symbol)
+
+
+def _batches(folder: Path, name: str, depth: int) -> Iterator[pa.RecordBatch]:
+    """A table of a run folder. Raises FormatError where it is not what replay wrote."""
+    schema = tables.depth(depth) if name == "depth" else tables.L1
+    wanted = pa.schema([schema.field(column) for column in COLUMNS])
+    return read_columns(folder / f"{name}.parquet", wanted, STATE_ROWS)
 
 
 def _run_folder(folder: Path) -> Rebuilt:
@@ -115,11 +125,10 @@ def _run_folder(folder: Path) -> Rebuilt:
             f"{folder}: its input {path} has changed: found sha256 {found[:16]}, expected {was[:16]}"
         )
     feed = settings.get("feed") or {}
-    table = folder / f"{names[0]}.parquet"
     depth = settings["depth"] if names[0] == "depth" else 1
 
     def states(levels: int, _: Callable[[], int | None], symbol: str) -> States:
-        return States(table, levels, symbol)
+        return States(_batches(folder, names[0], depth), levels, symbol)
 
     return Rebuilt(str(folder), open_flow(path, **feed), depth, states)
 
@@ -147,21 +156,16 @@ class States:
     Depth and l1 tables have a row per change, so the book at a row is the last change up to it.
     """
 
-    def __init__(self, table: pa.Table | Path, levels: int, symbol: str) -> None:
+    def __init__(self, batches: Iterable[pa.RecordBatch], levels: int, symbol: str) -> None:
         self._levels, self._symbol = levels, symbol
-        self._changes = self._read(table)
+        self._changes = self._read(batches)
         self._seq = np.empty(0, np.int64)
         self._values = np.empty((4, 0, levels), np.int64)
         empty = np.array([UNDEF_PRICE, 0, UNDEF_PRICE, 0])
         self._before = np.repeat(empty[:, None, None], levels, axis=2)  # the book before the first of these
 
-    def _read(self, table: pa.Table | Path) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    def _read(self, batches: Iterable[pa.RecordBatch]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """Changes as (seq, values [4, changes, levels])."""
-        columns = ["seq", "symbol", *SIDES]
-        if isinstance(table, Path):
-            batches = _batches(table, columns)
-        else:
-            batches = table.select(columns).to_batches(max_chunksize=STATE_ROWS)
         for batch in batches:
             chosen = batch.filter(pc.equal(batch.column("symbol").cast(pa.string()), self._symbol))
             yield (
@@ -191,13 +195,3 @@ class States:
         keep = int(last[-1]) if rows.size else 0
         self._before, self._seq, self._values = values[:, keep : keep + 1], seq[keep:], values[:, keep + 1 :]
         return found
-
-
-def _batches(path: Path, columns: list[str]) -> Iterator[pa.RecordBatch]:
-    """Some columns of a run folder's table. Raises InputError where it is broken."""
-    try:
-        with pq.ParquetFile(path, page_checksum_verification=True) as file:
-            yield from file.iter_batches(STATE_ROWS, columns=columns)
-    except (pa.ArrowException, OSError) as error:
-        said = source.said(error)
-        raise InputError(f"{path}: found a broken table ({said}), expected what replay wrote") from error

@@ -10,6 +10,7 @@ import sys
 import zipfile
 
 import numpy as np
+import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -190,6 +191,19 @@ def test_columns_that_are_neither(tmp_path):
     path = write_native(tmp_path / "x.parquet", pa.table({"a": [1], "b": [2]}))
     expected = "expected at least action and order_id (orders) or those of mbo"
     assert message(path) == f"{path}: found columns a, b, {expected}"
+
+
+@pytest.mark.parametrize("name", NATIVE)
+def test_metadata_that_is_no_text(tmp_path, name):
+    """Arrow lets it be any bytes, polars panics at such; a table is read without."""
+    table = orders_table()
+    fields = [field.with_metadata({"unit": b"\xff", "kept": "so"}) for field in table.schema]
+    odd = table.cast(pa.schema(fields, {b"\xff": "x", "hftlab.table": "orders"}))
+    flow = open_flow(write_native(tmp_path / name, odd))
+    for found in (flow.table(), *flow.batches(3)):
+        assert found.schema.metadata == {b"hftlab.table": b"orders"}
+        assert found.schema.field("qty").metadata == {b"kept": b"so"}
+        assert pl.from_arrow(found).height == found.num_rows
 
 
 def test_a_second_stream_is_not_left_out(tmp_path):

@@ -4,6 +4,7 @@ import random
 from pathlib import Path
 
 import polars as pl
+import pyarrow.parquet as pq
 import pytest
 
 import hftlab
@@ -60,7 +61,11 @@ def test_a_damaged_run_folder_is_one_line(tmp_path):
             FormatError, match=r"fills\.parquet: found broken Parquet data .*, expected a whole"
         ):
             plot_folder(tmp_path / "run")
-    for where in (100, *(chance.randrange(len(whole)) for _ in range(40))):
+    path.write_bytes(whole)
+    columns = pq.ParquetFile(path).metadata.row_group(0)
+    drawn = next(column for column in map(columns.column, range(99)) if column.path_in_schema == "price")
+    page = drawn.data_page_offset + drawn.total_compressed_size // 2
+    for where in (page, *(chance.randrange(len(whole)) for _ in range(40))):
         path.write_bytes(
             whole[:where] + bytes([whole[where] ^ 1 << chance.randrange(8)]) + whole[where + 1 :]
         )
@@ -70,4 +75,17 @@ def test_a_damaged_run_folder_is_one_line(tmp_path):
         except HftlabError as error:
             said = str(error)
         assert "\n" not in (said or "")
-        assert said or where > 100, "a page that doesn't fit its sum was drawn"
+        assert said or where != page, "a page that doesn't fit its sum was drawn"
+
+
+def test_a_table_of_other_columns_is_one_line(tmp_path):
+    """What replay didn't write is not drawn."""
+    hftlab.replay(SAMPLE, record=("book",), out=tmp_path / "run")
+    path = tmp_path / "run" / "book.parquet"
+    table = pq.read_table(path)
+    pq.write_table(table.drop_columns("side"), path)
+    with pytest.raises(FormatError, match=r"found no column side, expected one of int8, as hftlab writes it"):
+        plot_folder(tmp_path / "run")
+    pq.write_table(table.set_column(1, "side", table["side"].cast("int64")), path)
+    with pytest.raises(FormatError, match="found column side of int64, expected one of int8"):
+        plot_folder(tmp_path / "run")

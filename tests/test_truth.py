@@ -11,6 +11,7 @@ from collections import Counter
 
 import numpy as np
 import polars as pl
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from damage import damaged
@@ -644,6 +645,14 @@ def test_tickers_as_parquet_and_in_other_lots(tmp_path):
 # ------------------------------------------------------------------ damage of any kind
 
 
+def test_a_time_zone_that_is_none(tmp_path):
+    """What a damaged schema may say of a column is an answer of one line."""
+    times = pa.array([1], pa.timestamp("ns", "Nowhere/None"))
+    pq.write_table(pa.table({"bid_px_00": [1], "ts_event": times}), tmp_path / "x.parquet")
+    with pytest.raises(FormatError, match=r"x\.parquet: found a column of no use \([^\n]*Nowhere/None"):
+        open_truth(tmp_path / "x.parquet")
+
+
 @pytest.mark.parametrize("kind", ["orderbook", "one step", "pretty", "integers", "parquet", "capture"])
 def test_damaged_files_of_published_books(facts_file, tmp_path, kind):
     """They are compared, or the answer is one line; never anything else."""
@@ -740,7 +749,7 @@ def test_run_folders_that_can_not_be_compared(story, tmp_path, capsys):
     data = bytearray((folder / "depth.parquet").read_bytes())
     data[60] ^= 1
     (folder / "depth.parquet").write_bytes(data)
-    assert "found a broken table" in said(InputError, folder)
+    assert "found broken Parquet data" in said(FormatError, folder)
     hftlab.replay(FACTS, mode="rebuild", record=("l1",), out=tmp_path / "d")
     assert "was made from a table in memory" in said(UsageError, tmp_path / "d")
 

@@ -58,6 +58,24 @@ def read_table(path: Path, found: str) -> pa.Table:
         return (_Parquet if found == "Parquet" else _Ipc)(path).read()
 
 
+def read_columns(path: Path, schema: pa.Schema, rows: int) -> Iterator[pa.RecordBatch]:
+    """The columns of `schema` in a Parquet file that hftlab wrote, at most `rows` rows at a time.
+
+    Raises FormatError for a broken file, and where a column is missing or of another type.
+    """
+    with broken(path, "Parquet"):
+        file = _Parquet(path)
+        for field in schema:
+            found = [other.type for other in file.schema if other.name == field.name]
+            if found != [field.type]:
+                types = " and ".join(map(str, found))
+                has = f"column {field.name} of {types}" if found else f"no column {field.name}"
+                raise FormatError(path, has, f"one of {field.type}, as hftlab writes it")
+        for batch in file.record_batches(rows, schema.names):
+            columns = [batch.column(field.name).cast(field.type) for field in schema]  # names within lists
+            yield pa.RecordBatch.from_arrays(columns, schema=schema)
+
+
 def native_file(path: Path) -> _Parquet | _Ipc:
     """A Parquet or Arrow IPC file, whatever its columns. Raises FormatError for another file."""
     found = source.container(path)
@@ -75,7 +93,7 @@ class _Parquet:
 
         self._open = lambda: pq.ParquetFile(path, memory_map=True, page_checksum_verification=True)
         with self._open() as file:
-            self.schema, self._rows = file.schema_arrow, file.metadata.num_rows
+            self.schema, self._rows = _said_in_text(file.schema_arrow), file.metadata.num_rows
 
     def num_rows(self) -> int:
         return self._rows
@@ -84,11 +102,14 @@ class _Parquet:
         with self._open() as file:
             table = file.read()
         table.validate(full=True)
-        return table.unify_dictionaries()
+        return pa.Table.from_arrays(table.columns, schema=self.schema).unify_dictionaries()
+
+    def record_batches(self, rows: int, columns: list[str] | None = None) -> Iterator[pa.RecordBatch]:
+        with self._open() as file:
+            yield from _checked(file.iter_batches(rows, columns=columns))
 
     def batches(self, rows: int) -> Iterator[pa.Table]:
-        with self._open() as file:
-            yield from resliced(_checked(file.iter_batches(batch_size=rows)), file.schema_arrow, rows)
+        yield from resliced(self.record_batches(rows), self.schema, rows)
 
 
 class _Ipc:
@@ -101,7 +122,7 @@ class _Ipc:
             file.seek(-min(len(_STREAM_END), path.stat().st_size), os.SEEK_END)
             if not self._is_file and file.read() != _STREAM_END:
                 raise pa.ArrowInvalid("the stream has no end mark")  # Arrow itself would take it as whole
-        self.schema = self._open().schema
+        self.schema = _said_in_text(self._open().schema)
 
     def _open(self) -> pa.RecordBatchFileReader | pa.RecordBatchStreamReader:
         mapped = pa.memory_map(str(self._path))
@@ -133,6 +154,23 @@ class _Ipc:
 
     def batches(self, rows: int) -> Iterator[pa.Table]:
         yield from resliced(self._record_batches(), self.schema, rows)
+
+
+def _said_in_text(schema: pa.Schema) -> pa.Schema:
+    """A schema without the metadata that is no text: Arrow allows that, polars panics at it."""
+    return pa.schema([f.with_metadata(_text_of(f.metadata)) for f in schema], _text_of(schema.metadata))
+
+
+def _text_of(metadata: dict[bytes, bytes] | None) -> dict[bytes, bytes] | None:
+    return metadata and {key: value for key, value in metadata.items() if _is_text(key) and _is_text(value)}
+
+
+def _is_text(data: bytes) -> bool:
+    try:
+        data.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def _checked(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
