@@ -39,7 +39,8 @@ FIELDS = {"resident": "VmHWM", "its own": "RssAnon", "of files": "RssFile"}
 COMMANDS = {
     "inspect": ["inspect", "FILE", "--json"],
     "convert": ["convert", "FILE", "-o", "OUT.parquet"],
-    "rebuild": ["replay", "FILE", "--mode", "rebuild", "--record", "l1", "--out", "OUT"],
+    "rebuild": ["replay", "FILE", "--mode", "rebuild"],
+    "touch": ["replay", "FILE", "--mode", "rebuild", "--record", "l1", "--out", "OUT"],
 }
 
 

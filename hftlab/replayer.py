@@ -51,6 +51,7 @@ class Plan:
     feed: dict[str, Any] | None  # format and options the input was opened with
     inferred_from: int | None  # rows of facts, where the commands are inferred
     progress: Progress | None
+    keep: bool = True  # tables of a replay in chunks, where no run folder does
 
     def settings(self) -> dict[str, Any]:
         """What a run folder and a summary say of it."""
@@ -75,6 +76,7 @@ def replay(
     chunk_rows: int | None = None,
     out: str | Path | None = None,
     progress: Progress | None = None,
+    keep: bool = True,
 ) -> Result:
     """Feed a flow through the books.
 
@@ -86,11 +88,13 @@ def replay(
     or a TOML file. `symbols` keeps only some. `depth` is levels per side. `tick_size` is one for all or by
     symbol; inferred where missing. `chunk_rows` replays in pieces with bounded memory, as files of more than
     16 M rows are anyway. `out` writes a run folder as the replay goes. `progress` is called with rows done.
+    Without `keep` and `out` a replay in chunks keeps its counts, digest and open orders only.
 
     Raises FormatError and TableError for broken input, UsageError for a wrong call, OutputError where
     `out` can't be written.
     """
     plan = make_plan(mode, path, threads, record, config, symbols, depth, tick_size, chunk_rows, progress)
+    plan = replace(plan, keep=keep)
     if isinstance(flow, str | Path):
         flow = Tape.load(flow) if Path(flow).suffix == ".tape" else open_flow(flow)
     if isinstance(flow, Tape):
@@ -259,7 +263,8 @@ class Sink:
 
     def __init__(self, plan: Plan, writer: RunWriter | Handover | None) -> None:
         self.plan, self.writer = plan, writer
-        self.parts: dict[str, list[pa.Table]] = {name: [] for name in plan.record if name != "book"}
+        names = plan.record if plan.keep or writer is not None else ()
+        self.parts: dict[str, list[pa.Table]] = {name: [] for name in names if name != "book"}
 
     def add(self, run: TapeRun, fills: outputs.Fills, first_match: int) -> None:
         """Keep the recorded tables of a chunk."""

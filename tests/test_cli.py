@@ -148,6 +148,19 @@ def test_symbols_are_filtered_and_the_others_counted(answer):
     assert 0 < summary["rows"] < 50_000
 
 
+def test_a_replay_in_chunks_makes_no_table_that_nobody_sees(run, answer, monkeypatch):
+    """Without --out its memory doesn't grow with the file."""
+    whole = answer("replay", SAMPLE)
+    made = []
+    for name in ("fills", "outcomes", "l1"):
+        monkeypatch.setattr(f"hftlab.outputs.{name}_table", lambda *_: made.append(1))
+    monkeypatch.setattr(common, "load_kernels", lambda *_: 0.0)
+    how = ("--record", "fills,outcomes,l1", "--chunk-rows", "7_001")
+    assert answer("replay", SAMPLE, *how)["digest"] == whole["digest"]
+    assert run("replay", SAMPLE, *how)[0] == 0
+    assert made == []
+
+
 @pytest.mark.parametrize(
     "how", [("--path", "event"), ("--threads", "2"), ("--chunk-rows", "7_001"), ("--record", "l1,depth,book")]
 )

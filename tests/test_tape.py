@@ -220,6 +220,22 @@ def test_an_order_of_an_earlier_chunk_is_found(base, away):
         assert hftlab.replay(table, chunk_rows=size, tick_size="0.01").digest == whole.digest
 
 
+@pytest.mark.parametrize("size", [None, 4])
+def test_what_nobody_keeps(size, tmp_path):
+    """A replay in chunks gives its digest and book without its tables; a run folder has them all the same."""
+    table = orders(10, side=["BUY", "SELL"] * 5)
+    whole = hftlab.replay(table)
+    lean = hftlab.replay(table, chunk_rows=size, keep=False)
+    assert (lean.digest, lean.book.rows()) == (whole.digest, whole.book.rows())
+    written = hftlab.replay(table, chunk_rows=size, keep=False, out=tmp_path / "run")
+    assert written.fills.rows() == whole.fills.rows()
+    if size is None:
+        assert lean.fills.rows() == whole.fills.rows()
+    else:
+        with pytest.raises(UsageError, match="fills was not recorded"):
+            lean.to_arrow("fills")
+
+
 def test_symbols_by_the_ten_thousand():
     """Half of them are new to the second chunk; each is looked up among those before, once."""
     table = orders(60_000, symbol=[f"S{number}" for number in range(60_000)])

@@ -75,6 +75,7 @@ def replay(
             chunk_rows=chunk_rows,
             out=out,
             progress=bar and bar.advance,
+            keep=False,
         )
     summary = result.summary()
     facts = summary["inferred_from"]
