@@ -1,0 +1,451 @@
+"""The certificate again, slowly: one instrument after the other, fact by fact, in lists and dicts.
+
+Written from docs/FIDELITY.md and from the rules in the docstring of hftlab/inference.py, sharing no code with
+either; the books are the slow twin's. `certificate(table)` gives everything that `hftlab.certify` counts, and
+`Twin` says it execution by execution and event by event.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from typing import Any, NamedTuple
+
+import pyarrow as pa
+
+from hftlab.codes import MBO_FLAG_LAST, MBO_FLAG_SNAPSHOT, Action, MboAction, OrderType, Origin, Reason, Tif
+from reference.book import Command, Outcome, ReferenceBook
+
+A, M, C, R, T, F, N = (int(MboAction[name]) for name in "AMCRTFN")
+MOST = 2**63 - 1
+FIRST_TAKER_ID = 2**63
+
+
+class Fact(NamedTuple):
+    """One row of an mbo table."""
+
+    row: int
+    ts: int
+    symbol: str
+    action: int
+    side: int
+    price: int
+    size: int
+    order_id: int
+    flags: int
+    sequence: int
+
+    @property
+    def snapshot(self) -> bool:
+        return self.flags & MBO_FLAG_SNAPSHOT != 0
+
+
+class Place(NamedTuple):
+    """Where an executed order stood in the venue's book, what was told before it thought away."""
+
+    price: int
+    best: bool  # no better level has anything left
+    oldest: bool  # it is the oldest of its level that has anything left
+    behind_modified: bool  # that oldest one has been modified
+
+
+class Seen(NamedTuple):
+    """One fact, and what the venue's book has to do with it."""
+
+    fact: Fact
+    reason: int | None  # why it was refused
+    crosses: bool  # it rests although it would have traded
+    crossed: bool  # so is the book after it
+    top: tuple  # the best levels after it
+    takes_all: bool  # a C that leaves nothing of an open order
+    outstanding: int  # executed of its order and not reported yet, before it
+    reports: bool  # a C or M that asks for nothing
+    place: Place | None  # of an F, None where its order is not open
+    aggressor: int  # of an F, 0 where no T names one
+
+
+class Asked(NamedTuple):
+    """An inferred command, and the facts behind it."""
+
+    facts: tuple[Seen, ...]
+    first: int  # place of the first of them among the instrument's facts
+    last: int  # of the last, prompt removals of what it took included
+    command: Command
+    origin: Origin
+
+    @property
+    def taken(self) -> list[Fact]:
+        return [seen.fact for seen in self.facts if seen.fact.action == F]
+
+
+class Execution(NamedTuple):
+    """An F, and why it was not reproduced."""
+
+    fact: Fact
+    cause: str | None
+    known: bool  # of an incoming order, and its maker is open in the venue's book
+    oldest: bool
+
+
+class End(NamedTuple):
+    """The end of an event at which both books can be compared."""
+
+    row: int
+    touch: bool
+    depth: bool
+
+
+def facts_of(table: pa.Table) -> list[Fact]:
+    """Rows of an mbo table."""
+    columns = [range(table.num_rows), table["ts_event"].cast(pa.int64()).to_pylist()]
+    columns.append(table["symbol"].cast(pa.string()).to_pylist())
+    columns.append([int(MboAction.parse(name)) for name in table["action"].cast(pa.string()).to_pylist()])
+    names = ("side", "price", "size", "order_id", "flags", "sequence")
+    return [Fact(*row) for row in zip(*columns, *(table[name].to_pylist() for name in names), strict=True)]
+
+
+# ------------------------------------------------------------------ the venue's book
+
+
+class Venue:
+    """The book of one instrument as its facts tell it."""
+
+    def __init__(self, levels: int) -> None:
+        self.book, self.levels = ReferenceBook(None), levels
+        self.outstanding: Counter[int] = Counter()  # of executions with a side, for what commands are
+        self.told: Counter[int] = Counter()  # of all executions of open orders, for who is the oldest
+        self.modified: set[int] = set()
+        self.trade: Fact | None = None  # the last T that names an aggressor
+
+    def see(self, fact: Fact) -> Seen:
+        """Apply a fact."""
+        order, out = self.book.open.get(fact.order_id), self.outstanding[fact.order_id]
+        open_qty, price = (order.open_qty, order.level.price) if order else (0, None)
+        side = order.side if order and fact.action == M else fact.side
+        rests = fact.action in (A, M) and bool(side)
+        crosses = rests and self.book._would_trade(side, fact.price)
+        place = self._place(fact.order_id) if fact.action == F else None
+        outcome = self.book.apply_fact((fact.action, fact.order_id, fact.side, fact.price, fact.size))
+        applied = outcome.reject is None
+        reports = fact.action == C and 0 < fact.size <= out
+        if fact.action == M and applied:
+            reports = out > 0 and (fact.price, fact.size) == (price, open_qty - out)
+        self._follow(fact, applied, price, open_qty)
+        return Seen(
+            fact,
+            None if applied else outcome.reject.reason,
+            crosses and applied,
+            self._crossed(),
+            self.book.top(self.levels),
+            fact.action == C and applied and fact.size >= open_qty,
+            out,
+            reports,
+            place,
+            self._aggressor(fact),
+        )
+
+    def _place(self, order_id: int) -> Place | None:
+        order = self.book.open.get(order_id)
+        if order is None:
+            return None
+        best = True
+        for level in self.book._half(order.side).best_first():
+            left = (one.order_id for one in level.orders.values() if one.open_qty > self.told[one.order_id])
+            oldest = next(left, None)
+            if level is order.level:
+                return Place(level.price, best, oldest == order_id, oldest in self.modified)
+            best = best and oldest is None
+        raise AssertionError("an open order without a level")
+
+    def _follow(self, fact: Fact, applied: bool, price: int | None, open_qty: int) -> None:
+        """Keep count of what was executed and is not reported, and of who was modified."""
+        order_id, told = fact.order_id, self.told[fact.order_id]
+        if fact.action == F and fact.size > 0:
+            if fact.side:
+                self.outstanding[order_id] = min(self.outstanding[order_id] + fact.size, MOST)
+            if open_qty:
+                self.told[order_id] = min(told + fact.size, open_qty)
+        if fact.action == C and fact.size > 0:
+            self.outstanding[order_id] = max(self.outstanding[order_id] - fact.size, 0)
+            self.told[order_id] = max(told - fact.size, 0)
+        if (
+            fact.action == M
+            and applied
+            and not (told and (fact.price, fact.size) == (price, open_qty - told))
+        ):
+            self.modified.add(order_id)
+        if fact.action == A and applied:
+            self.modified.discard(order_id)
+        if fact.action in (A, M) and applied:
+            self.outstanding[order_id] = self.told[order_id] = 0
+
+    def _aggressor(self, fact: Fact) -> int:
+        if fact.action == T and fact.order_id:
+            self.trade = fact
+        trade = self.trade
+        named = fact.action == F and trade and (trade.ts, trade.side) == (fact.ts, -fact.side)
+        return trade.order_id if named else 0
+
+    def _crossed(self) -> bool:
+        bid, offer = self.book.bids.touch()[0], self.book.offers.touch()[0]
+        return bid is not None and offer is not None and bid >= offer
+
+
+# ------------------------------------------------------------------ facts to commands
+
+
+def asks(seen: Seen) -> bool:
+    """Whether a fact is a command or part of one."""
+    auctioned = seen.fact.action == F and not seen.fact.side
+    return seen.fact.action not in (T, N) and not auctioned and not seen.reports
+
+
+def belongs(seen: Seen, group: list[Seen]) -> bool:
+    """Whether a fact is of the command of those before it."""
+    fact, before = seen.fact, group[-1].fact
+    if fact.ts != before.ts or fact.size <= 0 or before.size <= 0:
+        return False
+    other_id = fact.order_id != before.order_id
+    if before.action == F and fact.action == F:
+        taker = -fact.side
+        one = other_id and fact.side == before.side and seen.aggressor == group[-1].aggressor
+        return one and taker * fact.price >= taker * before.price
+    if fact.action != A or fact.snapshot or seen.reason is not None:
+        return False
+    if before.action == F:
+        left = fact.side == -before.side and fact.side * fact.price >= fact.side * before.price
+        return left and not seen.crosses and group[-1].aggressor in (0, fact.order_id)
+    if before.action == C and group[-1].takes_all:
+        return other_id and fact.side == before.side and fact.sequence == before.sequence
+    return False
+
+
+def command_of(group: list[Seen]) -> tuple[Command, Origin]:
+    """What was asked for, and whether somebody saw it; a taker without a name has the id 0."""
+    first, last = group[0], group[-1]
+    fact, size, price = first.fact, last.fact.size, last.fact.price
+    passive = last.fact.action in (A, M) and (last.crosses or last.fact.snapshot)
+    kind = OrderType.PASSIVE if passive else OrderType.LIMIT
+    origin = Origin.INFERRED if passive or fact.snapshot or fact.action == F else Origin.OBSERVED
+    side, new_id, tif, name = fact.side, None, Tif.GTC, fact.order_id
+    if fact.action == F:
+        action, side, size = Action.NEW, -fact.side, sum(seen.fact.size for seen in group)
+        rests = last.fact.action == A
+        name, tif = (last.fact.order_id, Tif.GTC) if rests else (first.aggressor, Tif.IOC)
+    elif len(group) > 1:
+        action, new_id = Action.REPLACE, last.fact.order_id
+    elif fact.action == C:
+        action = Action.CANCEL if first.takes_all else Action.REDUCE
+        size = max(size - first.outstanding, 0) if size > 0 else size
+    else:
+        action = {A: Action.NEW, M: Action.REPLACE, R: Action.CLEAR}[fact.action]
+    return Command(action, name, new_id, side, kind, tif, price, size), origin
+
+
+def end_of(group: list[Seen], seen: list[Seen], where: dict[int, int], removals: dict[int, int]) -> int:
+    """Place of a command's last fact."""
+    last = where[group[-1].fact.row]
+    for fact in (one.fact for one in group if one.fact.action == F):
+        place, removal = where[fact.row], removals.get(fact.row)
+        if removal is not None and (removal == place + 1 or seen[removal].fact.ts == fact.ts):
+            last = max(last, removal)
+    return last
+
+
+def asked_of(seen: list[Seen]) -> list[Asked]:
+    """The commands behind an instrument's facts."""
+    groups: list[list[Seen]] = []
+    for one in filter(asks, seen):
+        if groups and belongs(one, groups[-1]):
+            groups[-1].append(one)
+        else:
+            groups.append([one])
+    where = {one.fact.row: place for place, one in enumerate(seen)}
+    removals: dict[int, int] = {}  # by row of an F, the place of the next C or M of its order
+    following: dict[int, int] = {}
+    for place in reversed(range(len(seen))):
+        fact = seen[place].fact
+        if fact.action in (C, M):
+            following[fact.order_id] = place
+        if fact.action == F and fact.order_id in following:
+            removals[fact.row] = following[fact.order_id]
+    return [
+        Asked(
+            tuple(group), where[group[0].fact.row], end_of(group, seen, where, removals), *command_of(group)
+        )
+        for group in groups
+    ]
+
+
+def named(asked: Iterable[Asked], facts: list[Fact], refused: set[int]) -> Iterator[Asked]:
+    """Commands in the order of their first facts, every taker with an id."""
+    added: dict[tuple[str, int], int] = {}
+    for fact in facts:
+        if fact.action == A and fact.row not in refused:
+            added.setdefault((fact.symbol, fact.order_id), fact.row)
+    highest = max((fact.order_id for fact in facts), default=0)
+    unused = FIRST_TAKER_ID if highest < FIRST_TAKER_ID else highest + 1
+    for one in sorted(asked, key=lambda one: one.facts[0].fact.row):
+        fact, name = one.facts[0].fact, one.command.order_id
+        nameless = one.command.tif == Tif.IOC
+        if nameless and (not name or added.get((fact.symbol, name), fact.row) < fact.row):
+            one = one._replace(command=one.command._replace(order_id=unused))
+            unused += 1
+        yield one
+
+
+# ------------------------------------------------------------------ the comparison
+
+
+class Instrument:
+    """One instrument: the venue's book, the commands behind it, ours, and what differs."""
+
+    def __init__(self, seen: list[Seen], asked: list[Asked], levels: int, marked: bool) -> None:
+        self.seen, self.asked, self.marked = seen, asked, marked
+        self.book = ReferenceBook(None)
+        self.outcomes: list[Outcome] = []
+        self.tops: list[tuple] = []
+        for one in asked:
+            self.outcomes.append(self.book.apply(one.command))
+            self.tops.append(self.book.top(levels))
+        self.executions = list(self._executions())
+        self.ends = list(self._ends())
+        self.hidden = list(self._hidden())
+
+    def _executions(self) -> Iterator[Execution]:
+        of = {
+            fact.row: (number, rank)
+            for number, one in enumerate(self.asked)
+            for rank, fact in enumerate(one.taken)
+        }
+        for place, one in enumerate(self.seen):
+            if one.fact.action != F:
+                continue
+            number, rank = of.get(one.fact.row, (None, 0))
+            first = place if number is None else self.asked[number].first
+            known = number is not None and one.place is not None
+            cause = None if self._exact(one.fact, number, rank) else self._cause(place, first, number is None)
+            yield Execution(one.fact, cause, known, known and one.place.best and one.place.oldest)
+
+    def _exact(self, fact: Fact, number: int | None, rank: int) -> bool:
+        fills = self.outcomes[number].fills if number is not None else ()
+        if rank >= len(fills):
+            return False
+        fill = fills[rank]
+        return (fill.maker_order_id, fill.price, fill.qty) == (fact.order_id, fact.price, fact.size)
+
+    def _cause(self, place: int, first: int, auctioned: bool) -> str:
+        """The first that applies."""
+        one, stood = self.seen[place], self.seen[place].place
+        crossed = first > 0 and self.seen[first - 1].crossed
+        if stood is None:
+            return "INITIAL_BOOK"
+        if (
+            auctioned
+            or stood.price != one.fact.price
+            or (crossed and not self.seen[self._moment_end(place)].crossed)
+        ):
+            return "AUCTION"
+        if crossed:
+            return "INCOMPLETE_BOOK"
+        if first > 0 and self.seen[first].fact.ts < self.seen[first - 1].fact.ts:
+            return "OUT_OF_ORDER"
+        if not stood.best:
+            return "NOT_BEST_PRICE"
+        if not stood.oldest:
+            return "PRIORITY_RULE" if stood.behind_modified else "NOT_OLDEST"
+        return "EARLIER_DIVERGENCE"
+
+    def _moment_end(self, place: int) -> int:
+        while place + 1 < len(self.seen) and self.seen[place + 1].fact.ts == self.seen[place].fact.ts:
+            place += 1
+        return place
+
+    def _is_end(self, fact: Fact) -> bool:
+        return not self.marked or fact.flags & MBO_FLAG_LAST != 0
+
+    def _ends(self) -> Iterator[End]:
+        begins, ends = Counter(one.first for one in self.asked), Counter(one.last for one in self.asked)
+        begun = done = 0
+        for place, one in enumerate(self.seen):
+            begun, done = begun + begins[place], done + ends[place]
+            if self._is_end(one.fact) and begun == done > 0:
+                venue, ours = one.top, self.tops[begun - 1]
+                touch = [half[:1] for half in venue] == [half[:1] for half in ours]
+                yield End(one.fact.row, touch, venue == ours)
+
+    def _hidden(self) -> Iterator[Fact]:
+        """Trades in events, or times where no events are marked, without an execution."""
+        event: list[Fact] = []
+        for place, one in enumerate(self.seen):
+            event.append(one.fact)
+            ends = self._is_end(one.fact) if self.marked else self._moment_end(place) == place
+            if ends or place + 1 == len(self.seen):
+                if not any(fact.action == F for fact in event):
+                    yield from (fact for fact in event if fact.action == T and fact.size > 0)
+                event = []
+
+
+class Twin:
+    """All instruments of an mbo table."""
+
+    def __init__(self, table: pa.Table, levels: int = 10) -> None:
+        self.facts = facts_of(table)
+        self.marked = any(fact.flags & MBO_FLAG_LAST for fact in self.facts)
+        venues = {fact.symbol: Venue(levels) for fact in self.facts}
+        self.seen = [venues[fact.symbol].see(fact) for fact in self.facts]
+        per_symbol = {symbol: [one for one in self.seen if one.fact.symbol == symbol] for symbol in venues}
+        refused = {one.fact.row for one in self.seen if one.reason is not None}
+        asked = [command for seen in per_symbol.values() for command in asked_of(seen)]
+        self.asked = list(named(asked, self.facts, refused))
+        self.instruments = []
+        for symbol, seen in per_symbol.items():
+            mine = [one for one in self.asked if one.facts[0].fact.symbol == symbol]
+            self.instruments.append(Instrument(seen, mine, levels, self.marked))
+        every = self.instruments
+        self.executions = sorted((e for one in every for e in one.executions), key=lambda e: e.fact.row)
+        self.ends = sorted((end for one in every for end in one.ends), key=lambda end: end.row)
+        self.hidden = [fact for one in every for fact in one.hidden]
+        self.open_orders = sum(len(venue.book.open) for venue in venues.values())
+
+    def causes(self) -> dict[str, int]:
+        """Executions that were not reproduced, hidden ones included."""
+        found = Counter(one.cause for one in self.executions if one.cause)
+        found.update("HIDDEN_ORDER" if fact.side else "AUCTION" for fact in self.hidden)
+        return dict(found)
+
+    def divergence(self) -> tuple[int, str] | None:
+        """Row and kind of the first: an execution before a book."""
+        wrong = [(one.fact.row, 0, "execution") for one in self.executions if one.cause]
+        wrong += [(end.row, 1, "book") for end in self.ends if not end.depth]
+        return min(wrong)[::2] if wrong else None
+
+    def counts(self) -> dict[str, Any]:
+        """By the names that a certificate has for them."""
+        outcomes = [outcome for one in self.instruments for outcome in one.outcomes]
+        return {
+            "rows": len(self.facts),
+            "commands": len(self.asked),
+            "symbols": max(len(self.instruments), 1),
+            "executions": len(self.executions),
+            "hidden": len(self.hidden),
+            "reproduced": sum(one.cause is None for one in self.executions),
+            "known_makers": sum(one.known for one in self.executions),
+            "oldest_first": sum(one.oldest for one in self.executions),
+            "events": len(self.ends),
+            "touch_equal": sum(end.touch for end in self.ends),
+            "depth_equal": sum(end.depth for end in self.ends),
+            "crossed_events": sum(
+                one.crossed and (not self.marked or one.fact.flags & MBO_FLAG_LAST != 0) for one in self.seen
+            ),
+            "open_orders": self.open_orders,
+            "facts_rejected": by_reason(one.reason for one in self.seen),
+            "commands_rejected": by_reason(outcome.reject and outcome.reject.reason for outcome in outcomes),
+            "causes": self.causes(),
+            "first_divergence": self.divergence(),
+        }
+
+
+def by_reason(reasons: Iterable[int | None]) -> dict[str, int]:
+    """How often something was refused for what."""
+    return dict(Counter(Reason(reason).name for reason in reasons if reason is not None))
