@@ -47,6 +47,7 @@ class Teller:
         self.removal = rng.choice(["at once", "at the end", "late", "any"])
         self.reports_by_modify, self.names, self.noise = rng.choice([0.0, 0.0, 0.5, 1.0], 3) * [1, 1, 0.4]
         self.flags = rng.choice(["none", "ends", "any"])
+        self.disorder = rng.choice([0.0, 0.02, 0.3])  # how often a time is earlier than the one before
 
     def chance(self, share: float) -> bool:
         return bool(self.rng.random() < share)
@@ -70,7 +71,7 @@ class Teller:
         )
         weights = np.array([6, 2, 2, 1, 5, 0.5, 0.5, 4 * self.noise + 0.01])
         while len(self.rows) < rows:
-            self.ts += self.pick([0, 0, 1, 1, 7]) if self.chance(0.98) else -3
+            self.ts += -3 if self.chance(self.disorder) else self.pick([0, 0, 1, 1, 7])
             self.rng.choice(events, p=weights / weights.sum())()
             if self.late and self.chance(0.4):
                 self.event.append(self.late.pop(0))

@@ -12,11 +12,13 @@ import tellers
 from reference.certificate import Twin
 from reference.shrink import ddmin
 
+import hftlab
 from hftlab.certificate import certify
 from hftlab.inference import infer_orders
 
 LEVELS = 3
 SLOWER = 8 if numba.config.DISABLE_JIT else 1
+REAL_ROWS = 20_000 // SLOWER
 
 
 def commands(table: pa.Table) -> list[tuple]:
@@ -30,7 +32,7 @@ def twin_commands(twin: Twin) -> list[tuple]:
     """The same of the twin."""
     rows = []
     for one in twin.asked:
-        fact, asked = one.facts[0].fact, one.command
+        fact, asked = one.first.fact, one.command
         told = (asked.order_id, asked.new_order_id, asked.side)
         codes = (str(asked.order_type), str(asked.tif), asked.price, asked.qty, str(one.origin))
         rows.append((fact.ts, fact.symbol, str(asked.action), *told, *codes, fact.sequence))
@@ -86,8 +88,20 @@ def check(told: list[tellers.Told], seed: int) -> None:
 @pytest.mark.parametrize("rows", [12, 60, 400])
 def test_the_certificate_is_the_twin_s(rows):
     """Commands, executions, makers, books, hidden trades, causes, and what was compared where."""
-    for seed in range(3_000 // rows // SLOWER):
+    for seed in range(8_000 // rows // SLOWER):
         check(tellers.facts(seed, rows), seed)
+
+
+@pytest.mark.parametrize(
+    ("name", "start"), [("*20231225*", 0), ("AAPL*_message_*", 0), ("AAPL*_message_*", 60_000)]
+)
+def test_the_certificate_of_real_facts_is_the_twin_s(data_dir, name, start):
+    """A slice of a file: makers that rested before it, orders out of turn, hidden trades, M that report."""
+    if name.startswith("*2023"):
+        pytest.importorskip("databento_dbn", reason="the extra databento is not installed")
+    path = next(path for path in data_dir.rglob(name) if "bbo" not in path.name)
+    table = hftlab.open_flow(path).table().slice(start, REAL_ROWS)
+    assert difference(table, 10) is None
 
 
 @pytest.mark.fuzz

@@ -1,7 +1,7 @@
 """The certificate again, slowly: one instrument after the other, fact by fact, in lists and dicts.
 
 Written from docs/FIDELITY.md and from the rules in the docstring of hftlab/inference.py, sharing no code with
-either; the books are the slow twin's. `certificate(table)` gives everything that `hftlab.certify` counts, and
+either; the books are the slow twin's. `Twin(table).counts()` is what `hftlab.certify` counts; the rest of a
 `Twin` says it execution by execution and event by event.
 """
 
@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 
 from hftlab.codes import MBO_FLAG_LAST, MBO_FLAG_SNAPSHOT, Action, MboAction, OrderType, Origin, Reason, Tif
-from reference.book import Command, Outcome, ReferenceBook
+from reference.book import Command, ReferenceBook
 
 A, M, C, R, T, F, N = (int(MboAction[name]) for name in "AMCRTFN")
 MOST = 2**63 - 1
@@ -40,7 +40,7 @@ class Fact(NamedTuple):
         return self.flags & MBO_FLAG_SNAPSHOT != 0
 
 
-class Place(NamedTuple):
+class Stood(NamedTuple):
     """Where an executed order stood in the venue's book, what was told before it thought away."""
 
     price: int
@@ -53,6 +53,7 @@ class Seen(NamedTuple):
     """One fact, and what the venue's book has to do with it."""
 
     fact: Fact
+    place: int  # among the instrument's facts
     reason: int | None  # why it was refused
     crosses: bool  # it rests although it would have traded
     crossed: bool  # so is the book after it
@@ -60,29 +61,28 @@ class Seen(NamedTuple):
     takes_all: bool  # a C that leaves nothing of an open order
     outstanding: int  # executed of its order and not reported yet, before it
     reports: bool  # a C or M that asks for nothing
-    place: Place | None  # of an F, None where its order is not open
+    stood: Stood | None  # an F's maker; None where it is not open
     aggressor: int  # of an F, 0 where no T names one
 
 
 class Asked(NamedTuple):
     """An inferred command, and the facts behind it."""
 
-    facts: tuple[Seen, ...]
-    first: int  # place of the first of them among the instrument's facts
-    last: int  # of the last, prompt removals of what it took included
+    facts: list[Seen]
+    last: int  # place of the last fact it explains, prompt removals of what it took included
     command: Command
     origin: Origin
 
     @property
-    def taken(self) -> list[Fact]:
-        return [seen.fact for seen in self.facts if seen.fact.action == F]
+    def first(self) -> Seen:
+        return self.facts[0]
 
 
 class Execution(NamedTuple):
-    """An F, and why it was not reproduced."""
+    """An F."""
 
     fact: Fact
-    cause: str | None
+    cause: str | None  # why it was not reproduced
     known: bool  # of an incoming order, and its maker is open in the venue's book
     oldest: bool
 
@@ -111,7 +111,7 @@ class Venue:
     """The book of one instrument as its facts tell it."""
 
     def __init__(self, levels: int) -> None:
-        self.book, self.levels = ReferenceBook(None), levels
+        self.book, self.levels, self.facts = ReferenceBook(None), levels, 0
         self.outstanding: Counter[int] = Counter()  # of executions with a side, for what commands are
         self.told: Counter[int] = Counter()  # of all executions of open orders, for who is the oldest
         self.modified: set[int] = set()
@@ -119,32 +119,21 @@ class Venue:
 
     def see(self, fact: Fact) -> Seen:
         """Apply a fact."""
-        order, out = self.book.open.get(fact.order_id), self.outstanding[fact.order_id]
-        open_qty, price = (order.open_qty, order.level.price) if order else (0, None)
+        book, order, out = self.book, self.book.open.get(fact.order_id), self.outstanding[fact.order_id]
+        was = (order.level.price, order.open_qty) if order else (None, 0)
         side = order.side if order and fact.action == M else fact.side
-        rests = fact.action in (A, M) and bool(side)
-        crosses = rests and self.book._would_trade(side, fact.price)
-        place = self._place(fact.order_id) if fact.action == F else None
-        outcome = self.book.apply_fact((fact.action, fact.order_id, fact.side, fact.price, fact.size))
-        applied = outcome.reject is None
+        crosses = fact.action in (A, M) and side != 0 and book._would_trade(side, fact.price)
+        stood = self._stood(fact.order_id) if fact.action == F else None
+        reject = book.apply_fact((fact.action, fact.order_id, fact.side, fact.price, fact.size)).reject
+        applied, self.facts = reject is None, self.facts + 1
+        takes_all = fact.action == C and applied and fact.size >= was[1]
         reports = fact.action == C and 0 < fact.size <= out
-        if fact.action == M and applied:
-            reports = out > 0 and (fact.price, fact.size) == (price, open_qty - out)
-        self._follow(fact, applied, price, open_qty)
-        return Seen(
-            fact,
-            None if applied else outcome.reject.reason,
-            crosses and applied,
-            self._crossed(),
-            self.book.top(self.levels),
-            fact.action == C and applied and fact.size >= open_qty,
-            out,
-            reports,
-            place,
-            self._aggressor(fact),
-        )
+        reports |= fact.action == M and applied and self._leaves(fact, was, out)
+        self._follow(fact, applied, was)
+        state = (crosses and applied, self._crossed(), book.top(self.levels), takes_all, out, bool(reports))
+        return Seen(fact, self.facts - 1, reject and reject.reason, *state, stood, self._aggressor(fact))
 
-    def _place(self, order_id: int) -> Place | None:
+    def _stood(self, order_id: int) -> Stood | None:
         order = self.book.open.get(order_id)
         if order is None:
             return None
@@ -153,30 +142,28 @@ class Venue:
             left = (one.order_id for one in level.orders.values() if one.open_qty > self.told[one.order_id])
             oldest = next(left, None)
             if level is order.level:
-                return Place(level.price, best, oldest == order_id, oldest in self.modified)
+                return Stood(level.price, best, oldest == order_id, oldest in self.modified)
             best = best and oldest is None
         raise AssertionError("an open order without a level")
 
-    def _follow(self, fact: Fact, applied: bool, price: int | None, open_qty: int) -> None:
+    def _leaves(self, fact: Fact, was: tuple, executed: int) -> bool:
+        """Whether an M says of its order just what executions have left of it."""
+        return executed > 0 and (fact.price, fact.size) == (was[0], was[1] - executed)
+
+    def _follow(self, fact: Fact, applied: bool, was: tuple) -> None:
         """Keep count of what was executed and is not reported, and of who was modified."""
-        order_id, told = fact.order_id, self.told[fact.order_id]
-        if fact.action == F and fact.size > 0:
-            if fact.side:
-                self.outstanding[order_id] = min(self.outstanding[order_id] + fact.size, MOST)
-            if open_qty:
-                self.told[order_id] = min(told + fact.size, open_qty)
-        if fact.action == C and fact.size > 0:
-            self.outstanding[order_id] = max(self.outstanding[order_id] - fact.size, 0)
-            self.told[order_id] = max(told - fact.size, 0)
-        if (
-            fact.action == M
-            and applied
-            and not (told and (fact.price, fact.size) == (price, open_qty - told))
-        ):
-            self.modified.add(order_id)
-        if fact.action == A and applied:
-            self.modified.discard(order_id)
-        if fact.action in (A, M) and applied:
+        order_id, size, told = fact.order_id, max(fact.size, 0), self.told[fact.order_id]
+        if fact.action == F:
+            self.outstanding[order_id] = min(self.outstanding[order_id] + size * (fact.side != 0), MOST)
+            self.told[order_id] = min(told + size, was[1])
+        elif fact.action == C:
+            self.outstanding[order_id] = max(self.outstanding[order_id] - size, 0)
+            self.told[order_id] = max(told - size, 0)
+        elif fact.action in (A, M) and applied:
+            if fact.action == A:
+                self.modified.discard(order_id)
+            elif not self._leaves(fact, was, told):
+                self.modified.add(order_id)
             self.outstanding[order_id] = self.told[order_id] = 0
 
     def _aggressor(self, fact: Fact) -> int:
@@ -207,9 +194,8 @@ def belongs(seen: Seen, group: list[Seen]) -> bool:
         return False
     other_id = fact.order_id != before.order_id
     if before.action == F and fact.action == F:
-        taker = -fact.side
         one = other_id and fact.side == before.side and seen.aggressor == group[-1].aggressor
-        return one and taker * fact.price >= taker * before.price
+        return one and -fact.side * fact.price >= -fact.side * before.price
     if fact.action != A or fact.snapshot or seen.reason is not None:
         return False
     if before.action == F:
@@ -242,13 +228,16 @@ def command_of(group: list[Seen]) -> tuple[Command, Origin]:
     return Command(action, name, new_id, side, kind, tif, price, size), origin
 
 
-def end_of(group: list[Seen], seen: list[Seen], where: dict[int, int], removals: dict[int, int]) -> int:
+def end_of(group: list[Seen], seen: list[Seen]) -> int:
     """Place of a command's last fact."""
-    last = where[group[-1].fact.row]
-    for fact in (one.fact for one in group if one.fact.action == F):
-        place, removal = where[fact.row], removals.get(fact.row)
-        if removal is not None and (removal == place + 1 or seen[removal].fact.ts == fact.ts):
-            last = max(last, removal)
+    last = group[-1].place
+    for one in (one for one in group if one.fact.action == F):
+        following = map(seen.__getitem__, range(one.place + 1, len(seen)))
+        names = (later for later in following if later.fact.order_id == one.fact.order_id)
+        removal = next((later for later in names if later.fact.action in (C, M)), None)
+        prompt = removal and (removal.place == one.place + 1 or removal.fact.ts == one.fact.ts)
+        if prompt:
+            last = max(last, removal.place)
     return last
 
 
@@ -260,35 +249,20 @@ def asked_of(seen: list[Seen]) -> list[Asked]:
             groups[-1].append(one)
         else:
             groups.append([one])
-    where = {one.fact.row: place for place, one in enumerate(seen)}
-    removals: dict[int, int] = {}  # by row of an F, the place of the next C or M of its order
-    following: dict[int, int] = {}
-    for place in reversed(range(len(seen))):
-        fact = seen[place].fact
-        if fact.action in (C, M):
-            following[fact.order_id] = place
-        if fact.action == F and fact.order_id in following:
-            removals[fact.row] = following[fact.order_id]
-    return [
-        Asked(
-            tuple(group), where[group[0].fact.row], end_of(group, seen, where, removals), *command_of(group)
-        )
-        for group in groups
-    ]
+    return [Asked(group, end_of(group, seen), *command_of(group)) for group in groups]
 
 
-def named(asked: Iterable[Asked], facts: list[Fact], refused: set[int]) -> Iterator[Asked]:
+def named(asked: Iterable[Asked], seen: list[Seen]) -> Iterator[Asked]:
     """Commands in the order of their first facts, every taker with an id."""
     added: dict[tuple[str, int], int] = {}
-    for fact in facts:
-        if fact.action == A and fact.row not in refused:
-            added.setdefault((fact.symbol, fact.order_id), fact.row)
-    highest = max((fact.order_id for fact in facts), default=0)
+    for one in seen:
+        if one.fact.action == A and one.reason is None:
+            added.setdefault((one.fact.symbol, one.fact.order_id), one.fact.row)
+    highest = max((one.fact.order_id for one in seen), default=0)
     unused = FIRST_TAKER_ID if highest < FIRST_TAKER_ID else highest + 1
-    for one in sorted(asked, key=lambda one: one.facts[0].fact.row):
-        fact, name = one.facts[0].fact, one.command.order_id
-        nameless = one.command.tif == Tif.IOC
-        if nameless and (not name or added.get((fact.symbol, name), fact.row) < fact.row):
+    for one in sorted(asked, key=lambda one: one.first.fact.row):
+        fact, name = one.first.fact, one.command.order_id
+        if one.command.tif == Tif.IOC and (not name or added.get((fact.symbol, name), fact.row) < fact.row):
             one = one._replace(command=one.command._replace(order_id=unused))
             unused += 1
         yield one
@@ -301,31 +275,24 @@ class Instrument:
     """One instrument: the venue's book, the commands behind it, ours, and what differs."""
 
     def __init__(self, seen: list[Seen], asked: list[Asked], levels: int, marked: bool) -> None:
-        self.seen, self.asked, self.marked = seen, asked, marked
-        self.book = ReferenceBook(None)
-        self.outcomes: list[Outcome] = []
-        self.tops: list[tuple] = []
-        for one in asked:
-            self.outcomes.append(self.book.apply(one.command))
-            self.tops.append(self.book.top(levels))
+        self.seen, self.asked, self.marked, book = seen, asked, marked, ReferenceBook(None)
+        ran = [(book.apply(one.command), book.top(levels)) for one in asked]
+        self.outcomes, self.tops = [outcome for outcome, _ in ran], [top for _, top in ran]
         self.executions = list(self._executions())
         self.ends = list(self._ends())
         self.hidden = list(self._hidden())
 
     def _executions(self) -> Iterator[Execution]:
-        of = {
-            fact.row: (number, rank)
-            for number, one in enumerate(self.asked)
-            for rank, fact in enumerate(one.taken)
-        }
-        for place, one in enumerate(self.seen):
+        taken = [[one.fact.row for one in asked.facts if one.fact.action == F] for asked in self.asked]
+        of = {row: (number, rank) for number, rows in enumerate(taken) for rank, row in enumerate(rows)}
+        for one in self.seen:
             if one.fact.action != F:
                 continue
             number, rank = of.get(one.fact.row, (None, 0))
-            first = place if number is None else self.asked[number].first
-            known = number is not None and one.place is not None
-            cause = None if self._exact(one.fact, number, rank) else self._cause(place, first, number is None)
-            yield Execution(one.fact, cause, known, known and one.place.best and one.place.oldest)
+            first = one.place if number is None else self.asked[number].first.place
+            known = number is not None and one.stood is not None
+            cause = None if self._exact(one.fact, number, rank) else self._cause(one, first, number is None)
+            yield Execution(one.fact, cause, known, known and one.stood.best and one.stood.oldest)
 
     def _exact(self, fact: Fact, number: int | None, rank: int) -> bool:
         fills = self.outcomes[number].fills if number is not None else ()
@@ -334,26 +301,22 @@ class Instrument:
         fill = fills[rank]
         return (fill.maker_order_id, fill.price, fill.qty) == (fact.order_id, fact.price, fact.size)
 
-    def _cause(self, place: int, first: int, auctioned: bool) -> str:
+    def _cause(self, one: Seen, first: int, auctioned: bool) -> str:
         """The first that applies."""
-        one, stood = self.seen[place], self.seen[place].place
         crossed = first > 0 and self.seen[first - 1].crossed
-        if stood is None:
+        uncrosses = crossed and not self.seen[self._moment_end(one.place)].crossed
+        if one.stood is None:
             return "INITIAL_BOOK"
-        if (
-            auctioned
-            or stood.price != one.fact.price
-            or (crossed and not self.seen[self._moment_end(place)].crossed)
-        ):
+        if auctioned or one.stood.price != one.fact.price or uncrosses:
             return "AUCTION"
         if crossed:
             return "INCOMPLETE_BOOK"
         if first > 0 and self.seen[first].fact.ts < self.seen[first - 1].fact.ts:
             return "OUT_OF_ORDER"
-        if not stood.best:
+        if not one.stood.best:
             return "NOT_BEST_PRICE"
-        if not stood.oldest:
-            return "PRIORITY_RULE" if stood.behind_modified else "NOT_OLDEST"
+        if not one.stood.oldest:
+            return "PRIORITY_RULE" if one.stood.behind_modified else "NOT_OLDEST"
         return "EARLIER_DIVERGENCE"
 
     def _moment_end(self, place: int) -> int:
@@ -361,15 +324,16 @@ class Instrument:
             place += 1
         return place
 
-    def _is_end(self, fact: Fact) -> bool:
-        return not self.marked or fact.flags & MBO_FLAG_LAST != 0
+    def is_end(self, one: Seen) -> bool:
+        """Whether an event ends with a fact."""
+        return not self.marked or one.fact.flags & MBO_FLAG_LAST != 0
 
     def _ends(self) -> Iterator[End]:
-        begins, ends = Counter(one.first for one in self.asked), Counter(one.last for one in self.asked)
+        begins, ends = Counter(one.first.place for one in self.asked), Counter(one.last for one in self.asked)
         begun = done = 0
-        for place, one in enumerate(self.seen):
-            begun, done = begun + begins[place], done + ends[place]
-            if self._is_end(one.fact) and begun == done > 0:
+        for one in self.seen:
+            begun, done = begun + begins[one.place], done + ends[one.place]
+            if self.is_end(one) and begun == done > 0:
                 venue, ours = one.top, self.tops[begun - 1]
                 touch = [half[:1] for half in venue] == [half[:1] for half in ours]
                 yield End(one.fact.row, touch, venue == ours)
@@ -377,10 +341,10 @@ class Instrument:
     def _hidden(self) -> Iterator[Fact]:
         """Trades in events, or times where no events are marked, without an execution."""
         event: list[Fact] = []
-        for place, one in enumerate(self.seen):
+        for one in self.seen:
             event.append(one.fact)
-            ends = self._is_end(one.fact) if self.marked else self._moment_end(place) == place
-            if ends or place + 1 == len(self.seen):
+            ends = self.is_end(one) if self.marked else self._moment_end(one.place) == one.place
+            if ends or one is self.seen[-1]:
                 if not any(fact.action == F for fact in event):
                     yield from (fact for fact in event if fact.action == T and fact.size > 0)
                 event = []
@@ -395,24 +359,15 @@ class Twin:
         venues = {fact.symbol: Venue(levels) for fact in self.facts}
         self.seen = [venues[fact.symbol].see(fact) for fact in self.facts]
         per_symbol = {symbol: [one for one in self.seen if one.fact.symbol == symbol] for symbol in venues}
-        refused = {one.fact.row for one in self.seen if one.reason is not None}
-        asked = [command for seen in per_symbol.values() for command in asked_of(seen)]
-        self.asked = list(named(asked, self.facts, refused))
-        self.instruments = []
+        self.asked = list(named((one for seen in per_symbol.values() for one in asked_of(seen)), self.seen))
+        self.instruments = every = []
         for symbol, seen in per_symbol.items():
-            mine = [one for one in self.asked if one.facts[0].fact.symbol == symbol]
-            self.instruments.append(Instrument(seen, mine, levels, self.marked))
-        every = self.instruments
+            mine = [one for one in self.asked if one.first.fact.symbol == symbol]
+            every.append(Instrument(seen, mine, levels, self.marked))
         self.executions = sorted((e for one in every for e in one.executions), key=lambda e: e.fact.row)
         self.ends = sorted((end for one in every for end in one.ends), key=lambda end: end.row)
         self.hidden = [fact for one in every for fact in one.hidden]
         self.open_orders = sum(len(venue.book.open) for venue in venues.values())
-
-    def causes(self) -> dict[str, int]:
-        """Executions that were not reproduced, hidden ones included."""
-        found = Counter(one.cause for one in self.executions if one.cause)
-        found.update("HIDDEN_ORDER" if fact.side else "AUCTION" for fact in self.hidden)
-        return dict(found)
 
     def divergence(self) -> tuple[int, str] | None:
         """Row and kind of the first: an execution before a book."""
@@ -422,7 +377,8 @@ class Twin:
 
     def counts(self) -> dict[str, Any]:
         """By the names that a certificate has for them."""
-        outcomes = [outcome for one in self.instruments for outcome in one.outcomes]
+        rejects = [outcome.reject for one in self.instruments for outcome in one.outcomes]
+        hidden = ("HIDDEN_ORDER" if fact.side else "AUCTION" for fact in self.hidden)
         return {
             "rows": len(self.facts),
             "commands": len(self.asked),
@@ -435,17 +391,10 @@ class Twin:
             "events": len(self.ends),
             "touch_equal": sum(end.touch for end in self.ends),
             "depth_equal": sum(end.depth for end in self.ends),
-            "crossed_events": sum(
-                one.crossed and (not self.marked or one.fact.flags & MBO_FLAG_LAST != 0) for one in self.seen
-            ),
+            "crossed_events": sum(e.crossed and one.is_end(e) for one in self.instruments for e in one.seen),
             "open_orders": self.open_orders,
-            "facts_rejected": by_reason(one.reason for one in self.seen),
-            "commands_rejected": by_reason(outcome.reject and outcome.reject.reason for outcome in outcomes),
-            "causes": self.causes(),
+            "facts_rejected": dict(Counter(Reason(one.reason).name for one in self.seen if one.reason)),
+            "commands_rejected": dict(Counter(Reason(reject.reason).name for reject in rejects if reject)),
+            "causes": dict(Counter(one.cause for one in self.executions if one.cause) + Counter(hidden)),
             "first_divergence": self.divergence(),
         }
-
-
-def by_reason(reasons: Iterable[int | None]) -> dict[str, int]:
-    """How often something was refused for what."""
-    return dict(Counter(Reason(reason).name for reason in reasons if reason is not None))
