@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from hftlab.codes import PRICE_SCALE
 
 if TYPE_CHECKING:
-    from hftlab.certificate import Certificate, Divergence, Execution
+    from hftlab.certificate_report import Certificate, Divergence, Execution
 
 STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; max-width: 60em; margin: 2em auto; padding: 0 1em; color: #222 }

@@ -152,7 +152,8 @@ class Teller:
         ids.sort(key=lambda order_id: -side * self.orders[order_id][1])
         if not ids:
             return
-        taker, removals = self.next_id if self.chance(self.names) else 0, []
+        name = self.next_id if self.chance(0.7) else self.stranger()
+        taker, removals = name if self.chance(self.names) else 0, []
         self.next_id += 1
         if taker or self.chance(0.3):
             self.event.append(("T", -side, self.orders[ids[0]][1], 1, taker))
@@ -199,9 +200,13 @@ class Teller:
         for order_id in dict.fromkeys(ids):
             self.take_off(order_id, self.orders[order_id][2])
 
+    def stranger(self) -> int:
+        """The id of an order that was never added, or badly."""
+        return 900 + int(self.rng.integers(3))
+
     def stray(self) -> None:
         """Something that no book of ours explains."""
-        order_id = self.pick([*self.orders, *self.dead, 900 + int(self.rng.integers(3))])
+        order_id = self.pick([*self.orders, *self.dead, *[self.stranger()] * (1 + len(self.dead) // 4)])
         action = self.pick(list("AAMCCFFFTNR" if self.chance(0.3) else "AAMCCFFFT"))
         side = self.pick([1, -1]) if action != "F" or self.chance(0.7) else 0
         size = int(self.rng.integers(1, 9)) if self.chance(0.8) else self.pick([0, -2, 2**40, 2**62])

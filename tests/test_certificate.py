@@ -175,6 +175,15 @@ def test_an_m_that_only_reports_an_execution_is_no_modification():
     assert causes(*reported[:2], "M1 S 5@10", *reported[2:]) == {"PRIORITY_RULE": 1}
 
 
+def test_executions_of_more_than_there_was():
+    """Nothing is left of the order, however much they are together: 2^64 lots here."""
+    much = [f"F1 S {2**62}@10"] * 4
+    assert causes("A1 S 5@10", "A2 S 5@10", *much, "F2 S 5@10 t2") == {
+        "NOT_OLDEST": 3,
+        "EARLIER_DIVERGENCE": 2,
+    }
+
+
 def test_an_execution_of_nothing_knows_its_maker():
     """A size that is none doesn't make the order unknown."""
     assert certify(mbo("A1 S 5@10", "F1 S 0@10")).known_makers == 1

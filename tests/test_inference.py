@@ -223,6 +223,8 @@ def test_an_aggressor_that_rests_already_keeps_its_id():
     """A modify through the book: the order of that id is still open, so the taker needs another."""
     facts = ("A7 B 8@9", "A1 S 5@10", "T7 B 5@10", "F1 S 5@10", "C1 S 5@10", "M7 B 3@10")
     assert infer(*facts) == ["NEW 7 B 8@9", "NEW 1 S 5@10", "TAKE 0 B 5@10", "REPLACE 7 3@10"]
+    refused = ("A7 B 0@9", *facts[1:-1])
+    assert infer(*refused)[2] == f"TAKE {7 - TAKER_ID_BASE} B 5@10"
 
 
 def test_a_cancel_and_an_add_of_one_message_are_a_replace():
@@ -282,6 +284,11 @@ def test_executions_may_be_reported_one_by_one():
     """Two are told before the first removal; each C reports its own, and neither is a request."""
     facts = ("A1 B 9@10", "F1 B 2@10", "F1 B 3@10", "C1 B 2@10", "C1 B 3@10", "C1 B 4@10")
     assert infer(*facts)[1:] == ["TAKE 0 S 2@10", "TAKE 1 S 3@10", "CANCEL 1"]
+
+
+def test_executions_of_more_than_there_was():
+    """However much they are together, the removal only reports them: 2^63 lots here."""
+    assert infer("A1 B 5@10", *[f"F1 B {2**62}@10"] * 2, "C1 B 5@10", "A2 B 1@3")[3:] == ["NEW 2 B 1@3"]
 
 
 def test_what_is_outstanding_ends_with_a_modify():
