@@ -1,4 +1,4 @@
-"""What a certificate of fidelity says: counts, shares, causes, the first divergence; as table, JSON and page."""
+"""What a certificate of fidelity says: counts, shares, causes, the first divergence; as table, JSON, page."""
 
 from __future__ import annotations
 
