@@ -17,9 +17,18 @@ one is a single line naming file and key, and never a surprise in the middle of 
     [instruments."CL-SPREAD"]           # what is not given here comes from [instruments.default]
     allow_nonpositive_prices = true
 
+    [trading]                           # what trading costs, and what positions are valued at
+    taker_fee_bps = 0.3
+
+    [risk]                              # limits of all; the keys are in docs/RISK.md
+    max_order_qty = 1000
+
+    [risk.accounts.7]                   # what is not given here comes from the symbol, then from [risk]
+    max_order_qty = 50
+
 Environment variables override the file: section, key and what is between them are joined by two
-underscores, as in ``HFTLAB_REPLAY__THREADS=2``, ``HFTLAB_REPLAY__RECORD=fills,l1`` or
-``HFTLAB_INSTRUMENTS__AAPL__TICK_SIZE=0.01``.
+underscores, as in ``HFTLAB_REPLAY__THREADS=2``, ``HFTLAB_REPLAY__RECORD=fills,l1``,
+``HFTLAB_INSTRUMENTS__AAPL__TICK_SIZE=0.01`` or ``HFTLAB_RISK__ACCOUNTS__7__MAX_ORDER_QTY=50``.
 """
 
 from __future__ import annotations
@@ -28,15 +37,16 @@ import os
 import re
 import tomllib
 from collections.abc import Mapping
-from decimal import Decimal, InvalidOperation
+from decimal import Decimal
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import msgspec
 from msgspec import Meta
 
-from hftlab.codes import PRICE_SCALE
 from hftlab.errors import ConfigError
+from hftlab.limit_keys import KEYS, TRADING_KEYS, as_setting, exact
+from hftlab.limit_settings import RISK_KEYS, read_settings
 
 ENV_PREFIX = "HFTLAB_"
 ENV_SEPARATOR = "__"
@@ -85,6 +95,8 @@ class Config(Section):
     replay: Replay = Replay()
     instruments: dict[str, Instrument] = {}
     feed: dict[str, Any] = {}  # checked by the feed they are for
+    risk: dict[str, Any] = {}  # as TOML has it, checked: `Limits.from_settings` reads it
+    trading: dict[str, Any] = {}
 
     def instrument(self, symbol: str) -> Instrument:
         """Settings of one instrument: its own section over ``[instruments.default]``."""
@@ -109,13 +121,9 @@ def decimal_units(value: str | Decimal) -> int:
 
     Raises ValueError when it is no finite number or has more than nine decimals.
     """
-    try:
-        units = Decimal(value) * PRICE_SCALE
-        if units == units.to_integral_value():
-            return int(units)
-    except (InvalidOperation, OverflowError, ValueError):
-        pass
-    raise ValueError(f"found {str(value)!r}, expected a number of at most nine decimals")
+    if (units := exact(value, 9)) is None:
+        raise ValueError(f"found {str(value)!r}, expected a number of at most nine decimals")
+    return units
 
 
 def _read(path: str | Path) -> dict[str, Any]:
@@ -137,7 +145,10 @@ def _decode(settings: dict[str, Any], where: str) -> Config:
     feed = settings.get("feed", {})
     if not isinstance(feed, dict):
         raise _wrong(f"{where}, feed", feed, "a table")
-    return Config(replay=replay, instruments=_instruments(settings.get("instruments", {}), where), feed=feed)
+    instruments = _instruments(settings.get("instruments", {}), where)
+    limits = {name: settings.get(name, {}) for name in ("risk", "trading")}
+    read_settings(**limits, what=where)
+    return Config(replay=replay, instruments=instruments, feed=feed, **limits)
 
 
 def _instruments(settings: Any, where: str) -> dict[str, Instrument]:
@@ -185,6 +196,9 @@ def _override(settings: dict[str, Any], name: str, value: str) -> None:
     """Put one environment variable into the settings, converted to its field's type."""
     section, *symbol, key = name.removeprefix(ENV_PREFIX).split(ENV_SEPARATOR)
     section, key = section.lower(), key.lower()
+    if section in ("risk", "trading"):
+        _override_limit(settings, [section, *symbol], key, value, name)
+        return
     struct = {("replay", 0): Replay, ("instruments", 1): Instrument}.get((section, len(symbol)))
     if struct is None or key not in _fields(struct):
         raise ConfigError(f"{name}: no such setting, expected one of {', '.join(_variables())}")
@@ -193,6 +207,25 @@ def _override(settings: dict[str, Any], name: str, value: str) -> None:
         is_default = symbol[0].lower() == DEFAULT_INSTRUMENT
         target = target.setdefault(DEFAULT_INSTRUMENT if is_default else symbol[0], {})
     target[key] = _from_text(value.strip(), struct, key, name)
+
+
+def _override_limit(settings: dict[str, Any], places: list[str], key: str, value: str, name: str) -> None:
+    """Put a variable of `[risk]` or `[trading]` into the settings, checked by itself first."""
+    section, *below = places
+    below = [part.lower() if number % 2 == 0 else part for number, part in enumerate(below)]
+    if below[::2] not in ([], ["symbols"], ["accounts"], ["accounts", "symbols"]) or len(below) % 2:
+        raise ConfigError(f"{name}: no such setting, expected one of {', '.join(_variables())}")
+    setting = as_setting(key, value) if key in KEYS else value
+    alone: dict[str, Any] = {}
+    _put(alone, [section, *below], key, setting)
+    read_settings(alone.get("risk", {}), alone.get("trading", {}), name)
+    _put(settings, [section, *below], key, setting)
+
+
+def _put(settings: dict[str, Any], places: list[str], key: str, value: Any) -> None:
+    for place in places:
+        settings = settings.setdefault(place, {})
+    settings[key] = value
 
 
 def _from_text(text: str, struct: type[Section], key: str, where: str) -> Any:
@@ -207,8 +240,16 @@ def _from_text(text: str, struct: type[Section], key: str, where: str) -> Any:
 
 
 def _variables() -> list[str]:
-    replay = [f"{ENV_PREFIX}REPLAY__{key.upper()}" for key in _fields(Replay)]
-    return replay + [f"{ENV_PREFIX}INSTRUMENTS__SYMBOL__{key.upper()}" for key in _fields(Instrument)]
+    keys = {
+        "REPLAY": _fields(Replay),
+        "INSTRUMENTS__SYMBOL": _fields(Instrument),
+        "TRADING": TRADING_KEYS,
+        "RISK": RISK_KEYS,
+        "RISK__SYMBOLS__SYMBOL": ("KEY",),
+        "RISK__ACCOUNTS__ACCOUNT": ("KEY",),
+        "RISK__ACCOUNTS__ACCOUNT__SYMBOLS__SYMBOL": ("KEY",),
+    }
+    return [f"{ENV_PREFIX}{place}__{key.upper()}" for place, names in keys.items() for key in names]
 
 
 def _fields(struct: type[Section]) -> dict[str, Any]:

@@ -9,6 +9,7 @@
     ├── OutputError                  a result can't be written (exit status 1)
     └── UsageError                   the call itself is wrong (exit status 2)
         └── ConfigError              a configuration file or variable is wrong
+            └── LimitsError          limits of the risk gate are wrong; lists every problem at once
 
 A *row* with bad content is never an error: it becomes a reject with a reason.
 """
@@ -17,6 +18,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+
+MOST_SHOWN = 100  # problems in the text of one error; all of them are in its `problems`
 
 
 class HftlabError(Exception):
@@ -67,6 +70,21 @@ class UsageError(HftlabError):
 
 class ConfigError(UsageError):
     """A configuration file or environment variable is wrong."""
+
+
+class LimitsError(ConfigError):
+    """Limits of the risk gate are wrong: each problem names key or row, found and expected."""
+
+    def __init__(self, what: str, problems: Sequence[str]) -> None:
+        self.what, self.problems = what, tuple(problems)
+        if len(self.problems) == 1:
+            super().__init__(f"{what}, {self.problems[0]}")
+            return
+        shown = "; ".join(self.problems[:MOST_SHOWN])
+        more = len(self.problems) - MOST_SHOWN
+        super().__init__(
+            f"{what}: {len(self.problems)} problems: {shown}" + (f"; and {more} more" if more > 0 else "")
+        )
 
 
 def require_positive(what: str, value: object) -> int:

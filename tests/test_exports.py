@@ -17,6 +17,8 @@ PUBLIC = {
     "FormatError",
     "HftlabError",
     "InputError",
+    "Limits",
+    "LimitsError",
     "MboAction",
     "OrderBook",
     "OrderType",

@@ -12,10 +12,14 @@ FLOORS = [  # ground floor first, as in docs/ARCHITECTURE.md; a module may impor
     {"codes"},
     {"errors"},
     {"schema"},
+    {"limit_keys"},
+    {"limit_settings"},
     {"config"},
     {"run_folder"},
     {"kernels"},
     {"tables"},
+    {"limit_tables"},
+    {"limits"},
     {"price_levels"},
     {"resting"},
     {"grid"},
@@ -45,6 +49,9 @@ FLOORS = [  # ground floor first, as in docs/ARCHITECTURE.md; a module may impor
 ROOMS = set.union(*FLOORS)
 KERNELS_MAY_IMPORT = {"numpy", "numba", "llvmlite"} | sys.stdlib_module_names
 WITHOUT_RAW_ARRAYS = {"codes", "errors", "schema", "config", "run_folder", "feeds"} | {
+    "limit_keys",
+    "limit_settings",
+    "limit_tables",
     "replayer",
     "truth_files",
     "truth_report",

@@ -1,0 +1,262 @@
+"""The keys of the risk gate's limits: what each is called, whose it is and what it takes, declared once.
+
+A limit comes as a setting (TOML, where a number of money must be text or a decimal) or as a cell (a table,
+Python, the text of a variable). A cell is first turned into the setting it means; then both are taken the
+same way, as one integer: lots, 1e-9 of the currency, millionths, ns, or a code.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Iterable
+from decimal import Decimal, InvalidOperation
+from difflib import get_close_matches
+from fractions import Fraction
+from typing import Any, Literal, NamedTuple
+
+from hftlab.codes import MAX_QTY, NOT_A_VALUE, Code, SelfTrade
+
+NONE_GIVEN = NOT_A_VALUE  # where a key has no value of its own
+REFERENCES = {"last": NOT_A_VALUE + 1, "mid": NOT_A_VALUE + 2}  # a reference that is no fixed price
+ACCOUNTS = range(-(2**31), 2**31)
+
+_FAR = 40  # decimal places from the point beyond which no number is looked at: 1e999999999 fills the memory
+_DURATION_NS = {"ns": 1, "us": 10**3, "ms": 10**6, "s": 10**9, "m": 60 * 10**9, "h": 3600 * 10**9}
+_DURATION = re.compile(rf"([\d.]+) *({'|'.join(_DURATION_NS)})")
+_WORDS = {"true": True, "false": False, "1": True, "0": False}
+
+
+def exact(value: str | int | Decimal, places: int) -> int | None:
+    """A decimal number in units of its last place; None where it is none, or has more places."""
+    try:
+        number = Decimal(value)
+    except (InvalidOperation, ValueError, TypeError):
+        return None
+    if not number:
+        return 0
+    if not number.is_finite() or abs(number.adjusted()) > _FAR:
+        return None
+    units = Fraction(number) * 10**places
+    return units.numerator if units.denominator == 1 else None
+
+
+# ------------------------------------------------------------------ what a value may be
+
+Take = Callable[[Any], int | None]  # a setting as an integer, None where it can't be
+
+
+def _within(units: int | None, low: int, high: int) -> int | None:
+    return units if units is not None and low <= units <= high else None
+
+
+def _whole(low: int) -> Take:
+    def take(value: Any) -> int | None:
+        return _within(value, low, MAX_QTY) if type(value) is int else None
+
+    return take
+
+
+def _number(places: int, low: int, high: int, integers: bool) -> Take:
+    """A number, exact in so many places; where integers are ambiguous, as text or with a point."""
+    kinds = (str, Decimal, int) if integers else (str, Decimal)
+
+    def take(value: Any) -> int | None:
+        return _within(exact(value, places), low, high) if type(value) in kinds else None
+
+    return take
+
+
+def _flag(value: Any) -> int | None:
+    return int(value) if type(value) is bool else None
+
+
+def _one_of(*names: str) -> Take:
+    def take(value: Any) -> int | None:
+        name = value.lower() if isinstance(value, str) else None
+        return names.index(name) if name in names else None
+
+    return take
+
+
+def _duration(value: Any) -> int | None:
+    match = _DURATION.fullmatch(value.strip()) if isinstance(value, str) else None
+    if match is None or (number := exact(match[1], 9)) is None:
+        return None
+    ns, rest = divmod(number * _DURATION_NS[match[2]], 10**9)
+    return None if rest else _within(ns, 1, MAX_QTY)
+
+
+def _reference(value: Any) -> int | None:
+    if isinstance(value, str) and value.lower() in REFERENCES:
+        return REFERENCES[value.lower()]
+    return _price(value)
+
+
+_price = _number(9, max(REFERENCES.values()) + 1, MAX_QTY, integers=False)
+
+
+class Kind(NamedTuple):
+    """A kind of value: how a setting is taken, what is expected of it, what an integer in a cell counts."""
+
+    take: Take
+    expected: str
+    unit: str | None = None  # what makes the integer of a cell a setting; None: it is one
+    is_whole: bool = False  # 100.0 and the text "100" in a cell are 100
+
+
+def _count(of: str) -> Kind:
+    return Kind(_whole(0), f"a whole number of {of}, 0 or more", is_whole=True)
+
+
+def _names(*names: str) -> Kind:
+    return Kind(_one_of(*names), f"one of {', '.join(names)}")
+
+
+_LOTS = _count("lots")
+_MONEY = Kind(
+    _number(9, 0, MAX_QTY, integers=False),
+    'an amount of 0 or more with at most nine decimals, such as "2500.50"',
+    "e-9",
+)
+_FEE = Kind(
+    _number(9, -MAX_QTY, MAX_QTY, integers=False),
+    'an amount with at most nine decimals, such as "0.0035"',
+    "e-9",
+)
+_PERCENT = Kind(_number(4, 0, 10**6, integers=True), "a percentage from 0 to 100 with at most four decimals")
+_BPS = Kind(
+    _number(4, -(10**8), 10**8, integers=True),
+    "basis points from -10000 to 10000 with at most four decimals",
+)
+_FLAG = Kind(_flag, "true or false")
+_GROUP = Kind(_whole(-MAX_QTY), "a whole number", is_whole=True)
+_TIME = Kind(_duration, 'a time above 0, such as "1s" or "250ms"', "ns")
+_REFERENCE = Kind(_reference, 'last, mid or a price, such as "101.25"', "e-9")
+
+
+# ------------------------------------------------------------------ the keys
+
+Of = Literal["cell", "account", "symbol", "all"]
+_PLACES = {
+    "account": "those of all or of an account",
+    "symbol": "those of all or of a symbol",
+    "all": "those of all",
+}
+
+
+class Key(NamedTuple):
+    """One limit: whose it may be, what it takes, what holds where nobody gave it."""
+
+    of: Of
+    kind: Kind
+    default: int
+    fixed: bool = False  # for a whole run
+
+
+def _cell(kind: Kind, default: int = MAX_QTY) -> Key:
+    return Key("cell", kind, default)
+
+
+NOT_LIMITED = -1  # a band or a stop loss that nobody gave
+KEYS = {
+    "max_order_qty": _cell(_LOTS),
+    "max_order_notional": _cell(_MONEY),
+    "price_band_ticks": _cell(_count("ticks"), NOT_LIMITED),
+    "price_band_percentage": _cell(_PERCENT, NOT_LIMITED),
+    "max_position_size": _cell(_LOTS),  # sets both of the next
+    "max_long_position": _cell(_LOTS),
+    "max_short_position": _cell(_LOTS),
+    "max_open_orders": _cell(_count("orders")),
+    "max_open_notional": _cell(_MONEY),
+    "max_repeated_orders": _cell(_count("orders")),
+    "reduce_only": _cell(_FLAG, 0),
+    "restricted": _cell(_FLAG, 0),
+    "self_trade": _cell(_names(*(mode.name.lower() for mode in SelfTrade)), int(SelfTrade.NONE)),
+    "maker_fee_bps": _cell(_BPS, 0),
+    "taker_fee_bps": _cell(_BPS, 0),
+    "maker_fee_per_lot": _cell(_FEE, 0),
+    "taker_fee_per_lot": _cell(_FEE, 0),
+    "max_orders_per_second": Key("account", _count("messages"), MAX_QTY),
+    "max_portfolio_value": Key("account", _MONEY, MAX_QTY),
+    "stop_loss_percentage": Key("account", _PERCENT, NOT_LIMITED),
+    "stop_loss_scope": Key("account", _names("account", "position"), 0, fixed=True),
+    "stop_loss_action": Key("account", _names("reduce", "close"), 0),
+    "capital": Key("account", _MONEY, 0, fixed=True),
+    "self_trade_group": Key("account", _GROUP, NONE_GIVEN, fixed=True),
+    "reference": Key("symbol", _REFERENCE, REFERENCES["last"], fixed=True),
+    "unknown_accounts": Key("all", _names("default", "reject"), 0, fixed=True),
+    "mark_interval": Key("all", _TIME, 10**9, fixed=True),
+    "repeated_order_window": Key("all", _TIME, 10**9, fixed=True),
+}
+TRADING_KEYS = (  # of [trading]; all others are of [risk]
+    "maker_fee_bps",
+    "taker_fee_bps",
+    "maker_fee_per_lot",
+    "taker_fee_per_lot",
+    "capital",
+    "reference",
+    "mark_interval",
+)
+BOTH_SIDES, SIDES = "max_position_size", ("max_long_position", "max_short_position")
+
+
+def misplaced(key: str, account: bool, symbol: bool, later: bool) -> tuple[str, str] | None:
+    """What is found and expected where a key is given to whom it can't be; None where it can.
+
+    `account` and `symbol` say whether one is named, `later` whether it is a change during the run.
+    """
+    limit = KEYS[key]
+    if (symbol and limit.of in ("account", "all")) or (account and limit.of in ("symbol", "all")):
+        whose = " in ".join([*["an account"] * account, *["a symbol"] * symbol])
+        return f"it in limits of {whose}", f"it in {_PLACES[limit.of]}"
+    if later and limit.fixed:
+        return "it in a change during the run", "it from the start"
+    return None
+
+
+def unknown(name: str, known: Iterable[str]) -> str:
+    """What to say of a key that is none."""
+    close = get_close_matches(name, known := list(known), 1)
+    return f"no such key, {f'did you mean {close[0]}?' if close else 'expected one of ' + ', '.join(known)}"
+
+
+def shown(value: Any) -> str:
+    """A value, fit for a line."""
+    value = value.item() if hasattr(value, "item") else value  # of numpy
+    text = str(value) if isinstance(value, Decimal) else repr(value)
+    return text if len(text) <= 40 else text[:37] + "..."
+
+
+def wrong(key: str, value: Any) -> str:
+    """What to say of a value that its key doesn't take."""
+    kind = KEYS[key].kind
+    return f"found {shown(value)}, expected {kind.expected}"
+
+
+# ------------------------------------------------------------------ cells
+
+
+def is_blank(value: Any) -> bool:
+    """Whether a cell gives nothing: null, NaN, no text."""
+    return value is None or value == "" or (isinstance(value, float) and math.isnan(value))
+
+
+def as_setting(key: str, cell: Any) -> Any:
+    """The setting that a cell of a table, or the text of a variable, means; itself where it means none."""
+    kind = KEYS[key].kind
+    if hasattr(cell, "item"):
+        cell = cell.item()  # of numpy
+    if isinstance(cell, Code):
+        return cell.name
+    if isinstance(cell, float):
+        cell = Decimal(repr(cell))
+    if isinstance(cell, str):
+        cell = cell.strip()
+    if type(cell) is int and kind.unit is not None:
+        return f"{cell}{kind.unit}"
+    if kind is _FLAG:
+        return _WORDS.get(str(cell).lower(), cell)
+    if kind.is_whole and isinstance(cell, str | Decimal):
+        return cell if (number := exact(cell, 0)) is None else number
+    return cell
