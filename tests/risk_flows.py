@@ -82,6 +82,7 @@ class Scale:
     symbols: tuple[str, ...]
     ticks: int = 6
     percentage: int = 8 * PPM_PER_PERCENT
+    tightness: float = 1.0  # of the share of keys that are given
 
     @property
     def notional(self) -> int:
@@ -284,8 +285,24 @@ def edges(rng: np.random.Generator, n: int) -> Made:
     return made, Scale(2**61, 2, range(4), symbols, 2**31, 900_000)
 
 
+def piles(rng: np.random.Generator, n: int) -> Made:
+    """Many accounts pile up at two prices what none of them could have alone: levels near 2^63."""
+
+    def prices(columns: Columns) -> np.ndarray:
+        return flows._near(rng, columns["side"], 2, 0, 1) - (columns["side"] < 0)
+
+    def quantities(columns: Columns) -> np.ndarray:
+        return np.where(rng.random(n) < 0.5, rng.integers(2**60, 2**62, n), columns["qty"])
+
+    columns = _risky(
+        rng, n, actions=EAGER, accounts=16, market=0.03, controls=0.005, price=prices, qty=quantities
+    )
+    symbols = flows._names(1)
+    return {"columns": columns, "symbols": symbols}, Scale(2**62, 2, range(16), symbols, tightness=0.4)
+
+
 FLOWS: dict[str, Callable[[np.random.Generator, int], Made]] = {
-    flow.__name__: flow for flow in (busy, crowd, owners, movers, losers, around_zero, edges)
+    flow.__name__: flow for flow in (busy, crowd, owners, movers, losers, around_zero, edges, piles)
 }
 
 
@@ -362,7 +379,9 @@ def random_limits(rng: np.random.Generator, scale: Scale, size: int) -> Limits:
     if strangers:
         scale = replace(scale, accounts=[one for one in scale.accounts if rng.random() < 0.7])
     how_many = rng.choice([0.5, 1, 1.5])  # some sets leave room for the later checks
-    keys = tuple(key for key, (_, share) in DRAWS.items() if rng.random() < share * how_many)
+    keys = tuple(
+        key for key, (_, share) in DRAWS.items() if rng.random() < share * how_many * scale.tightness
+    )
     limits = _drawn(rng, scale, keys, 1.0)
     limits.unknown_accounts = "reject" if strangers else "default"
     limits.mark_interval = int(flows._choice(rng, 1, [SECOND // 4, SECOND, 3 * SECOND, 7 * SECOND])[0])

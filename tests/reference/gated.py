@@ -118,7 +118,7 @@ class GatedBook(ReferenceBook):
         fills, leaves, prevented = self._trade_with_others(side, price, qty, account, mode)
         traded = sum(fill.qty for fill in fills)
         taker = (fills, None, order_id, account, side)
-        if prevented:
+        if prevented or (not leaves and traded < qty):
             return Outcome(CANCELLED, traded, 0, *taker)
         if not leaves:
             return Outcome(FILLED, traded, 0, *taker)

@@ -203,7 +203,7 @@ class Gate:
         if entry.side * worst <= 0:
             return None
         owner = entry.owner
-        state = max(self.states[OF_ACCOUNT].get(owner, ACTIVE), self.state_of(symbol))
+        state = max(self.states[OF_ACCOUNT].get(entry.sender, ACTIVE), self.state_of(symbol))
         if state >= REDUCING or self.limits.cell(owner, symbol).reduce_only:
             return refused(Reason.REDUCE_ONLY, 0, worst)
         by_account = self.limits.account(owner).stop_loss_scope == "account"

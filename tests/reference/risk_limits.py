@@ -114,6 +114,7 @@ class InForce:
         self._resolved_accounts: dict[int, AccountLimits] = {}
         self._later = sorted(limits.changes, key=lambda change: change[0], reverse=True)
         self._unlimited_notional = LARGEST if limits.gives("max_open_notional") else None
+        self._unlimited_portfolio = LARGEST if limits.gives("max_portfolio_value") else None
         self._put(limits)
 
     def reach(self, row: int) -> None:
@@ -186,7 +187,7 @@ class InForce:
         group = of("self_trade_group", None)
         return AccountLimits(
             max_orders_per_second=of("max_orders_per_second", None),
-            max_portfolio_value=of("max_portfolio_value", None),
+            max_portfolio_value=of("max_portfolio_value", self._unlimited_portfolio),
             stop_loss_percentage=of("stop_loss_percentage", None),
             stop_loss_scope=of("stop_loss_scope", "account"),
             stop_loss_action=of("stop_loss_action", "reduce"),
