@@ -103,7 +103,7 @@ class Limits:
         cls, risk: Mapping[str, Any], trading: Mapping[str, Any] | None = None, where: str = "settings"
     ) -> Limits:
         """Limits of `[risk]` and `[trading]` as TOML has them, such as `Config.risk` and `Config.trading`."""
-        return cls._of(from_rules(read_settings(risk, trading or {}, where)), where)
+        return cls._of(from_rules(read_settings(risk, {} if trading is None else trading, where)), where)
 
     @classmethod
     def _of(cls, given: Given, what: str) -> Limits:

@@ -5,10 +5,13 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from hftlab import Limits, LimitsError
 from hftlab.config import load_config
 from hftlab.errors import MOST_SHOWN, ConfigError, FormatError, UsageError
+from hftlab.limit_keys import KEYS
 
 LOTS = "expected a whole number of lots, 0 or more"
 MONEY = 'expected an amount of 0 or more with at most nine decimals, such as "2500.50"'
@@ -49,6 +52,7 @@ def problems_of(make, *args, **kwargs):
 
 SETTINGS = [  # what is in the file, the one problem
     ("risk = 3", "risk: found 3, expected a table"),
+    ("trading = 0", "trading: found 0, expected a table"),
     ("[risk]\nmax_order_qty = -5", f"risk.max_order_qty: found -5, {LOTS}"),
     ("[risk]\nmax_order_qty = 1.5", f"risk.max_order_qty: found 1.5, {LOTS}"),
     ("[risk]\nmax_order_qty = true", f"risk.max_order_qty: found True, {LOTS}"),
@@ -82,6 +86,7 @@ SETTINGS = [  # what is in the file, the one problem
     ("[risk]\nrepeated_order_window = 1", f"risk.repeated_order_window: found 1, {TIME}"),
     ('[risk]\nrepeated_order_window = "0s"', f"risk.repeated_order_window: found '0s', {TIME}"),
     ('[risk]\nrepeated_order_window = "0.1ns"', f"risk.repeated_order_window: found '0.1ns', {TIME}"),
+    ('[risk]\nrepeated_order_window = "1.5ns"', f"risk.repeated_order_window: found '1.5ns', {TIME}"),
     ('[trading]\nmark_interval = "1 day"', f"trading.mark_interval: found '1 day', {TIME}"),
     ("[trading]\ntaker_fee_bps = 10001", f"trading.taker_fee_bps: found 10001, {BPS}"),
     ("[trading]\nmaker_fee_per_lot = 1", f"trading.maker_fee_per_lot: found 1, {FEE}{HINT}"),
@@ -175,6 +180,18 @@ def test_a_wrong_setting_is_one_line(write, text, problem):
         assert str(caught.value) == f"{path}, {found}"
 
 
+@pytest.mark.parametrize("key", [key for key, limit in KEYS.items() if limit.fixed])
+def test_what_holds_for_a_whole_run_can_t_change(key):
+    """Each key of that sort, in settings and in tables."""
+    value = {"self_trade_group": 1, "stop_loss_scope": "account", "unknown_accounts": "reject"}.get(key)
+    value = value or ("1s" if KEYS[key].kind.unit == "ns" else "1")
+    change = {"from_row": 3, key: value}
+    found = problems_of(Limits.from_settings, {"changes": [change]})
+    assert found == [f"risk.changes 1.{key}: {CHANGES}"]
+    found = problems_of(Limits.from_table, {name: [cell] for name, cell in change.items()})
+    assert found == [f"row 0, {key}: {CHANGES}"]
+
+
 def test_all_problems_of_a_file_come_at_once(write):
     """One error, in the order of the file's places."""
     path = write(
@@ -245,6 +262,27 @@ def test_a_variable_beside_what_the_file_has(write):
     env = {"HFTLAB_RISK__MAX_POSITION_SIZE": "5"}
     (found,) = problems_of(load_config, write("[risk]\nmax_long_position = 3\n"), env)
     assert found == f"risk.max_position_size: found it beside max_long_position, {BOTH}"
+
+
+NAMES = st.sampled_from([*KEYS, "symbols", "accounts", "changes", "account", "symbol", "from_row", "1", "A"])
+COLUMN = st.lists(st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=3), max_size=3)
+ANYTHING = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.decimals() | st.text(max_size=4) | st.datetimes(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(NAMES, inner, max_size=3),
+    max_leaves=12,
+)
+
+
+@settings(max_examples=200, deadline=None)
+@given(ANYTHING, ANYTHING, st.dictionaries(NAMES, COLUMN, max_size=3))
+def test_whatever_is_given_is_limits_or_an_error(risk, trading, table):
+    """Nothing else is ever raised."""
+    for make, args in [(Limits.from_settings, (risk, trading)), (Limits.from_table, (table,))]:
+        try:
+            limits = make(*args)
+        except LimitsError:
+            continue
+        limits.cell_limits(np.array([1], "i4"), ["A"], np.zeros(1, "i4"))
 
 
 # ------------------------------------------------------------------ tables

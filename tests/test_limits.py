@@ -123,6 +123,12 @@ def test_numbers_of_any_type_are_read_exactly():
     assert cell(Limits(max_order_qty=None), "max_order_qty") == NO_LIMIT
 
 
+def test_a_list_of_integers_and_floats_keeps_them_apart():
+    """1 is a unit of 1e-9, 1.0 the currency."""
+    limits = Limits.from_table({"account": [1, 2], "capital": [1, 1.0]})
+    assert [of_account(limits, "capital", account) for account in (1, 2)] == [1, 10**9]
+
+
 def test_what_nobody_gave_is_no_limit():
     """Without limits each record holds what binds nobody."""
     nothing = Limits()
@@ -264,6 +270,21 @@ def test_cells_with_the_same_limits_share_a_record():
     )
     assert which.tolist() == [0, 1, 1, 1]
     assert records["order_qty"].tolist() == [6, 5]
+
+
+def test_cells_that_differ_in_any_one_key_differ():
+    """Also where all combinations are more than 64 bits can number."""
+    keys = [key for key in _LIMIT.values() if KEYS[key].kind.is_whole and key != "max_repeated_orders"]
+    keys += ["max_order_notional", "max_open_notional", "max_repeated_orders"]
+    rows = [dict.fromkeys(keys, number) for number in range(1024)]
+    rows += [dict.fromkeys(keys, 4) | {key: 3} for key in keys]
+    limits = Limits.from_table(
+        {"account": np.arange(len(rows))} | {key: np.array([row[key] for row in rows]) for key in keys}
+    )
+    assert 1024 ** len(keys) > 2**64
+    accounts = np.arange(len(rows), dtype="i4")
+    _, records = limits.cell_limits(accounts, ["A"], np.zeros(len(rows), "i4"))
+    assert records.size == len(rows)
 
 
 # ------------------------------------------------------------------ changes
