@@ -1,7 +1,7 @@
 """Seeded random flows for the risk gate, each with random limits so tight that all of them bind, and often.
 
 `make` gives a flow of `flows` with accounts, states, bursts and clocks that run backwards, together with
-`Limits` in the integer units of the slow twin; `limits_table` and `limits_settings` are for the package.
+`Limits` in the integer units of the slow twin; `limits_table` says the same to the package.
 """
 
 from __future__ import annotations
@@ -35,6 +35,7 @@ CHANGING = (
     "stop_loss_percentage",
     "stop_loss_action",
 )
+ONE_SIDED = ("max_long_position", "max_short_position")
 MONEY = (
     "max_order_notional",
     "max_open_notional",
@@ -57,8 +58,14 @@ class RiskFlow:
 
     def take(self, rows: list[int]) -> RiskFlow:
         """The flow of those rows alone, every change of limits before the same row as it was."""
-        changes = [(bisect_left(rows, row), later) for row, later in self.limits.changes]
-        return RiskFlow(self.orders.take(rows), replace(self.limits, changes=changes))
+        limits, changes = replace(self.limits, changes=[]), {}
+        for row, later in self.limits.changes:
+            left = bisect_left(rows, row)
+            if left == 0:
+                limits = merged(limits, later)
+            else:
+                changes[left] = merged(changes.get(left, Limits()), later)
+        return RiskFlow(self.orders.take(rows), replace(limits, changes=list(changes.items())))
 
     def venue(self, **options: Any) -> GatedVenue:
         """The slow twin after the whole flow."""
@@ -386,7 +393,7 @@ def random_limits(rng: np.random.Generator, scale: Scale, size: int) -> Limits:
     limits.unknown_accounts = "reject" if strangers else "default"
     limits.mark_interval = int(flows._choice(rng, 1, [SECOND // 4, SECOND, 3 * SECOND, 7 * SECOND])[0])
     limits.repeated_order_window = int(flows._choice(rng, 1, [SECOND // 100, SECOND // 2, SECOND])[0])
-    rows = sorted(rng.integers(0, max(1, size), rng.integers(0, 5)).tolist())
+    rows = sorted(set(rng.integers(1, max(2, size), rng.integers(0, 5)).tolist()))
     changing = tuple(key for key in keys if key in CHANGING)
     limits.changes = [(row, _drawn(rng, scale, changing, 0.3)) for row in rows]
     return limits
@@ -397,6 +404,8 @@ def _drawn(rng: np.random.Generator, scale: Scale, keys: tuple[str, ...], share:
 
     def some(of: tuple[str, ...], place: str) -> dict[str, Any]:
         chosen = [key for key in keys if key in of and rng.random() < PLACES[place] * share]
+        if "max_position_size" in chosen:  # beside it neither side has a limit of its own
+            chosen = [key for key in chosen if key not in ONE_SIDED]
         return {key: _value(rng, scale, key) for key in chosen}
 
     cells = [(account, symbol) for account in scale.accounts for symbol in scale.symbols]
@@ -406,6 +415,27 @@ def _drawn(rng: np.random.Generator, scale: Scale, keys: tuple[str, ...], share:
         by_account=_given({one: some((*CELL_KEYS, *ACCOUNT_KEYS), "account") for one in scale.accounts}),
         by_cell=_given({cell: some(CELL_KEYS, "cell") for cell in cells if rng.random() < 0.5}),
     )
+
+
+def merged(limits: Limits, later: Limits) -> Limits:
+    """Limits with those of a change over them."""
+
+    def over(mine: dict[Any, dict], given: dict[Any, dict]) -> dict[Any, dict]:
+        return mine | {place: _over(mine.get(place, {}), values) for place, values in given.items()}
+
+    return replace(
+        limits,
+        defaults=_over(limits.defaults, later.defaults),
+        by_symbol=over(limits.by_symbol, later.by_symbol),
+        by_account=over(limits.by_account, later.by_account),
+        by_cell=over(limits.by_cell, later.by_cell),
+    )
+
+
+def _over(mine: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
+    """A new `max_position_size` hides the old limits of both sides."""
+    hidden = ONE_SIDED if "max_position_size" in given else ()
+    return {key: value for key, value in mine.items() if key not in hidden} | given
 
 
 def _given(places: dict[Any, dict[str, Any]]) -> dict[Any, dict[str, Any]]:
@@ -422,12 +452,17 @@ def _value(rng: np.random.Generator, scale: Scale, key: str) -> Any:
 
 
 def limits_table(limits: Limits) -> dict[str, list]:
-    """Columns account, symbol, from_row and every key that is given, in the units of docs/RISK.md.
+    """A table of limits: account, symbol, from_row and every key that is given, in the units of docs/RISK.md.
 
     One row for each place and change; a missing account or symbol is null and means any, a missing value too.
     Money, percentages and basis points are exact decimals.
     """
+    of_all = {"account": None, "symbol": None, "from_row": 0} | limits_settings(limits)
     rows = [row for since, part in [(0, limits), *limits.changes] for row in _rows(since, part)]
+    if limits.defaults:
+        rows[0] |= of_all
+    else:
+        rows.insert(0, of_all)
     names = dict.fromkeys(["account", "symbol", "from_row", *(key for row in rows for key in row)])
     return {name: [row.get(name) for row in rows] for name in names}
 

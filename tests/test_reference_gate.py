@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 from decimal import Decimal
 from functools import cache
 
@@ -402,9 +403,13 @@ def test_a_flow_is_a_function_of_its_seed_and_books_are_sound():
 
 
 def test_a_part_of_a_flow_keeps_its_changes_of_limits_in_place():
-    """`take` counts the rows that are left before each change."""
+    """`take` counts the rows that are left before each change; what falls together becomes one change."""
     flow = risk_flows.make("busy", 100, 3)
-    changed = Limits(changes=[(10, Limits()), (50, Limits())])
-    part = risk_flows.RiskFlow(flow.orders, changed).take([0, 9, 10, 30, 60, 70])
-    assert [row for row, _ in part.limits.changes] == [2, 4]
+    both = Limits({"max_position_size": 3}, by_account={1: {"capital": 5}})
+    changed = Limits(changes=[(10, Limits({"max_long_position": 9})), (12, both), (50, Limits())])
+    flow = risk_flows.RiskFlow(flow.orders, changed)
+    part = flow.take([0, 9, 10, 30, 60, 70])
+    assert part.limits.changes == [(2, Limits({"max_long_position": 9})), (3, both), (4, Limits())]
     assert len(part) == 6
+    assert flow.take([0, 9, 30, 40]).limits.changes == [(2, both), (4, Limits())]
+    assert flow.take([30, 60]).limits == replace(both, changes=[(1, Limits())])

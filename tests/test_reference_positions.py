@@ -142,10 +142,10 @@ def test_limits_as_a_table():
     rows = [dict(zip(table, row, strict=True)) for row in zip(*table.values(), strict=True)]
     told = [{key: str(value) for key, value in row.items() if value is not None} for row in rows]
     assert told == [
-        {"from_row": "0", "reference": "10.5"},
+        {"from_row": "0", "reference": "10.5", "unknown_accounts": "default"}
+        | {"mark_interval": "250ms", "repeated_order_window": "1000ms"},
         {"account": "7", "from_row": "0"}
         | {"capital": "1E-9", "stop_loss_percentage": "1.2345", "maker_fee_bps": "-2.5"},
         {"account": "7", "symbol": "ES", "from_row": "0", "max_order_qty": str(LARGEST)},
         {"symbol": "ES", "from_row": "5", "restricted": "True"},
     ]
-    assert risk_flows.limits_settings(limits)["mark_interval"] == "250ms"

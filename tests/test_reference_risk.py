@@ -357,7 +357,7 @@ def test_the_long_position_counts_all_open_bids_and_no_offers():
 
 def test_the_short_position_has_a_limit_of_its_own():
     """`max_position_size` is both, and yields to the key of one side; that of shorts is shown negative."""
-    both = Limits(by_account={1: {"max_position_size": 10, "max_short_position": 3}})
+    both = Limits({"max_position_size": 10}, by_account={1: {"max_short_position": 3}})
     assert refusal("S1 3@9 #1", limits=both) is None
     assert refusal("S1 4@9 #1", limits=both) == (Reason.MAX_POSITION, LIMITS, -3, -4)
     assert refusal("B1 11@9 #1", limits=both) == (Reason.MAX_POSITION, LIMITS, 10, 11)
