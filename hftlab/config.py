@@ -51,7 +51,16 @@ from hftlab.limit_settings import RISK_KEYS, read_settings
 ENV_PREFIX = "HFTLAB_"
 ENV_SEPARATOR = "__"
 DEFAULT_INSTRUMENT = "default"
-RECORDABLE = ("fills", "rejects", "outcomes", "l1", "depth", "book", "anomalies")  # tables a replay can keep
+RECORDABLE = (
+    "fills",
+    "rejects",
+    "outcomes",
+    "l1",
+    "depth",
+    "book",
+    "anomalies",
+    "gate",
+)  # tables a replay can keep
 
 # A setting's type; the description is what an error says was expected.
 Count = Annotated[int, Meta(ge=1, description="an integer, 1 or more")]
@@ -59,7 +68,7 @@ OptionalCount = Annotated[Count | None, Meta(description="an integer, 1 or more"
 Levels = Annotated[int, Meta(ge=1, le=1000, description="an integer from 1 to 1000")]
 ReplayPath = Annotated[Literal["batch", "event"], Meta(description="batch or event")]
 Tables = Annotated[
-    tuple[Literal["fills", "rejects", "outcomes", "l1", "depth", "book", "anomalies"], ...],
+    tuple[Literal["fills", "rejects", "outcomes", "l1", "depth", "book", "anomalies", "gate"], ...],
     Meta(description=f"a list of {', '.join(RECORDABLE)}"),
 ]
 TickSize = Annotated[

@@ -19,7 +19,7 @@ from hftlab.codes import MAX_QTY
 from hftlab.config import load_config
 from hftlab.errors import LimitsError
 from hftlab.kernels.risk_records import ACCOUNT_LIMIT, FEE, FIXED, LAST, LIMIT, MID, REFERENCE
-from hftlab.limit_keys import BOTH_SIDES, KEYS, NONE_GIVEN, REFERENCES, SIDES
+from hftlab.limit_keys import BOTH_SIDES, KEYS, NONE_GIVEN, REFERENCES, SIDES, TRADING_KEYS
 from hftlab.limit_settings import read_keys, read_settings
 from hftlab.limit_tables import ALL, Given, from_file, from_frame, from_rules
 
@@ -140,6 +140,21 @@ class Limits:
     def uses(self) -> frozenset[str]:
         """Keys that are given to anybody at any time; `max_position_size` as the two it sets."""
         return self._rules.uses
+
+    @property
+    def what(self) -> str:
+        """Where they come from."""
+        return self._rules.what
+
+    @property
+    def closes_gate(self) -> bool:
+        """Whether something may be refused by them; fees and the like by themselves refuse nothing."""
+        return bool(self.uses - set(TRADING_KEYS)) or self.unknown_reject
+
+    @property
+    def closes_positions(self) -> bool:
+        """Whether the gate may send orders of its own."""
+        return "stop_loss_action" in self.uses
 
     @property
     def accounts(self) -> tuple[int, ...]:

@@ -12,16 +12,22 @@ import numpy as np
 import pyarrow as pa
 
 from hftlab import schema
-from hftlab.codes import NOT_A_VALUE, UNDEF_PRICE, Action, Anomaly, Reason, Stage, Status
+from hftlab.codes import NOT_A_VALUE, UNDEF_PRICE, Action, Anomaly, GateEvent, Reason, Stage, Status
 from hftlab.kernels import outputs
+from hftlab.kernels.engine import TOUCH_BOOK, TOUCH_LEVEL, TOUCH_ROW
 from hftlab.kernels.ops import REJECTED
 from hftlab.kernels.states import CROSSED
 from hftlab.kernels.tape_compiler import NOTE
 from hftlab.resting import Resting, level_prices
-from hftlab.runner import TapeRun, run_depth, run_states
+from hftlab.runner import TapeRun, run_depth, run_states, run_tape
 from hftlab.tape import Tape
 
-_DECIDED_IN_MATCH = (Reason.POST_ONLY_WOULD_CROSS, Reason.CAPACITY_EXHAUSTED)
+_STAGES = np.full(len(Reason), int(Stage.LIMITS), np.int8)  # where each reason is found
+_STAGES[: Reason.INVALID_PRICE + 1] = Stage.VALIDATE
+_STAGES[[Reason.POST_ONLY_WOULD_CROSS, Reason.CAPACITY_EXHAUSTED]] = Stage.MATCH
+_STAGES[Reason.SELF_TRADE], _STAGES[Reason.KILL_SWITCH] = Stage.SELF_TRADE, Stage.KILL
+_NO_VALUES = (Reason.KILL_SWITCH, Reason.RESTRICTED_SYMBOL, Reason.SELF_TRADE)
+_NO_LIMIT = (*_NO_VALUES, Reason.UNKNOWN_ACCOUNT)
 
 
 def _symbols(tape_symbols: tuple[str, ...], books: np.ndarray) -> pa.DictionaryArray:
@@ -116,10 +122,11 @@ def rejects_table(run: TapeRun) -> pa.Table:
     ascending = np.argsort(rows, kind="stable")
     positions, rows = positions[ascending], rows[ascending]
     reason = (run.outcomes[positions] - REJECTED).astype(np.int8)
-    stage = np.where(np.isin(reason, _DECIDED_IN_MATCH), int(Stage.MATCH), int(Stage.VALIDATE)).astype("i1")
     limit, observed = np.full((2, rows.size), NOT_A_VALUE)  # of a row invalid by itself; else none to quote
     places = np.searchsorted(rows, tape.invalid.rows)
     limit[places], observed[places] = tape.invalid.limit, tape.invalid.observed
+    if run.gate is not None:
+        _quote_refusals(run, rows, reason, limit, observed)
     columns = tape.checked.columns
     action = columns.action[rows]
     return _table(
@@ -130,10 +137,52 @@ def rejects_table(run: TapeRun) -> pa.Table:
         columns.order_id[rows].view("u8"),
         _cells(columns.account, rows),
         schema.code_array(np.where(action == NOTE, 0, action).astype(np.int8), Action),
-        schema.code_array(stage, Stage),
+        schema.code_array(_STAGES[reason], Stage),
         schema.code_array(reason, Reason),
         pa.array(limit, mask=limit == NOT_A_VALUE),
         pa.array(observed, mask=observed == NOT_A_VALUE),
+    )
+
+
+def _quote_refusals(
+    run: TapeRun, rows: np.ndarray, reason: np.ndarray, limit: np.ndarray, observed: np.ndarray
+) -> None:
+    """Put what the gate has noted into the columns of rejects, whose input rows ascend."""
+    by_gate = (_STAGES[reason] != Stage.VALIDATE) & (_STAGES[reason] != Stage.MATCH)
+    refusals = run.gate.refusals
+    refusals = refusals[np.argsort(refusals["row"], kind="stable")]
+    found = refusals[np.searchsorted(refusals["row"], rows[by_gate])]
+    limit[by_gate] = np.where(np.isin(reason[by_gate], _NO_LIMIT), NOT_A_VALUE, found["limit"])
+    observed[by_gate] = np.where(np.isin(reason[by_gate], _NO_VALUES), NOT_A_VALUE, found["observed"])
+    rated = np.flatnonzero(reason == Reason.RATE_LIMIT)
+    observed[rated] = run.gate.messages.counted(rows[rated])
+
+
+def gate_table(run: TapeRun) -> pa.Table:
+    """What the risk gate did by itself."""
+    tape, told = run.tape, run.gate
+    if told is None:
+        return schema.GATE.empty_table()
+    events = told.events
+    cells = told.cells[np.abs(events["cell"])]
+    has_order = events["node"] >= 0
+    rows = events["row"].astype(np.int64)
+    struck = events["kind"] == GateEvent.STOP_LOSS
+    of_account = struck & (events["cell"] < 0)
+    symbols = pa.DictionaryArray.from_arrays(
+        pa.array(cells["book"], mask=of_account), pa.array(tape.symbols, pa.string())
+    )
+    return _table(
+        schema.GATE,
+        tape.seq(rows),
+        _times(tape.ts(rows)),
+        symbols,
+        told.numbers[cells["account"]],
+        schema.code_array(events["kind"].astype(np.int8), GateEvent),
+        pa.array(np.ascontiguousarray(events["order_id"]).view("u8"), mask=~has_order),
+        np.ascontiguousarray(events["qty"]),
+        pa.array(np.ascontiguousarray(events["limit"]), mask=~struck),
+        pa.array(np.ascontiguousarray(events["observed"]), mask=~struck),
     )
 
 
@@ -142,7 +191,7 @@ def l1_table(run: TapeRun) -> pa.Table:
     tape, count = run.tape, len(run.touch)
     longs, books = np.empty((8, count), np.int64), np.empty(count, np.int32)
     empty = np.empty((2, count), np.bool_)
-    outputs.expand_touch(run.touch, tape.checked.columns.book, tape.grid, _rows(tape), longs, books, empty)
+    outputs.expand_touch(run.touch, tape.grid, _rows(tape), longs, books, empty)
 
     def side(index: int) -> list[pa.Array]:
         price, lots, orders = longs[2 + 3 * index : 5 + 3 * index]
@@ -153,10 +202,10 @@ def l1_table(run: TapeRun) -> pa.Table:
     return _table(schema.L1, longs[outputs.SEQ], times, symbols, *side(0), *side(1))
 
 
-def depth_table(tape: Tape, levels: int) -> pa.Table:
+def depth_table(run: TapeRun, levels: int) -> pa.Table:
     """The best levels after each command that changed them."""
-    rows, values = run_depth(tape, levels)
-    books = _cells(tape.checked.columns.book, rows)
+    tape = run.tape
+    rows, books, values = run_depth(tape, levels, run.gate_before())
     grid_base = tape.grid.bases[books][:, None]
 
     def lists(column: int) -> pa.Array:
@@ -177,16 +226,15 @@ def depth_table(tape: Tape, levels: int) -> pa.Table:
     )
 
 
-def anomalies_table(tape: Tape) -> pa.Table:
+def anomalies_table(run: TapeRun) -> pa.Table:
     """Rows that were refused, and ends of events that left the book crossed, in input order."""
-    run, states = run_states(tape)
+    tape = run.tape
     rejected = np.flatnonzero(run.outcomes >= REJECTED)
-    crossed = np.flatnonzero(states.places & CROSSED)
-    rows = tape.input_rows(crossed)
+    rows = _crossed_rows(run)
     if tape.checked.ends.size:
         rows = rows[tape.checked.ends[rows]]
     kinds = np.append(run.outcomes[rejected] - REJECTED, np.full(rows.size, int(Anomaly.CROSSED)))
-    rows = np.append(tape.input_rows(rejected), rows)
+    rows = np.append(run.order[rejected] if run.order.size else rejected, rows)
     order = np.argsort(rows, kind="stable")
     rows, kinds = rows[order], kinds[order].astype(np.int8)
     return _table(
@@ -196,6 +244,26 @@ def anomalies_table(tape: Tape) -> pa.Table:
         _symbols(tape.symbols, _cells(tape.checked.columns.book, rows)),
         schema.code_array(kinds, Anomaly),
     )
+
+
+def _crossed_rows(run: TapeRun) -> np.ndarray:
+    """Input rows that left their book crossed or locked."""
+    tape = run.tape
+    if run.gate is None:
+        return tape.input_rows(np.flatnonzero(run_states(tape)[1].places & CROSSED))
+    touch = (
+        run.touch if run.touch is not None else run_tape(tape, touch=True, manager=run.gate_before()).touch
+    )
+    row, bid, ask, book = touch[:, [TOUCH_ROW, TOUCH_LEVEL, TOUCH_LEVEL + 1, TOUCH_BOOK]].T
+    base, size = tape.grid.bases[book], tape.grid.sizes[book]
+    both = (bid >= base) & (ask >= base + size)
+    crossed = both & (bid + ask >= 2 * (base + size) - 1)  # levels of asks are mirrored
+    order = np.lexsort((np.arange(row.size), row, book))
+    rows, books = np.arange(tape.rows), _cells(tape.checked.columns.book, np.arange(tape.rows))
+    keys = book[order] * tape.rows + row[order]
+    latest = np.searchsorted(keys, books.astype(np.int64) * tape.rows + rows, side="right") - 1
+    there = (latest >= 0) & (book[order][np.maximum(latest, 0)] == books)
+    return rows[there & crossed[order][np.maximum(latest, 0)]] if row.size else rows[:0]
 
 
 def book_table(symbols: tuple[str, ...], resting: Resting) -> pa.Table:

@@ -19,9 +19,11 @@ from hftlab.errors import TableError, UsageError, require_positive, split_symbol
 from hftlab.feeds import Flow, open_flow
 from hftlab.feeds.tables import read_table
 from hftlab.inference import infer_orders
+from hftlab.limits import Limits
 from hftlab.price_levels import LevelReader
 from hftlab.resting import Resting, nothing
 from hftlab.result import TABLES, Counts, Result
+from hftlab.risk_manager import RiskManager, first_control, needs_input_order
 from hftlab.run_folder import RunWriter
 from hftlab.runner import Progress, TapeRun, run_events, run_tape
 from hftlab.tables import ABSENT, CheckedTable, as_arrow, frozen, only_symbols, read_facts, read_orders
@@ -52,6 +54,7 @@ class Plan:
     inferred_from: int | None  # rows of facts, where the commands are inferred
     progress: Progress | None
     keep: bool = True  # tables of a replay in chunks, where no run folder does
+    limits: Limits | None = None  # of the risk gate
 
     def settings(self) -> dict[str, Any]:
         """What a run folder and a summary say of it."""
@@ -59,6 +62,7 @@ class Plan:
         return {name: getattr(self, name) for name in (*names, "depth", "chunk_rows", "symbols")} | {
             "tick_size": None if self.tick_size is None else str(self.tick_size),
             "instruments": msgspec.to_builtins(self.config.instruments),
+            "limits": None if self.limits is None else self.limits.what,
         }
 
 
@@ -77,6 +81,7 @@ def replay(
     out: str | Path | None = None,
     progress: Progress | None = None,
     keep: bool = True,
+    limits: Limits | str | Path | None = None,
 ) -> Result:
     """Feed a flow through the books.
 
@@ -84,17 +89,18 @@ def replay(
     arrays). `mode` "match" runs commands through the matcher (inferred first, if the flow holds facts),
     "rebuild" applies facts as the venue told them. `path` is "batch" (default) or "event", with identical
     results. `threads` share out instruments (of a `Tape`, its parts). `record` names the tables to keep, of
-    fills, rejects, outcomes, l1, depth, book, anomalies (default fills and outcomes). `config` is a `Config`
-    or a TOML file. `symbols` keeps only some. `depth` is levels per side. `tick_size` is one for all or by
+    fills, rejects, outcomes, l1, depth, book, anomalies, gate (default fills and outcomes). `config` is a
+    `Config` or a TOML file. `symbols` keeps only some. `depth` is levels per side. `tick_size` is one for all or by
     symbol; inferred where missing. `chunk_rows` replays in pieces with bounded memory, as files of more than
     16 M rows are anyway. `out` writes a run folder as the replay goes. `progress` is called with rows done.
-    Without `keep` and `out` a replay in chunks keeps its counts, digest and open orders only.
+    Without `keep` and `out` a replay in chunks keeps its counts, digest and open orders only. `limits` puts
+    the risk gate in front of the matcher: a `Limits`, a file of them, or those of `config` (docs/RISK.md).
 
     Raises FormatError and TableError for broken input, UsageError for a wrong call, OutputError where
     `out` can't be written.
     """
     plan = make_plan(mode, path, threads, record, config, symbols, depth, tick_size, chunk_rows, progress)
-    plan = replace(plan, keep=keep)
+    plan = replace(plan, keep=keep, limits=_limits(limits, plan))
     if isinstance(flow, str | Path):
         flow = Tape.load(flow) if Path(flow).suffix == ".tape" else open_flow(flow)
     if isinstance(flow, Tape):
@@ -123,6 +129,22 @@ def replay_to(take: Callable[[str, pa.Table], None], flow: Flow, plan: Plan) -> 
         for name in plan.record:
             take(name, result.to_arrow(name))
     return result
+
+
+def _limits(limits: Limits | str | Path | None, plan: Plan) -> Limits | None:
+    """The limits of the risk gate, if there are any; facts have happened and pass none."""
+    if limits is not None and plan.mode != "match":
+        raise UsageError(
+            f"limits: found some in mode {plan.mode!r}, expected mode 'match'; facts pass no gate"
+        )
+    if isinstance(limits, str | Path):
+        return Limits.load(limits)
+    if limits is not None and not isinstance(limits, Limits):
+        raise UsageError(f"limits: found {type(limits).__name__}, expected Limits or a file of them")
+    if limits is not None or plan.mode != "match" or not (plan.config.risk or plan.config.trading):
+        return limits
+    found = Limits.from_settings(plan.config.risk, plan.config.trading)
+    return found if found.closes_gate else None
 
 
 def make_plan(
@@ -214,10 +236,11 @@ class Source:
     def chunks(self) -> Iterator[tuple[CheckedTable, int, float]]:
         """Checked chunks, the rows left out of each by the symbol filter, and the seconds it took."""
         first, started = 0, perf_counter()
-        missing = dict.fromkeys(self.plan.symbols or ())
+        missing, known = dict.fromkeys(self.plan.symbols or ()), {}
         for table in self.tables():
             checked = self._checked(table, first)
             first += checked.rows
+            known |= dict.fromkeys(checked.symbols)
             skipped = 0
             if self.plan.symbols is not None:
                 kept = only_symbols(checked, self.plan.symbols)
@@ -226,6 +249,8 @@ class Source:
                     missing.pop(kept.symbols[book], None)
             yield checked, skipped, perf_counter() - started
             started = perf_counter()
+        if self.plan.limits is not None:
+            self.plan.limits.check_symbols(tuple(known))
         if missing:
             raise UsageError(f"symbols: found no rows of {', '.join(missing)}, expected symbols of the flow")
 
@@ -273,8 +298,9 @@ class Sink:
             "rejects": lambda: outputs.rejects_table(run),
             "outcomes": lambda: outputs.outcomes_table(run),
             "l1": lambda: outputs.l1_table(run),
-            "anomalies": lambda: outputs.anomalies_table(run.tape),
-            "depth": lambda: outputs.depth_table(run.tape, self.plan.depth),
+            "anomalies": lambda: outputs.anomalies_table(run),
+            "depth": lambda: outputs.depth_table(run, self.plan.depth),
+            "gate": lambda: outputs.gate_table(run),
         }
         for name, parts in self.parts.items():
             table = make[name]()
@@ -314,11 +340,28 @@ def _with_output(
     return result
 
 
-def _run_one(plan: Plan, tape: Tape, progress: Progress | None) -> TapeRun:
+def _run_one(plan: Plan, tape: Tape, manager: RiskManager | None) -> TapeRun:
     touch = "l1" in plan.record
     if plan.path == "event":
-        return run_events(tape, touch, progress)
-    return run_tape(tape, plan.threads, touch, progress)
+        return run_events(tape, touch, plan.progress, manager)
+    return run_tape(tape, plan.threads, touch, plan.progress, manager)
+
+
+def _gate(plan: Plan, checked: CheckedTable, first: bool) -> RiskManager | None:
+    """The risk gate, where limits are given or rows control it."""
+    if plan.mode != "match":
+        return None
+    if plan.limits is not None:
+        return RiskManager(plan.limits)
+    row = first_control(checked)
+    if row is None:
+        return None
+    if not first:
+        raise UsageError(
+            f"row {checked.first_row + row}: found a RISK_CONTROL after the first chunk, expected limits "
+            "(even empty ones), so that the gate is there from the start, or a replay in one piece"
+        )
+    return RiskManager(Limits())
 
 
 def _replay_tape(tape: Tape, plan: Plan, writer: RunWriter | None) -> Result:
@@ -327,12 +370,20 @@ def _replay_tape(tape: Tape, plan: Plan, writer: RunWriter | None) -> Result:
             raise UsageError(f"{what}: found {getattr(plan, what)!r} for a tape, which is compiled already")
     if tape.checked.facts != (plan.mode == "rebuild"):
         raise UsageError(f"mode: found {plan.mode!r}, expected the mode the tape was compiled for")
+    if plan.limits is not None:
+        plan.limits.check_symbols(tape.symbols)
+        if tape.parts.size > 2 and needs_input_order(plan.limits, tape.checked):
+            raise UsageError("limits: found ones that tie instruments together, expected a tape of one part")
+        if plan.limits.closes_positions and not tape.is_wide:
+            raise UsageError(
+                "limits: found stops that close positions, expected a table: this tape is narrow"
+            )
     return _single(plan, tape, 0, {})
 
 
 def _single(plan: Plan, tape: Tape, skipped: int, seconds: dict[str, float]) -> Result:
     """A result of one piece: its tables are made when somebody asks for them."""
-    run = _run_one(plan, tape, plan.progress)
+    run = _run_one(plan, tape, _gate(plan, tape.checked, True))
     counts = Counts()
     counts.add(run, skipped)
     return Result(
@@ -350,7 +401,9 @@ def _single(plan: Plan, tape: Tape, skipped: int, seconds: dict[str, float]) -> 
 
 def _compile(plan: Plan, checked: CheckedTable, opening: Resting) -> Tape:
     rules = rules_for(checked.symbols, plan.tick_size, plan.config)
-    return compile_checked(checked, rules, opening, plan.threads)
+    in_order = plan.mode == "match" and needs_input_order(plan.limits, checked)
+    wide = plan.limits is not None and plan.limits.closes_positions
+    return compile_checked(checked, rules, opening, 1 if in_order else plan.threads, wide)
 
 
 def _replay_source(source: Source, plan: Plan, writer: RunWriter | Handover | None) -> Result:
@@ -369,7 +422,7 @@ def _replay_chunks(plan: Plan, writer: RunWriter | Handover | None, first: list,
     digest, counts, sink = outputs.Digest(), Counts(), Sink(plan, writer)
     seconds = dict.fromkeys(("read", "compile", "run", "tables"), 0.0)
     symbols: tuple[str, ...] = ()
-    resting = nothing()
+    resting, manager = nothing(), None
     while first or (following := next(rest, None)) is not None:
         checked, skipped, read = first.pop(0) if first else following
         started = perf_counter()
@@ -377,7 +430,8 @@ def _replay_chunks(plan: Plan, writer: RunWriter | Handover | None, first: list,
         symbols = checked.symbols if checked.rows else symbols
         tape = _compile(plan, checked, resting)
         compiled = perf_counter()
-        run = _run_one(plan, tape, plan.progress)
+        manager = manager or _gate(plan, checked, counts.chunks == 0)
+        run = _run_one(plan, tape, manager)
         ran = perf_counter()
         fills = outputs.expand_fills(run)
         digest.add_run(run, fills)

@@ -22,7 +22,7 @@ from hftlab.resting import Resting
 from hftlab.run_folder import manifest, write_run
 from hftlab.runner import TapeRun, run_tape
 
-TABLES = ("fills", "rejects", "outcomes", "l1", "depth", "book", "anomalies")
+TABLES = ("fills", "rejects", "outcomes", "l1", "depth", "book", "anomalies", "gate")
 
 
 def exact_sum(values: np.ndarray) -> int:
@@ -125,6 +125,11 @@ class Result:
         """Rows that were refused, and ends of events that left a book crossed or locked: one row each."""
         return pl.from_arrow(self.to_arrow("anomalies"))
 
+    @property
+    def gate(self) -> pl.DataFrame:
+        """What the risk gate did by itself: orders it cancelled, stop losses, positions it closed."""
+        return pl.from_arrow(self.to_arrow("gate"))
+
     def depth(self, levels: int | None = None) -> pl.DataFrame:
         """The best `levels` of each side after each command that changed them.
 
@@ -161,13 +166,21 @@ class Result:
         if name == "fills":
             return outputs.fills_table(self._run.tape, self._fills())
         if name == "depth":
-            return outputs.depth_table(self._run.tape, levels)
+            return outputs.depth_table(self._run, levels)
         if name == "anomalies":
-            return outputs.anomalies_table(self._run.tape)
+            return outputs.anomalies_table(self._run)
         if name == "l1":
-            again = self._run if self._run.touch is not None else run_tape(self._run.tape, touch=True)
+            again = (
+                self._run
+                if self._run.touch is not None
+                else run_tape(self._run.tape, touch=True, manager=self._run.gate_before())
+            )
             return outputs.l1_table(again)
-        make = {"outcomes": outputs.outcomes_table, "rejects": outputs.rejects_table}
+        make = {
+            "outcomes": outputs.outcomes_table,
+            "rejects": outputs.rejects_table,
+            "gate": outputs.gate_table,
+        }
         return make[name](self._run)
 
     @cached_property

@@ -123,6 +123,19 @@ REJECTS = _schema(
     _field("observed_value", pa.int64(), "as the reason says: lots or 1e-9", nullable=True),
 )
 
+GATE = _schema(
+    "gate",
+    SEQ,
+    _TS,
+    pa.field("symbol", SYMBOL, metadata={"unit": "instrument, null where it is all of the account's"}),
+    _field("account", pa.int32(), "account"),
+    _field("event", CODE, "GateEvent"),
+    _field("order_id", pa.uint64(), "id", nullable=True),
+    _lots("qty"),
+    _field("limit_value", pa.int64(), "1e-9: the equity at which the stop strikes", nullable=True),
+    _field("observed_value", pa.int64(), "1e-9: equity", nullable=True),
+)
+
 ANOMALIES = _schema(
     "anomalies",
     _field("seq", pa.int64(), "row, 0-based"),

@@ -77,6 +77,11 @@ class Tape:
         return NARROW if self.commands.rows.dtype == COMMAND[NARROW] else WIDE
 
     @property
+    def is_wide(self) -> bool:
+        """Whether quantities beyond 32 bits have room."""
+        return self.width is WIDE
+
+    @property
     def nbytes(self) -> int:
         """Bytes of the compiled arrays."""
         arrays = [*self.commands, *self.grid]
@@ -185,10 +190,11 @@ def compile_checked(
     rules: np.ndarray,
     opening: Resting | None = None,
     parts: int = 1,
+    wide: bool = False,
 ) -> Tape:
     """Compile checked columns; `opening` rests before the first command.
 
-    `parts` is how many threads can run it.
+    `parts` is how many threads can run it; `wide` is for orders to come, larger than any in the table.
     """
     opening = opening if opening is not None else nothing()
     if checked.rows + opening.count > MAX_ROWS:
@@ -205,7 +211,7 @@ def compile_checked(
         per_book[:, tape_compiler.HIGHEST],
         (opening.book, opening.price),
     )
-    wide = totals[tape_compiler.WIDEST] > np.iinfo(np.int32).max
+    wide |= bool(totals[tape_compiler.WIDEST] > np.iinfo(np.int32).max)
     part_of, starts = _parts(columns, books, checked.rows, parts)
     target = Target(
         np.empty(checked.rows, COMMAND[WIDE if wide else NARROW]),

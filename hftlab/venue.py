@@ -110,6 +110,14 @@ class Venue:
         self._take(arrays)
         return True
 
+    def grow_fills(self, more: int) -> None:
+        """Room for more fills, where it doesn't grow with the slots."""
+        fills = np.empty(self.arrays.fills.size + more, FILL[WIDE])
+        fills[: self.arrays.fills.size] = self.arrays.fills
+        makers = np.empty(fills.size, np.int64)
+        makers[: self.arrays.makers.size] = self.arrays.makers
+        self._take(self.arrays._replace(fills=fills, makers=makers))
+
     def add_price(self, price: int) -> bool:
         """Make room on the ladder of book 0 for a price; False where there can be no more."""
         tick = int(self.grid.ticks[0])

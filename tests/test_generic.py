@@ -636,8 +636,8 @@ def test_a_mistake_is_named(tmp_path, options, found):
         (
             "action",
             "add",
-            "action 'add' (column what), expected one of NEW, CANCEL, REDUCE, REPLACE, MASS_CANCEL, CLEAR; "
-            "values.action.add=... says what it stands for",
+            "action 'add' (column what), expected one of NEW, CANCEL, REDUCE, REPLACE, MASS_CANCEL, CLEAR, "
+            "RISK_CONTROL; values.action.add=... says what it stands for",
         ),
         ("action", "", "action '' (column what), expected one of NEW"),
         (

@@ -25,6 +25,7 @@ FLOORS = [  # ground floor first, as in docs/ARCHITECTURE.md; a module may impor
     {"grid"},
     {"tape", "tape_file"},
     {"venue"},
+    {"risk_manager"},
     {"runner"},
     {"inference"},
     {"feeds"},

@@ -58,6 +58,11 @@ def helper(function):
     return numba.njit(forceinline=True, nogil=True, error_model="numpy")(function)
 
 
+def rare(function):
+    """Compile what kernels seldom call: a function of its own, so that the usual path stays small."""
+    return numba.njit(nogil=True, error_model="numpy")(function)
+
+
 def entry_point(function, signature):
     """The compiled function itself, for callers that know their types: no dispatch on every call."""
     if DISABLED:

@@ -12,9 +12,12 @@ import numpy as np
 from hftlab.kernels import ops
 from hftlab.kernels.bits import NONE, previous_bit
 from hftlab.kernels.compile import helper, kernel
+from hftlab.kernels.gate import EVENTS, bare_gate
 from hftlab.kernels.ladder import BASE, BEST, SIZE, bare_books
 from hftlab.kernels.machine import bare, ix, prefetch
 from hftlab.kernels.matching import APPLIED, CANCELLED, NO_EFFECT, add, reduce, remove_all, replace
+from hftlab.kernels.price_grid import bare_grid
+from hftlab.kernels.stops import control, has_room, is_marking, mark, reaches_all
 
 LOOKAHEAD = 8  # commands; the future of a batch is known
 
@@ -60,28 +63,36 @@ def bare_outputs(outputs):
     )
 
 
-TOUCH_ROW, TOUCH_LEVEL, TOUCH_QTY, TOUCH_COUNT = 0, 1, 3, 5  # + side
-TOUCH_WIDTH = 7
+TOUCH_ROW, TOUCH_LEVEL, TOUCH_QTY, TOUCH_COUNT, TOUCH_BOOK = 0, 1, 3, 5, 7  # + side
+TOUCH_WIDTH = 8
 
 
 @helper
-def step(books, fills, count, row, op, slot, target, level, qty, entry, account):
-    """Apply one command; returns (outcome, filled, leaves, count of fills written)."""
+def step(books, grid, gate, fills, count, row, op, slot, target, level, qty, entry, account, cell, early):
+    """Apply one command; returns (outcome, filled, leaves, count of fills written).
+
+    `gate` is None where there is none; `cell` and `early` are for it: whose the command is, and what was
+    decided by the rows alone.
+    """
     kind = (op >> ops.KIND_SHIFT) & ops.KIND_MASK
     book = np.int64(op >> ops.BOOK_SHIFT)
     if kind == ops.ADD:
-        return add(books, fills, count, row, book, op, slot, level, qty, entry, account)
+        return add(
+            books, grid, gate, fills, count, row, book, op, slot, level, qty, entry, account, cell, early
+        )
     if kind == ops.REDUCE:
-        return reduce(books, count, book, slot, qty)
+        return reduce(books, grid, gate, count, book, slot, qty)
     if kind == ops.REPLACE:
-        return replace(books, fills, count, row, book, op, slot, target, level, qty, entry)
+        return replace(books, grid, gate, fills, count, row, book, op, slot, target, level, qty, entry, early)
     if kind == ops.INVALID:
         return ops.REJECTED + qty, np.int64(0), np.int64(0), count
     if kind == ops.NOTHING:
         return NO_EFFECT, np.int64(0), np.int64(0), count
     if kind == ops.CONTROL:
+        if gate is not None:
+            control(books, grid, gate, row, book, qty, account)
         return APPLIED, np.int64(0), np.int64(0), count
-    remove_all(books, book, account, kind == ops.CLEAR)
+    remove_all(books, grid, gate, book, account, kind == ops.CLEAR)
     return CANCELLED, np.int64(0), np.int64(0), count
 
 
@@ -110,8 +121,9 @@ def note_touch(books, outputs, book, row, count):
         last[place, 1], last[place, 2], last[place, 3] = bid, ask, bid_qty
         last[place, 4], last[place, 5], last[place, 6] = ask_qty, bids, asks
         outputs.touch[ix(count), TOUCH_ROW] = row
-        for column in range(1, TOUCH_WIDTH):
+        for column in range(1, TOUCH_BOOK):
             outputs.touch[ix(count), ix(column)] = last[place, ix(column)]
+        outputs.touch[ix(count), TOUCH_BOOK] = book
         count += 1
     return count
 
@@ -124,7 +136,7 @@ def look_ahead(books, rows, position):
 
 
 @helper
-def play(books, commands, outputs, position, count):
+def play(books, grid, gate, commands, outputs, position, count):
     """Apply the command at a position and write its outcome; returns (book, fills written)."""
     look_ahead(books, commands.rows, position + LOOKAHEAD)
     place = ix(position)
@@ -135,8 +147,13 @@ def play(books, commands, outputs, position, count):
     if commands.accounts.size:
         row = np.int64(commands.order[place]) if commands.order.size else position
         account = np.int64(commands.accounts[ix(row)])
+    cell, early = np.int64(0), np.int64(0)
+    if gate is not None:
+        cell, early = np.int64(gate.row_cells[place]), np.int64(gate.early[place])
     outcome, filled, leaves, count = step(
         books,
+        grid,
+        gate,
         outputs.fills,
         count,
         position,
@@ -147,6 +164,8 @@ def play(books, commands, outputs, position, count):
         np.int64(command["qty"]),
         position,
         account,
+        cell,
+        early,
     )
     outputs.outcomes[place] = outcome
     outputs.filled[place] = filled
@@ -154,16 +173,62 @@ def play(books, commands, outputs, position, count):
     return op >> ops.BOOK_SHIFT, count
 
 
-@kernel
-def run(books, commands, outputs, start, stop):
-    """Apply commands [start, stop); returns (fills written, touches written)."""
-    books, commands, outputs = bare_books(books), bare_commands(commands), bare_outputs(outputs)
+@helper
+def is_everywhere(rows, position):
+    """Whether the command at a position may change every book."""
+    op = np.int64(rows[ix(position)]["op"])
+    return (op >> ops.KIND_SHIFT) & ops.KIND_MASK == ops.CONTROL and reaches_all(
+        np.int64(rows[ix(position)]["qty"])
+    )
+
+
+@helper
+def note_touches(books, gate, outputs, row, count):
+    """`note_touch` for every book, by name, after what may have changed them all."""
+    for i in range(gate.names.size):
+        count = note_touch(books, outputs, np.int64(gate.names[ix(i)]), row, count)
+    return count
+
+
+@helper
+def loop(books, grid, gate, commands, outputs, start, stop):
+    """`run`, with everything bare."""
     count, touches = np.int64(0), np.int64(0)
     for position in range(start, stop):
-        book, count = play(books, commands, outputs, np.int64(position), count)
+        everywhere = False  # whether books other than the command's may have changed
+        if gate is not None:
+            everywhere = is_everywhere(commands.rows, position)
+            if is_marking(gate, position):
+                if not has_room(gate):
+                    return position - start, count, touches
+                happened = gate.counts[EVENTS]
+                count = mark(books, grid, gate, outputs.fills, count, np.int64(position))
+                everywhere |= gate.counts[EVENTS] != happened
+        book, count = play(books, grid, gate, commands, outputs, np.int64(position), count)
         if outputs.touch.size:
-            touches = note_touch(books, outputs, book, position, touches)
-    return count, touches
+            if gate is not None and everywhere:
+                touches = note_touches(books, gate, outputs, position, touches)
+            else:
+                touches = note_touch(books, outputs, book, position, touches)
+    return stop - start, count, touches
+
+
+@kernel
+def run(books, grid, gate, commands, outputs, start, stop):
+    """Apply commands [start, stop); returns (commands applied, fills written, touches written).
+
+    `gate` is None for a run without one. A run with one stops before a command when the room for what the
+    gate does by itself gets short.
+    """
+    return loop(
+        bare_books(books),
+        bare_grid(grid),
+        bare_gate(gate),
+        bare_commands(commands),
+        bare_outputs(outputs),
+        start,
+        stop,
+    )
 
 
 @kernel
@@ -214,22 +279,58 @@ def note_depth(books, book, last, values, count):
     return changed
 
 
-@kernel
-def run_depth(books, commands, outputs, start, stop, last, changes, values):
-    """`run` that also writes the best levels after each command that changed them.
+@helper
+def note_change(books, book, position, last, changes, values, count):
+    """`note_depth`, and where; returns how many changes have been written."""
+    if note_depth(books, book, last, values, count):
+        changes[0, count], changes[1, count] = position, book
+        count += 1
+    return count
 
-    `changes` [rows] takes the positions; returns (fills written, changes written). With start = stop
-    it only takes the depth as it stands.
-    """
-    books, commands, outputs = bare_books(books), bare_commands(commands), bare_outputs(outputs)
-    last, changes, values = bare(last), bare(changes), bare(values)
-    fills, count = np.int64(0), np.int64(0)
+
+@helper
+def depth_loop(books, grid, gate, commands, outputs, start, stop, last, changes, values):
+    """`run_depth`, with everything bare."""
+    fills, count, all_books = np.int64(0), np.int64(0), last.shape[0]
     if start == stop:
-        for book in range(last.shape[0]):
+        for book in range(all_books):
             note_depth(books, book, last, values, 0)
     for position in range(start, stop):
-        book, fills = play(books, commands, outputs, np.int64(position), fills)
-        if note_depth(books, book, last, values, count):
-            changes[count] = position
-            count += 1
-    return fills, count
+        if count + all_books >= changes.shape[1]:
+            return position - start, fills, count
+        everywhere = False
+        if gate is not None:
+            everywhere = is_everywhere(commands.rows, position)
+            if is_marking(gate, position):
+                happened = gate.counts[EVENTS]
+                fills = mark(books, grid, gate, outputs.fills, fills, np.int64(position))
+                everywhere |= gate.counts[EVENTS] != happened
+        book, fills = play(books, grid, gate, commands, outputs, np.int64(position), fills)
+        if gate is not None and everywhere:
+            for i in range(all_books):
+                each = np.int64(gate.names[ix(i)])
+                count = note_change(books, each, position, last, changes, values, count)
+        else:
+            count = note_change(books, book, position, last, changes, values, count)
+    return stop - start, fills, count
+
+
+@kernel
+def run_depth(books, grid, gate, commands, outputs, start, stop, last, changes, values):
+    """`run` that also writes the best levels after each command that changed them.
+
+    `changes` [2, rows] takes positions and books; returns (commands applied, fills written, changes written).
+    It stops early when the room for changes gets short. With start = stop it takes the depth as it stands.
+    """
+    return depth_loop(
+        bare_books(books),
+        bare_grid(grid),
+        bare_gate(gate),
+        bare_commands(commands),
+        bare_outputs(outputs),
+        start,
+        stop,
+        bare(last),
+        bare(changes),
+        bare(values),
+    )

@@ -16,13 +16,25 @@ from hftlab.codes import NO_SLOT
 from hftlab.kernels import ops
 from hftlab.kernels.bits import NONE, Bitmap, previous_bit
 from hftlab.kernels.compile import helper, kernel, quick_kernel
-from hftlab.kernels.engine import bare_outputs, note_touch, step
+from hftlab.kernels.engine import bare_outputs, note_touch, note_touches, step
+from hftlab.kernels.gate import EVENTS, Gate, bare_gate
+from hftlab.kernels.intake import (
+    EVERYWHERE,
+    REPEATS,
+    TIME,
+    Intake,
+    bare_intake,
+    is_full,
+    look_at,
+    passes_mark,
+)
 from hftlab.kernels.ladder import BASE, BEST, HEAD_WIDTH, SIZE, Books
-from hftlab.kernels.machine import array_at, prefetch
+from hftlab.kernels.machine import array_at, bare, ix, prefetch
 from hftlab.kernels.matching import CANCELLED, FILLED, REPLACED, RESTING
 from hftlab.kernels.order_index import ENTRY, discard, find, home, lookup, store
-from hftlab.kernels.price_grid import NO_RUNG, RULE, Grid, price_level, rung_of, top_level
+from hftlab.kernels.price_grid import NO_RUNG, RULE, Grid, book_of, price_level, rung_of, top_level
 from hftlab.kernels.records import FILL, LEVEL, ORDER, WIDE
+from hftlab.kernels.stops import has_room, mark, reaches_all
 from hftlab.kernels.tape_compiler import (
     CANCEL,
     CLEAR,
@@ -30,6 +42,7 @@ from hftlab.kernels.tape_compiler import (
     MASS_CANCEL,
     NEW,
     NOTE,
+    REDUCE,
     REPLACE,
     RISK_CONTROL,
     bare_columns,
@@ -43,7 +56,7 @@ ORDERS, FILLS = ORDER[WIDE], FILL[WIDE]
 INT32, INT64, BOOL = np.dtype("i4"), np.dtype("i8"), np.dtype("?")
 
 # what `event` answers instead of an outcome when something must grow first; nothing has changed then
-NEEDS_SLOTS, NEEDS_LEVELS = 250, 251
+NEEDS_SLOTS, NEEDS_LEVELS, NEEDS_CELL, NEEDS_REPEATS, NEEDS_ROOM = range(250, 255)
 
 LOOKAHEAD = 8  # rows
 
@@ -182,9 +195,87 @@ def release_makers(desk, book, start, count):
             release_slot(desk, book, slot)
 
 
+class Risk(NamedTuple):
+    """The risk gate of the event path."""
+
+    gate: Gate
+    intake: Intake
+
+
+@helper
+def bare_risk(risk):
+    """The same without reference counts (see machine.py); None stays None."""
+    if risk is None:
+        return None
+    return Risk(bare_gate(risk.gate), bare_intake(risk.intake))
+
+
+@helper
+def gate_of(risk):
+    """The gate, or None where there is none."""
+    return None if risk is None else risk.gate
+
+
+@helper
+def events_so_far(risk):
+    """How much the gate has done by itself."""
+    return np.int64(0) if risk is None else risk.gate.counts[EVENTS]
+
+
+@helper
+def kind_of(action):
+    """Kind of the op of a command that names no order."""
+    if action == RISK_CONTROL:
+        return ops.CONTROL
+    if action == NOTE:
+        return ops.NOTHING
+    return ops.CLEAR if action == CLEAR else ops.MASS_CANCEL
+
+
+@helper
+def needs_of(risk, account, book):
+    """What must grow before the risk gate can look at a command, or 0."""
+    if lookup(risk.intake.index, account, book) == 0:
+        return NEEDS_CELL
+    return NEEDS_REPEATS if is_full(risk.intake.repeats, risk.intake.clock[REPEATS]) else 0
+
+
+@helper
+def take_in(risk, row, book, action, side, order_type, price, qty, account, time):
+    """(cell of the sender, what the first seven checks say): the command counts from here on."""
+    if risk is None:
+        return np.int64(0), np.int64(0)
+    cell = lookup(risk.intake.index, account, book)
+    return cell, look_at(risk.intake, row, cell, book, action, side, order_type, price, qty, time)
+
+
+@helper
+def release_withdrawn(desk, gate, start):
+    """Release what the gate has cancelled, and note the ids, since event `start`."""
+    for i in range(start, gate.counts[EVENTS]):
+        node = np.int64(gate.events[ix(i)]["node"])
+        if node >= 0:
+            gate.events[ix(i)]["order_id"] = desk.ids[ix(node)]
+            if gate.events[ix(i)]["gone"]:
+                release_slot(desk, np.int64(gate.cells[ix(gate.events[ix(i)]["cell"])]["book"]), node)
+
+
+@helper
+def mark_positions(desk, gate, clock, count, row):
+    """Mark positions, and release what stop losses took from the books; returns the fills written."""
+    happened = gate.counts[EVENTS]
+    after = mark(desk.books, desk.grid, gate, desk.fills, count, row)
+    for i in range(count, after):
+        release_makers(desk, book_of(desk.grid, np.int64(desk.fills[i]["level"])), i, i + 1)
+    release_withdrawn(desk, gate, happened)
+    clock[EVERYWHERE] = np.int64(gate.counts[EVENTS] != happened)
+    return after
+
+
 @helper
 def event(
     desk,
+    risk,
     count,
     row,
     book,
@@ -199,25 +290,47 @@ def event(
     qty,
     account,
     facts,
+    time,
 ):
-    """Apply one raw command; returns (outcome, filled, leaves, fills written)."""
-    nothing = np.int64(0)
+    """Apply one raw command; returns (outcome, filled, leaves, fills written).
+
+    `risk` is None where there is no gate; `time` is for it.
+    """
+    nothing, gate = np.int64(0), gate_of(risk)
+    if risk is not None:
+        need = needs_of(risk, account, book)
+        if need != 0:
+            return np.int64(need), nothing, nothing, count
     reason = check(action, order_type, price, qty, desk.grid.rules, book)
     if reason != 0:
+        take_in(risk, row, book, action, side, order_type, price, qty, account, time)
         return ops.REJECTED + np.int64(reason), nothing, nothing, count
-    if action in (NOTE, RISK_CONTROL):
-        kind = ops.NOTHING if action == NOTE else ops.CONTROL
-        op = np.int64(kind << ops.KIND_SHIFT) | (book << ops.BOOK_SHIFT)
-        return step(
-            desk.books, desk.fills, count, row, op, nothing, nothing, nothing, nothing, nothing, nothing
+    if action not in (NEW, CANCEL, REDUCE, REPLACE):
+        take_in(risk, row, book, action, side, order_type, price, qty, account, time)
+        if action in (MASS_CANCEL, CLEAR):
+            release_all(desk, book, account, action == CLEAR)
+        op = np.int64(kind_of(action) << ops.KIND_SHIFT) | (book << ops.BOOK_SHIFT)
+        happened = events_so_far(risk)
+        answer = step(
+            desk.books,
+            desk.grid,
+            gate,
+            desk.fills,
+            count,
+            row,
+            op,
+            nothing,
+            nothing,
+            nothing,
+            qty,
+            nothing,
+            account,
+            nothing,
+            nothing,
         )
-    if action in (MASS_CANCEL, CLEAR):
-        kind = ops.CLEAR if action == CLEAR else ops.MASS_CANCEL
-        release_all(desk, book, account, action == CLEAR)
-        op = np.int64(kind << ops.KIND_SHIFT) | (book << ops.BOOK_SHIFT)
-        return step(
-            desk.books, desk.fills, count, row, op, nothing, nothing, nothing, nothing, nothing, account
-        )
+        if risk is not None:
+            release_withdrawn(desk, gate, happened)
+        return answer
 
     slot = lookup(desk.index, key, book)
     target, level, fresh = slot, np.int64(0), False
@@ -231,6 +344,8 @@ def event(
             if rung == NO_RUNG:
                 return np.int64(NEEDS_LEVELS), nothing, nothing, count
             level = price_level(desk.grid, book, np.int64(side < 0), rung) if action == NEW else rung
+    cell, early = take_in(risk, row, book, action, side, order_type, price, qty, account, time)
+    happened = events_so_far(risk)
     if action == NEW:
         op = np.int64(flags_of(order_type, tif, post_only) | facts | (ops.SELL if side < 0 else ops.BUY))
         if slot == NO_SLOT and not op & ops.NO_REST:
@@ -249,6 +364,8 @@ def event(
     unknown = np.int64(desk.books.levels.size)  # the node that is never open
     outcome, filled, leaves, after = step(
         desk.books,
+        desk.grid,
+        gate,
         desk.fills,
         count,
         row,
@@ -259,15 +376,19 @@ def event(
         qty,
         target if action == REPLACE else slot,
         account,
+        cell,
+        early,
     )
     release_makers(desk, book, count, after)
+    if risk is not None:
+        release_withdrawn(desk, gate, happened)
     if action == NEW:
         if fresh and outcome != RESTING:
             release_slot(desk, book, slot)
     elif action == REPLACE:
         if fresh and outcome != REPLACED:
             release_slot(desk, book, target)
-        if outcome == FILLED or (outcome == REPLACED and target != slot):
+        if outcome in (FILLED, CANCELLED) or (outcome == REPLACED and target != slot):
             release_slot(desk, book, slot)
     elif outcome == CANCELLED:
         release_slot(desk, book, slot)
@@ -292,6 +413,7 @@ def submit(address, word, key, new_key, price, qty, account):
     desk = desk_at(address)
     outcome, filled, leaves, count = event(
         desk,
+        None,
         np.int64(0),
         np.int64(0),
         np.int64(0),
@@ -306,6 +428,7 @@ def submit(address, word, key, new_key, price, qty, account):
         qty,
         account,
         np.int64(0),
+        np.int64(0),
     )
     if filled == 0 and leaves in (0, qty):
         return outcome
@@ -313,23 +436,27 @@ def submit(address, word, key, new_key, price, qty, account):
     return outcome + DETAILS
 
 
-@kernel
-def run_events(address, columns, outputs, facts, start, count, touches):
-    """Apply the rows of a table from `start`, one at a time.
-
-    Returns (rows done, fills written, touches written); it stops before a row that needs more slots.
-    """
-    desk = desk_at(address)
-    columns = bare_columns(columns)
-    outputs = bare_outputs(outputs)
-    last = columns.action.size - 1
+@helper
+def event_loop(desk, risk, columns, ts, first_ts, outputs, facts, start, count, touches):
+    """`run_events`, with everything bare."""
+    last, need, gate = columns.action.size - 1, np.int64(0), gate_of(risk)
     for row in range(start, columns.action.size):
         ahead = min(row + LOOKAHEAD, last)  # the flow is known: fetch its index entries early
         prefetch(desk.index, home(desk.index, columns.order_id[ahead], value_at(columns.book, ahead)))
         key = columns.order_id[row]
         book = value_at(columns.book, row)
+        time = np.int64(0)
+        if risk is not None:
+            clock = risk.intake.clock
+            time = max(clock[TIME], ts[ix(row)] if ts.size else first_ts + row)
+            if not has_room(gate):
+                return np.int64(row), count, touches, np.int64(NEEDS_ROOM)
+            if passes_mark(clock, time):
+                count = mark_positions(desk, gate, clock, count, np.int64(row))
+            clock[TIME] = time
         outcome, filled, leaves, count = event(
             desk,
+            risk,
             count,
             row,
             book,
@@ -344,12 +471,47 @@ def run_events(address, columns, outputs, facts, start, count, touches):
             value_at(columns.qty, row),
             value_at(columns.account, row),
             np.int64(ops.PASSIVE if facts else 0),
+            time,
         )
         if outcome >= NEEDS_SLOTS:
-            return np.int64(row), count, touches
+            return np.int64(row), count, touches, outcome
         outputs.outcomes[row] = outcome
         outputs.filled[row] = filled
         outputs.leaves[row] = leaves
-        if outputs.touch.size:
+        if outputs.touch.size == 0:
+            continue
+        if risk is not None and changes_all(risk, columns, row):
+            touches = note_touches(desk.books, gate, outputs, np.int64(row), touches)
+        else:
             touches = note_touch(desk.books, outputs, book, np.int64(row), touches)
-    return np.int64(columns.action.size), count, touches
+    return np.int64(columns.action.size), count, touches, need
+
+
+@helper
+def changes_all(risk, columns, row):
+    """Whether the gate may have changed other books before or at a row."""
+    marked = risk.intake.clock[EVERYWHERE] != 0
+    risk.intake.clock[EVERYWHERE] = 0
+    control = value_at(columns.action, row) == RISK_CONTROL
+    return marked or (control and reaches_all(value_at(columns.qty, row)))
+
+
+@kernel
+def run_events(address, risk, columns, ts, first_ts, outputs, facts, start, count, touches):
+    """Apply the rows of a table from `start`, one at a time; `ts` [rows] or [0] are for the risk gate.
+
+    Returns (rows done, fills written, touches written, need): it stops before a row for which something has
+    to grow first. `risk` is None where there is no gate.
+    """
+    return event_loop(
+        desk_at(address),
+        bare_risk(risk),
+        bare_columns(columns),
+        bare(ts),
+        first_ts,
+        bare_outputs(outputs),
+        facts,
+        start,
+        count,
+        touches,
+    )

@@ -9,11 +9,11 @@ import numpy as np
 from hftlab.codes import Status
 from hftlab.kernels.bits import NONE, previous_bit
 from hftlab.kernels.compile import helper, kernel
-from hftlab.kernels.engine import TOUCH_COUNT, TOUCH_LEVEL, TOUCH_QTY, TOUCH_ROW
+from hftlab.kernels.engine import TOUCH_BOOK, TOUCH_COUNT, TOUCH_LEVEL, TOUCH_QTY, TOUCH_ROW
 from hftlab.kernels.ladder import BASE, BEST, SIZE, bare_books
 from hftlab.kernels.machine import bare, ix
 from hftlab.kernels.ops import REJECTED
-from hftlab.kernels.price_grid import bare_grid, level_price
+from hftlab.kernels.price_grid import bare_grid, book_of, level_price
 from hftlab.kernels.tape_compiler import REPLACE, bare_columns, value_at
 
 STATUS_REJECTED = int(Status.REJECTED)
@@ -49,19 +49,25 @@ def order_by_row(rows, counts, order):
 
 @kernel
 def expand_fills(fills, columns, grid, rows, maker_ids, longs, ints, sides):
-    """Fill records, in input order, as columns; `maker_ids` is by record."""
+    """Fill records, in input order, as columns; `maker_ids` is by record.
+
+    A row of -1 - r is of an order that the risk gate sent before row r: it has no id.
+    """
     fills, columns, grid = bare(fills), bare_columns(columns), bare_grid(grid)
     seqs, times, first, maker_ids = bare(rows.seq), bare(rows.ts), rows.first[0], bare(maker_ids)
     longs, ints, sides = bare(longs), bare(ints), bare(sides)
     for i in range(sides.size):
         place = ix(i)
-        row = np.int64(fills[place]["row"])
-        book = value_at(columns.book, row)
-        level = np.int64(fills[place]["level"])
+        row, level = np.int64(fills[place]["row"]), np.int64(fills[place]["level"])
+        own = row < 0
+        row = -1 - row if own else row
+        book = book_of(grid, level) if own else value_at(columns.book, row)
         maker_is_bid = level < grid.bases[book] + grid.sizes[book]
         taker = columns.order_id[row]
         if columns.new_order_id.size and columns.action[row] == REPLACE:
             taker = columns.new_order_id[row]
+        if own:
+            taker = np.int64(0)
         longs[SEQ, i] = seqs[row] if seqs.size else first + row
         longs[TS, i] = times[row] if times.size else first + row
         longs[PRICE, i] = level_price(grid, book, level)
@@ -77,18 +83,18 @@ def expand_fills(fills, columns, grid, rows, maker_ids, longs, ints, sides):
 
 
 @kernel
-def expand_touch(touch, book_of, grid, rows, longs, books, empty):
+def expand_touch(touch, grid, rows, longs, books, empty):
     """Changes of the touch, in input order, as columns.
 
     `longs` [8, n] gets seq, time, and price, lots, orders of either side; `empty` [2, n] whether a side has
     no price.
     """
-    touch, book_of, grid = bare(touch), bare(book_of), bare_grid(grid)
+    touch, grid = bare(touch), bare_grid(grid)
     seqs, times, first = bare(rows.seq), bare(rows.ts), rows.first[0]
     longs, books, empty = bare(longs), bare(books), bare(empty)
     for i in range(books.size):
         row = touch[i, TOUCH_ROW]
-        book = value_at(book_of, row)
+        book = touch[i, TOUCH_BOOK]
         books[i] = book
         longs[SEQ, i] = seqs[row] if seqs.size else first + row
         longs[TS, i] = times[row] if times.size else first + row

@@ -135,3 +135,16 @@ def price_level(grid, book, side, rung):
 def top_level(grid, book, side):
     """The most aggressive level of a side: a MARKET order's limit."""
     return grid.bases[book] + (side + 1) * grid.sizes[book] - 1
+
+
+@helper
+def book_of(grid, level):
+    """The book a level is on."""
+    low, high = np.int64(0), np.int64(grid.bases.size - 1)
+    while low < high:
+        middle = (low + high + 1) >> 1
+        if grid.bases[ix(middle)] <= level:
+            low = middle
+        else:
+            high = middle - 1
+    return low

@@ -88,7 +88,7 @@ def run_states(books, grid, commands, outputs, levels, states, start, stop, coun
     for position in range(start, stop):
         at = ix(position)
         place = CROSSES if would_cross(books, commands.rows[at]) else 0
-        book, count = play(books, commands, outputs, np.int64(position), count)
+        book, count = play(books, grid, None, commands, outputs, np.int64(position), count)
         places[at] = place | (CROSSED if is_crossed(books, book) else 0)
         if levels > 0:
             touch[at] = hash_levels(books, grid, book, 1)
@@ -152,7 +152,7 @@ def run_queues(books, commands, outputs, told, pending, modified, places):
                 pending[ix(slot)] += min(told[at], books.orders[ix(slot)]["qty"] - pending[ix(slot)])
             continue
         reports = reports_execution(books, pending, op >> ops.BOOK_SHIFT, commands.rows[at])
-        play(books, commands, outputs, np.int64(position), np.int64(0))
+        play(books, None, None, commands, outputs, np.int64(position), np.int64(0))
         if outputs.outcomes[at] >= ops.REJECTED:
             continue
         if kind == ops.REDUCE:

@@ -1,0 +1,319 @@
+"""What rows tell before any book is asked: checks 1 to 7 of docs/RISK.md, which depend on the input alone.
+
+Message rates, repeated orders and states follow from the rows that came before, whatever became of them. So a
+batch decides these for all its rows in one pass before it runs, and an event asks for its own: the same
+`look_at`. What it says counts only once the row has turned out to be right by itself.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+from hftlab.codes import MAX_QTY, Reason, RiskState
+from hftlab.kernels.compile import helper, kernel
+from hftlab.kernels.machine import bare, ix, prefetch
+from hftlab.kernels.order_index import find, home, store
+from hftlab.kernels.risk_checks import REDUCING
+from hftlab.kernels.stops import OF_ACCOUNT, OF_SYMBOL, SCOPE_SHIFT, STATE_MASK
+from hftlab.kernels.tape_compiler import (
+    LAST_CONTROL,
+    MARKET,
+    NEW,
+    REPLACE,
+    RISK_CONTROL,
+    bare_columns,
+    value_at,
+)
+from hftlab.kernels.wide import product
+
+SECOND = 1_000_000_000  # ns: the window of the message rate
+LOOKAHEAD = 12  # rows
+
+HALTED, REDUCING_STATE = int(RiskState.HALTED), int(RiskState.REDUCING)
+KILL_SWITCH, UNKNOWN_ACCOUNT = int(Reason.KILL_SWITCH), int(Reason.UNKNOWN_ACCOUNT)
+RESTRICTED_SYMBOL, RATE_LIMIT = int(Reason.RESTRICTED_SYMBOL), int(Reason.RATE_LIMIT)
+REPEATED_ORDER, MAX_ORDER_QTY = int(Reason.REPEATED_ORDER), int(Reason.MAX_ORDER_QTY)
+MAX_NOTIONAL = int(Reason.MAX_NOTIONAL)
+
+REPEAT = np.dtype(
+    [
+        ("price", "i8"),  # 0 for MARKET
+        ("qty", "i8"),
+        ("time", "i8"),  # of the latest
+        ("cell", "i4"),  # 0: a free entry
+        ("side", "i4"),
+        ("count", "i8"),  # in a row
+    ],
+    align=True,
+)
+
+# columns of `clock`
+TIME, ALL_STATE, WINDOW, REFUSES_UNKNOWN, REPEATS, REFUSED = range(6)
+INTERVAL, NEXT_MARK_TIME, EVERYWHERE, CLOCK = 6, 7, 8, 9
+NO_TIME = -(2**63)
+
+
+class Intake(NamedTuple):
+    """What the first seven checks remember."""
+
+    index: np.ndarray  # ENTRY: (account, book) -> cell
+    cells: np.ndarray  # CELL
+    accounts: np.ndarray  # ACCOUNT
+    symbols: np.ndarray  # SYMBOL
+    limits: np.ndarray  # LIMIT
+    rings: np.ndarray  # int64: times of each account's latest messages
+    repeats: np.ndarray  # REPEAT: open addressing, or [0] where nobody limits them
+    refusals: np.ndarray  # REFUSAL
+    clock: np.ndarray  # int64 [CLOCK]
+
+
+@helper
+def bare_intake(intake):
+    """The same without reference counts (see machine.py)."""
+    return Intake(
+        bare(intake.index),
+        bare(intake.cells),
+        bare(intake.accounts),
+        bare(intake.symbols),
+        bare(intake.limits),
+        bare(intake.rings),
+        bare(intake.repeats),
+        bare(intake.refusals),
+        bare(intake.clock),
+    )
+
+
+@kernel
+def number_cells(accounts, books, index, known, start, cells, new):
+    """The cell of each row from `start`, into `cells` [rows]; new ones are numbered on from `known`.
+
+    `new` [rows, 2] takes account and book of those. It stops before the index is more than half full; returns
+    (rows done, cells known).
+    """
+    accounts, books, index = bare(accounts), bare(books), bare(index)
+    cells, new = bare(cells), bare(new)
+    first, last = known, cells.size - 1
+    for row in range(start, cells.size):
+        ahead = min(row + LOOKAHEAD, last)
+        prefetch(index, home(index, value_at(accounts, ahead), value_at(books, ahead)))
+        account, book = value_at(accounts, row), value_at(books, row)
+        place = find(index, account, book)
+        cell = np.int64(index[ix(place)]["value"])
+        if cell == 0:
+            if 2 * known > index.size:
+                return row, known
+            cell = known
+            store(index, place, account, book, cell)
+            new[ix(known - first), 0], new[ix(known - first), 1] = account, book
+            known += 1
+        cells[ix(row)] = cell
+    return cells.size, known
+
+
+@helper
+def exceeds_rate(intake, account, time):
+    """Count a message; whether the account has sent as many as it may within the second before."""
+    limit, sent = np.int64(account["rate"]), np.int64(account["messages"])
+    account["messages"] = sent + 1
+    room = np.int64(account["room"])
+    if room == 0:
+        return limit == 0
+    start = np.int64(account["ring"])
+    exceeds = limit == 0
+    if 0 < limit <= sent:
+        exceeds = time - intake.rings[ix(start + (sent - limit) % room)] < SECOND
+    intake.rings[ix(start + sent % room)] = time
+    return exceeds
+
+
+@helper
+def place_of_repeat(repeats, cell, side, price, qty):
+    """The entry of equal orders, or the free one where it would go."""
+    mixed = (np.uint64(price) * np.uint64(0x9E3779B97F4A7C15)) ^ np.uint64(cell)
+    mixed = (mixed ^ (mixed >> np.uint64(29))) * np.uint64(0xBF58476D1CE4E5B9) + np.uint64(qty + side)
+    mixed = (mixed ^ (mixed >> np.uint64(32))) * np.uint64(0x94D049BB133111EB)
+    mask = repeats.size - 1
+    place = np.int64(mixed >> np.uint64(33)) & mask
+    while True:
+        entry = repeats[ix(place)]
+        if entry["cell"] == 0:
+            return place
+        if (
+            entry["cell"] == cell
+            and entry["price"] == price
+            and entry["qty"] == qty
+            and entry["side"] == side
+        ):
+            return place
+        place = (place + 1) & mask
+
+
+@helper
+def count_repeats(intake, cell, side, price, qty, time):
+    """How many equal orders have followed each other, this one included."""
+    place = place_of_repeat(intake.repeats, cell, side, price, qty)
+    entry = intake.repeats[ix(place)]
+    if entry["cell"] == 0:
+        entry["cell"], entry["side"], entry["price"], entry["qty"] = cell, side, price, qty
+        entry["count"] = 0
+        intake.clock[REPEATS] += 1
+    elif time - entry["time"] >= intake.clock[WINDOW]:
+        entry["count"] = 0
+    entry["time"] = time
+    entry["count"] += 1
+    return np.int64(entry["count"])
+
+
+@helper
+def say(intake, row, reason, limit, observed):
+    """Note why a row is refused, should a book ever get to know; returns the reason."""
+    if intake.refusals.size:
+        place = ix(intake.clock[REFUSED])
+        intake.refusals[place]["row"] = row
+        intake.refusals[place]["limit"] = limit
+        intake.refusals[place]["observed"] = observed
+        intake.clock[REFUSED] += 1
+    return np.int64(reason)
+
+
+@helper
+def set_state(intake, cell, book, code):
+    """Follow a RISK_CONTROL."""
+    scope, state = code >> SCOPE_SHIFT, min(code & STATE_MASK, np.int64(HALTED))
+    if scope == OF_ACCOUNT:
+        intake.accounts[ix(intake.cells[ix(cell)]["account"])]["state"] = state
+    elif scope == OF_SYMBOL:
+        intake.symbols[ix(book)]["state"] = state
+    else:
+        intake.clock[ALL_STATE] = state
+
+
+@helper
+def look_at(intake, row, cell, book, action, side, order_type, price, qty, time):
+    """The first seven checks of a row: a reason, or 0, with the bit REDUCING where only that is allowed."""
+    if action == RISK_CONTROL:
+        if 0 <= qty <= LAST_CONTROL:
+            set_state(intake, cell, book, qty)
+        return np.int64(0)
+    place = intake.cells[ix(cell)]
+    account, limit = intake.accounts[ix(place["account"])], intake.limits[ix(place["limits"])]
+    too_many = exceeds_rate(intake, account, time)
+    repeats = np.int64(0)
+    market = action == NEW and order_type == MARKET
+    if action == NEW and intake.repeats.size:
+        repeats = count_repeats(intake, cell, side, np.int64(0) if market else price, qty, time)
+    if action not in (NEW, REPLACE):
+        return np.int64(0)
+    state = max(
+        np.int64(account["state"]), np.int64(intake.symbols[ix(book)]["state"]), intake.clock[ALL_STATE]
+    )
+    nothing = np.int64(0)
+    if state == HALTED:
+        return say(intake, row, KILL_SWITCH, nothing, nothing)
+    if intake.clock[REFUSES_UNKNOWN] and account["known"] == 0:
+        return say(intake, row, UNKNOWN_ACCOUNT, nothing, np.int64(account["number"]))
+    if limit["restricted"]:
+        return say(intake, row, RESTRICTED_SYMBOL, nothing, nothing)
+    if too_many:
+        return say(intake, row, RATE_LIMIT, np.int64(account["rate"]), nothing)
+    if repeats > limit["repeats"]:
+        return say(intake, row, REPEATED_ORDER, np.int64(limit["repeats"]), repeats)
+    if qty > limit["order_qty"]:
+        return say(intake, row, MAX_ORDER_QTY, np.int64(limit["order_qty"]), qty)
+    if not market:
+        amount = product(abs(price), qty)
+        if amount < 0 or amount > limit["order_notional"]:
+            observed = amount if amount >= 0 else np.int64(MAX_QTY)
+            return say(intake, row, MAX_NOTIONAL, np.int64(limit["order_notional"]), observed)
+    return np.int64(REDUCING if state == REDUCING_STATE else 0)
+
+
+@kernel
+def look_at_rows(intake, columns, ts, first_ts, row_cells, early, start, stop):
+    """`look_at` for rows [start, stop) of a table, into `early`; returns how far it came.
+
+    `ts` [rows] or [0] are their times, which count up from `first_ts` where absent. It stops early when the
+    table of repeats could become more than half full.
+    """
+    intake, columns = bare_intake(intake), bare_columns(columns)
+    ts, row_cells, early = bare(ts), bare(row_cells), bare(early)
+    last = row_cells.size - 1
+    for row in range(start, stop):
+        ahead = min(row + LOOKAHEAD, last)
+        prefetch(intake.cells, np.int64(row_cells[ix(ahead)]))
+        if is_full(intake.repeats, intake.clock[REPEATS]):
+            return row
+        time = max(intake.clock[TIME], ts[ix(row)] if ts.size else first_ts + row)
+        intake.clock[TIME] = time
+        early[ix(row)] = look_at(
+            intake,
+            np.int64(row),
+            np.int64(row_cells[ix(row)]),
+            value_at(columns.book, row),
+            value_at(columns.action, row),
+            value_at(columns.side, row),
+            value_at(columns.order_type, row),
+            value_at(columns.price, row),
+            value_at(columns.qty, row),
+            time,
+        )
+    return np.int64(stop)
+
+
+@helper
+def passes_mark(clock, time):
+    """Whether positions are to be marked before a row at this time; the clock then waits for the next."""
+    interval = clock[INTERVAL]
+    if interval <= 0 or time < clock[NEXT_MARK_TIME]:
+        return False
+    started = clock[TIME] != NO_TIME
+    clock[NEXT_MARK_TIME] = (time // interval + 1) * interval
+    return started
+
+
+@helper
+def is_full(repeats, known):
+    """Whether a table of repeats has no room for one more."""
+    return repeats.size != 0 and 2 * (known + 1) > repeats.size
+
+
+@kernel
+def keep_repeats(old, new, oldest):
+    """Put the entries of one table of repeats that are not older into another; returns how many."""
+    old, new = bare(old), bare(new)
+    kept = 0
+    for i in range(old.size):
+        entry = old[ix(i)]
+        if entry["cell"] != 0 and entry["time"] > oldest:
+            place = place_of_repeat(
+                new,
+                np.int64(entry["cell"]),
+                np.int64(entry["side"]),
+                np.int64(entry["price"]),
+                np.int64(entry["qty"]),
+            )
+            new[ix(place)] = entry
+            kept += 1
+    return kept
+
+
+@kernel
+def marking_rows(ts, first_ts, rows, interval, clock, found):
+    """Rows before which positions are marked, into `found`; returns how many.
+
+    `clock` [2] is the time so far, and whether there is one.
+    """
+    ts, clock, found = bare(ts), bare(clock), bare(found)
+    count = 0
+    for row in range(rows):
+        time = ts[ix(row)] if ts.size else first_ts + row
+        if clock[1] == 0:
+            clock[0], clock[1] = time, 1
+        elif time > clock[0]:
+            if time // interval > clock[0] // interval:
+                found[count] = row
+                count += 1
+            clock[0] = time
+    return count

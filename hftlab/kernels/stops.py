@@ -1,0 +1,201 @@
+"""What happens across instruments: marking positions, stop losses, kill switches."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from hftlab.kernels import wide
+from hftlab.kernels.compile import helper, rare
+from hftlab.kernels.gate import (
+    ACTIVE,
+    KILL_CANCEL,
+    NEXT_MARK,
+    OWN,
+    OWN_ROOM,
+    STOP_CANCEL,
+    STOP_CLOSE,
+    STOP_LOSS,
+    reference_of,
+    tell,
+    withdraw_all,
+)
+from hftlab.kernels.ladder import SIZE
+from hftlab.kernels.machine import ix
+from hftlab.kernels.matching import cross
+from hftlab.kernels.risk_checks import share
+from hftlab.kernels.wide import saturated
+
+SCOPE_SHIFT, STATE_MASK = 2, 3  # of a RISK_CONTROL's qty
+OF_ACCOUNT, OF_SYMBOL, OF_ALL = range(3)
+KILLED = 3
+
+
+@helper
+def is_marking(gate, position):
+    """Whether positions are to be marked before the command at a position."""
+    nth = gate.counts[NEXT_MARK]
+    return nth < gate.marks.size and gate.marks[ix(nth)] == position
+
+
+@helper
+def has_room(gate):
+    """Whether there is room for all that a marking may do: a stop and a closing order for each cell."""
+    return gate.counts[OWN] + 2 * gate.cells.size <= gate.counts[OWN_ROOM]
+
+
+@helper
+def value_of(gate, cell):
+    """P&L of a cell at its symbol's mark, as a pair."""
+    place, money = gate.cells[ix(cell)], gate.money[ix(cell)]
+    held = wide.multiply(np.int64(place["position"]), np.int64(gate.symbols[ix(place["book"])]["mark"]))
+    return wide.add((np.int64(money["cash_high"]), np.int64(money["cash_low"])), held)
+
+
+@helper
+def equity_of(value, capital):
+    """Capital and P&L together, as far as 64 bits go."""
+    return saturated(wide.add(value, wide.multiply(capital, np.int64(1))))
+
+
+@helper
+def take_marks(books, grid, gate):
+    """Every symbol's mark becomes its reference; every account's portfolio value follows."""
+    for book in range(gate.symbols.size):
+        known, reference = reference_of(books, grid, gate, np.int64(book))
+        if known:
+            gate.symbols[ix(book)]["mark"], gate.symbols[ix(book)]["has_mark"] = reference, 1
+    for number in range(gate.accounts.size):
+        gate.accounts[ix(number)]["gross_high"], gate.accounts[ix(number)]["gross_low"] = 0, 0
+    for cell in range(1, gate.cells.size):
+        place = gate.cells[ix(cell)]
+        account = gate.accounts[ix(place["account"])]
+        mark = abs(np.int64(gate.symbols[ix(place["book"])]["mark"]))
+        held = wide.multiply(mark, abs(np.int64(place["position"])))
+        gross = wide.add((np.int64(account["gross_high"]), np.int64(account["gross_low"])), held)
+        account["gross_high"], account["gross_low"] = gross
+
+
+@helper
+def strikes(record, stop_ppm):
+    """Follow the peak of a record's equity; whether its stop strikes now."""
+    record["peak"] = max(np.int64(record["peak"]), np.int64(record["equity"]))
+    if stop_ppm < 0 or record["peak"] <= 0:
+        return False
+    record["strike"] = record["peak"] - share(np.int64(record["peak"]), stop_ppm)
+    return record["equity"] <= record["strike"]
+
+
+@helper
+def close_position(books, grid, gate, fills, count, row, cell):
+    """Cancel a cell's open orders and sell what it holds, or buy back, at any price."""
+    place = gate.cells[ix(cell)]
+    book, number = np.int64(place["book"]), np.int64(gate.accounts[ix(place["account"])]["number"])
+    withdraw_all(books, grid, gate, row, book, number, False, np.int64(STOP_CANCEL))
+    position = np.int64(place["position"])
+    if position == 0:
+        return count
+    side = np.int64(position > 0)
+    level = grid.bases[ix(book)] + (side + 1) * np.int64(books.heads[ix(book), SIZE]) - 1
+    qty, nobody, nothing = abs(position), np.int64(-1), np.int64(0)
+    leaves, lost, count = cross(
+        books, grid, gate, fills, count, -1 - row, book, side, level, qty, number, cell
+    )
+    filled = qty - leaves - lost
+    gate.counts[OWN] += 1
+    tell(gate, row, np.int64(STOP_CLOSE), nobody, nobody, cell, nothing, filled, nothing, nothing)
+    return count
+
+
+@helper
+def judge_cells(books, grid, gate, fills, count, row, first, last):
+    """Let the stops of an account's cells strike, one after the other."""
+    nobody, nothing = np.int64(-1), np.int64(0)
+    for i in range(first, last):
+        cell = np.int64(gate.stop_order[ix(i)])
+        place, money = gate.cells[ix(cell)], gate.money[ix(cell)]
+        account = gate.accounts[ix(place["account"])]
+        money["equity"] = equity_of(value_of(gate, cell), np.int64(account["capital"]))
+        if place["traded"] == 0 or place["stopped"] or not strikes(money, np.int64(account["stop_ppm"])):
+            continue
+        place["stopped"] = 1
+        gate.counts[OWN] += 1
+        strike, equity = np.int64(money["strike"]), np.int64(money["equity"])
+        tell(gate, row, np.int64(STOP_LOSS), nobody, nobody, cell, nothing, nothing, strike, equity)
+        if account["closes"]:
+            count = close_position(books, grid, gate, fills, count, row, cell)
+    return count
+
+
+@helper
+def judge_account(books, grid, gate, fills, count, row, first, last):
+    """Let the stop of an account strike."""
+    nobody, nothing = np.int64(-1), np.int64(0)
+    value, cell = (nothing, nothing), np.int64(gate.stop_order[ix(first)])
+    account = gate.accounts[ix(gate.cells[ix(cell)]["account"])]
+    for i in range(first, last):
+        value = wide.add(value, value_of(gate, np.int64(gate.stop_order[ix(i)])))
+    account["equity"] = equity_of(value, np.int64(account["capital"]))
+    if account["traded"] == 0 or account["stopped"] or not strikes(account, np.int64(account["stop_ppm"])):
+        return count
+    account["stopped"] = 1
+    gate.counts[OWN] += 1
+    strike, equity = np.int64(account["strike"]), np.int64(account["equity"])
+    tell(gate, row, np.int64(STOP_LOSS), nobody, nobody, -cell, nothing, nothing, strike, equity)
+    if account["closes"]:
+        for i in range(first, last):
+            cell = np.int64(gate.stop_order[ix(i)])
+            count = close_position(books, grid, gate, fills, count, row, cell)
+    return count
+
+
+@rare
+def mark(books, grid, gate, fills, count, row):
+    """Mark all positions, then let stops strike; returns the count of fills written."""
+    gate.counts[NEXT_MARK] += 1
+    take_marks(books, grid, gate)
+    first = np.int64(0)
+    while first < gate.stop_order.size:
+        number, last = gate.cells[ix(gate.stop_order[ix(first)])]["account"], first
+        while last < gate.stop_order.size and gate.cells[ix(gate.stop_order[ix(last)])]["account"] == number:
+            last += 1
+        if gate.accounts[ix(number)]["by_position"]:
+            count = judge_cells(books, grid, gate, fills, count, row, first, last)
+        else:
+            count = judge_account(books, grid, gate, fills, count, row, first, last)
+        first = last
+    return count
+
+
+@helper
+def lift(gate, number, everyone):
+    """An account, or all, may trade again after a stop loss."""
+    for i in range(gate.accounts.size):
+        account = gate.accounts[ix(i)]
+        if account["stopped"] and (everyone or account["number"] == number):
+            account["stopped"], account["peak"] = 0, account["equity"]
+    if gate.money.size:
+        for i in range(1, gate.cells.size):
+            place = gate.cells[ix(i)]
+            if place["stopped"] and (everyone or gate.accounts[ix(place["account"])]["number"] == number):
+                place["stopped"], gate.money[ix(i)]["peak"] = 0, gate.money[ix(i)]["equity"]
+
+
+@rare
+def control(books, grid, gate, row, book, code, number):
+    """RISK_CONTROL: what it does to books and stops. (States are followed where rows are taken in.)"""
+    scope, state = code >> SCOPE_SHIFT, code & STATE_MASK
+    if state == ACTIVE and scope != OF_SYMBOL:
+        lift(gate, number, scope == OF_ALL)
+    if state == KILLED:
+        if scope == OF_SYMBOL:
+            withdraw_all(books, grid, gate, row, book, number, True, np.int64(KILL_CANCEL))
+        else:
+            for i in range(gate.names.size):
+                each = np.int64(gate.names[ix(i)])
+                withdraw_all(books, grid, gate, row, each, number, scope == OF_ALL, np.int64(KILL_CANCEL))
+
+
+@helper
+def reaches_all(code):
+    """Whether a RISK_CONTROL may change books other than its own."""
+    return code & STATE_MASK == KILLED and code >> SCOPE_SHIFT != OF_SYMBOL

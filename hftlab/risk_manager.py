@@ -1,0 +1,424 @@
+"""The state of the risk gate over a flow: accounts, positions, message rates, limits in force.
+
+A `RiskManager` outlives the pieces a flow is cut into. For each tape it makes a `GateRun`: what the kernels
+need to know by row, and room for what they say.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+
+from hftlab.codes import Action, RiskControl
+from hftlab.kernels import gate as kernel
+from hftlab.kernels import intake
+from hftlab.kernels.events import Risk
+from hftlab.kernels.gate import ACCOUNT, CELL, EVENT, MONEY, REFUSAL, SYMBOL, Gate
+from hftlab.kernels.intake import REPEAT, Intake
+from hftlab.kernels.order_index import copy_index, make_index
+from hftlab.kernels.risk_records import FIXED, LIMIT, NO_LIMIT
+from hftlab.limits import Limits
+from hftlab.tables import ABSENT, CheckedTable, frozen
+from hftlab.tape import Tape
+
+FIRST_CELLS, FIRST_REPEATS = 1 << 10, 1 << 12
+OF_MONEY = frozenset({"max_portfolio_value", "stop_loss_percentage"})  # keys that tie instruments together
+OWN_ROOM = 1 << 12  # stop losses and closing orders
+
+
+@dataclass(frozen=True)
+class Messages:
+    """When which account sent a message: rows of a tape, after those of the second before it."""
+
+    times: np.ndarray  # int64, ns
+    accounts: np.ndarray  # int32: place in `accounts`; -1 for what is no message
+    before: int  # how many come before the tape's first row
+
+    def counted(self, rows: np.ndarray) -> np.ndarray:
+        """How many its sender has sent in the second up to each row, that one included."""
+        places, counts = rows + self.before, np.empty(rows.size, np.int64)
+        for account in np.unique(self.accounts[places]):
+            sent = np.flatnonzero(self.accounts == account)
+            asked = self.accounts[places] == account
+            at = np.searchsorted(sent, places[asked])
+            times = self.times[sent]
+            counts[asked] = at + 1 - np.searchsorted(times, times[at] - intake.SECOND, side="right")
+        return counts
+
+    def recent(self) -> Messages:
+        """Those that can still count for rows to come."""
+        last = self.times[-1] if self.times.size else 0
+        keep = slice(int(np.searchsorted(self.times, last - intake.SECOND, side="right")), None)
+        times = self.times[keep]
+        return Messages(times, self.accounts[keep], times.size)
+
+
+NO_MESSAGES = Messages(np.zeros(0, np.int64), np.zeros(0, np.int32), 0)
+
+
+@dataclass(frozen=True)
+class GateOutputs:
+    """What the gate said about a tape."""
+
+    refusals: np.ndarray  # REFUSAL by input row: with limit and observed value
+    events: np.ndarray  # EVENT in input order; `row` is the input row
+    cells: np.ndarray  # CELL, to look accounts and books of events up
+    numbers: np.ndarray  # int32: account numbers by CELL's `account`
+    messages: Messages  # to count them
+
+
+class RiskManager:
+    """Accounts and cells (an account in a symbol) with their limits and what they hold."""
+
+    def __init__(self, limits: Limits) -> None:
+        self.limits = limits
+        self.changes = list(limits.changes)
+        self.has_money = bool(OF_MONEY & limits.uses)
+        self.index = make_index(FIRST_CELLS)
+        self.known = 1  # cells, the one of nobody included
+        self.cells = np.zeros(1, CELL)
+        self.money = np.zeros(1 if self.has_money else 0, MONEY)
+        self.accounts = np.zeros(0, ACCOUNT)
+        self.numbers: dict[int, int] = {}  # account -> its place in `accounts`
+        self.groups: dict[int, int] = {}
+        self.group_of = np.zeros(0, np.int32)
+        self.names: tuple[str, ...] = ()
+        self.symbols = np.zeros(0, SYMBOL)
+        self.sets = np.zeros(0, LIMIT)
+        self.rings = np.zeros(0, np.int64)
+        self.repeats = np.zeros(FIRST_REPEATS if "max_repeated_orders" in limits.uses else 0, REPEAT)
+        self.clock = np.zeros(intake.CLOCK, np.int64)
+        self.clock[intake.TIME] = intake.NO_TIME
+        self.clock[intake.WINDOW] = limits.repeated_order_window
+        self.clock[intake.REFUSES_UNKNOWN] = limits.unknown_reject
+        self.clock[intake.INTERVAL] = limits.mark_interval if self.has_money else 0
+        self.clock[intake.NEXT_MARK_TIME] = intake.NO_TIME
+        self.mark_clock = np.zeros(2, np.int64)
+        self.recent = NO_MESSAGES  # those of the last second
+
+    def copy(self) -> RiskManager:
+        """The same state once more, for a run that is to be repeated."""
+        other = copy.copy(self)
+        for name, value in vars(self).items():
+            if isinstance(value, np.ndarray | list | dict):
+                setattr(other, name, value.copy())
+        return other
+
+    # -- who there is
+
+    def know_symbols(self, names: tuple[str, ...]) -> None:
+        """Follow the symbols of a flow; books keep their numbers."""
+        more = names[len(self.names) :]
+        if not more:
+            return
+        references = self.limits.references(more)
+        new = np.zeros(len(more), SYMBOL)
+        new["kind"], new["fixed"] = references["kind"], references["price"]
+        fixed = references["kind"] == FIXED
+        new["mark"], new["has_mark"] = np.where(fixed, references["price"], 0), fixed
+        self.names, self.symbols = names, np.concatenate([self.symbols, new])
+
+    def cells_of(self, accounts: np.ndarray, books: np.ndarray, rows: int) -> np.ndarray:
+        """The cell of each row, made where there is none; a column that is absent means 0."""
+        cells, done = np.empty(rows, np.int32), 0
+        new, first = np.empty((rows, 2), np.int32), self.known
+        while True:
+            done, self.known = intake.number_cells(
+                accounts, books, self.index, self.known, done, cells, new[self.known - first :]
+            )
+            if done == rows:
+                break
+            larger = make_index(self.index.size)
+            copy_index(self.index, larger)
+            self.index = larger
+        if self.known > first:
+            self._add_cells(*new[: self.known - first].T)
+        return cells
+
+    def _add_cells(self, numbers: np.ndarray, books: np.ndarray) -> None:
+        fresh = [n for n in dict.fromkeys(numbers.tolist()) if n not in self.numbers]
+        if fresh:
+            self._add_accounts(np.array(fresh, np.int32))
+        cells = np.zeros(numbers.size, CELL)
+        cells["account"] = [self.numbers[n] for n in numbers.tolist()]
+        cells["book"] = books
+        cells["group"] = self.group_of[cells["account"]]
+        self.cells = np.concatenate([self.cells, cells])
+        self._set_cell_limits(slice(self.cells.size - cells.size, None))
+        if self.has_money:
+            money = np.zeros(numbers.size, MONEY)
+            money["peak"] = money["equity"] = self.accounts["capital"][cells["account"]]
+            self.money = np.concatenate([self.money, money])
+
+    def _add_accounts(self, numbers: np.ndarray) -> None:
+        first = self.accounts.size
+        self.numbers |= {number: first + i for i, number in enumerate(numbers.tolist())}
+        self.accounts = np.concatenate([self.accounts, np.zeros(numbers.size, ACCOUNT)])
+        accounts = self.accounts[first:]
+        accounts["number"] = numbers
+        limits = self._set_account_limits(slice(first, None))
+        accounts["capital"] = accounts["equity"] = accounts["peak"] = limits["capital"]
+        room = self._most_messages(numbers)
+        accounts["ring"] = self.rings.size + np.cumsum(room) - room
+        accounts["room"] = room
+        self.rings = np.concatenate([self.rings, np.zeros(int(room.sum()), np.int64)])
+        groups = [
+            -1 - self.groups.setdefault(int(group), len(self.groups)) if has else first + i
+            for i, (group, has) in enumerate(zip(limits["group"], limits["has_group"], strict=True))
+        ]
+        self.group_of = np.concatenate([self.group_of, np.array(groups, np.int32)])
+
+    def _most_messages(self, numbers: np.ndarray) -> np.ndarray:
+        """How many times of messages each account needs to have kept, now or after a change of limits."""
+        most = np.zeros(numbers.size, np.int64)
+        if "max_orders_per_second" in self.limits.uses:
+            for limits in (self.limits, *(limits for _, limits in self.changes)):
+                rate = limits.account_limits(numbers)["rate"]
+                most = np.maximum(most, np.where(rate == NO_LIMIT, 0, rate))
+        return most
+
+    def _set_account_limits(self, which: slice) -> np.ndarray:
+        accounts = self.accounts[which]
+        limits = self.limits.account_limits(accounts["number"])
+        for name in ("portfolio", "stop_ppm", "rate", "known"):
+            accounts[name] = limits[name]
+        accounts["by_position"], accounts["closes"] = limits["scope"], limits["close"]
+        return limits
+
+    def _set_cell_limits(self, which: slice) -> None:
+        cells = self.cells[which]
+        numbers = self.accounts["number"][cells["account"]]
+        sets, records = self.limits.cell_limits(numbers, self.names, cells["book"])
+        cells["limits"] = sets + self.sets.size
+        self.sets = np.concatenate([self.sets, records])
+
+    def change(self, limits: Limits) -> None:
+        """Other limits from here on."""
+        self.limits, self.sets = limits, np.zeros(0, LIMIT)
+        if self.accounts.size:
+            self._set_account_limits(slice(None))
+            self._set_cell_limits(slice(1, None))
+
+    # -- runs
+
+    @property
+    def intake(self) -> Intake:
+        """The state as the first seven checks take it."""
+        return Intake(
+            self.index,
+            self.cells,
+            self.accounts,
+            self.symbols,
+            self.sets,
+            self.rings,
+            self.repeats,
+            np.zeros(0, REFUSAL),
+            self.clock,
+        )
+
+    def grow_repeats(self) -> None:
+        """Forget repeated orders that are too old to matter, and make room for as many again as are left."""
+        oldest = int(self.clock[intake.TIME]) - int(self.clock[intake.WINDOW])
+        live = np.count_nonzero((self.repeats["cell"] != 0) & (self.repeats["time"] > oldest))
+        larger = np.zeros(max(FIRST_REPEATS, 1 << int(4 * live).bit_length()), REPEAT)
+        self.clock[intake.REPEATS] = intake.keep_repeats(self.repeats, larger, oldest)
+        self.repeats = larger
+
+    def stop_order(self) -> np.ndarray:
+        """Cells by account number, then by name of symbol."""
+        cells = self.cells[1:]
+        rank = np.empty(len(self.names), np.int64)
+        rank[self.by_name()] = np.arange(len(self.names))
+        order = np.lexsort((rank[cells["book"]], self.accounts["number"][cells["account"]]))
+        return (order + 1).astype(np.int32)
+
+    def by_name(self) -> np.ndarray:
+        """Books by name of symbol."""
+        return np.array(sorted(range(len(self.names)), key=self.names.__getitem__), np.int32)
+
+
+class GateRun:
+    """The gate for one tape: what the kernels read by row, and what they write."""
+
+    def __init__(self, manager: RiskManager, tape: Tape, nodes: int, first_node: int) -> None:
+        self.manager, self.tape = manager, tape
+        columns, opening = tape.checked.columns, tape.opening
+        manager.know_symbols(tape.symbols)
+        self.row_cells = manager.cells_of(columns.account, columns.book, tape.rows)
+        self.early = np.empty(tape.rows, np.uint8)
+        node_cells = np.zeros(nodes, np.int32)
+        node_cells[first_node : first_node + opening.count] = manager.cells_of(
+            frozen(opening.account, "i4"), frozen(opening.book, "i4"), opening.count
+        )
+        counts = np.zeros(kernel.COUNTS, np.int64)
+        counts[kernel.TRACKS_NOTIONAL] = "max_open_notional" in manager.limits.uses
+        counts[kernel.CHECKS_PORTFOLIO] = "max_portfolio_value" in manager.limits.uses
+        counts[kernel.OWN_ROOM] = OWN_ROOM + 2 * manager.cells.size
+        self.own_room = int(counts[kernel.OWN_ROOM])
+        orders, order = 2 * tape.incoming + opening.count, tape.commands.order
+        self.early_refusals = np.empty(tape.rows, REFUSAL)
+        manager.clock[intake.REFUSED] = 0
+        self.refused_early = 0
+        self.gate = Gate(
+            manager.cells,
+            manager.money,
+            manager.accounts,
+            manager.symbols,
+            manager.sets,
+            node_cells,
+            self.row_cells[order] if order.size else self.row_cells,
+            np.empty(tape.rows, np.uint8) if order.size else self.early,
+            manager.stop_order() if manager.has_money else ABSENT["i4"],
+            manager.by_name(),
+            self._marks(),
+            np.empty(tape.incoming, REFUSAL),
+            np.empty(orders + self.own_room, EVENT),
+            counts,
+        )
+
+    def _marks(self) -> np.ndarray:
+        if not self.manager.has_money:
+            return ABSENT["i8"]
+        checked, found = self.tape.checked, np.empty(self.tape.rows, np.int64)
+        interval = np.int64(self.manager.limits.mark_interval)
+        clock = self.manager.mark_clock
+        count = intake.marking_rows(checked.ts, checked.first_row, self.tape.rows, interval, clock, found)
+        return found[:count].copy()
+
+    def pieces(self) -> Sequence[tuple[int, int]]:
+        """Runs of rows in which the limits do not change."""
+        changes = [row for row, _ in self.manager.changes]
+        at = np.searchsorted(self.tape.seqs, changes).tolist() if changes else []
+        bounds = [0, *at, self.tape.rows]
+        return list(pairwise(bounds))
+
+    def change_limits(self, start: int, stop: int) -> None:
+        """Bring what changes at or before the first of rows [start, stop) into force."""
+        changes = self.manager.changes
+        seq = int(self.tape.seq(np.array([start]))[0]) if start < stop else 0
+        while start < stop and changes and changes[0][0] <= seq:
+            self.manager.change(changes.pop(0)[1])
+            self.gate = self.gate._replace(limits=self.manager.sets)
+
+    def risk(self) -> Risk:
+        """The gate of the event path."""
+        state = self.manager.intake._replace(refusals=self.early_refusals)
+        return Risk(self.gate, state)
+
+    def follow_nodes(self, nodes: int) -> None:
+        """There is room for more orders now."""
+        longer = np.zeros(nodes, np.int32)
+        longer[: self.gate.node_cells.size] = self.gate.node_cells
+        self.gate = self.gate._replace(node_cells=longer)
+
+    def make_own_room(self) -> int:
+        """More room for what the gate does by itself; how much more."""
+        self.gate, more = self.make_room(self.gate)
+        return more
+
+    def look_at(self, start: int, stop: int) -> None:
+        """Decide the first seven checks for rows [start, stop)."""
+        manager, checked = self.manager, self.tape.checked
+        self.change_limits(start, stop)
+        manager.clock[intake.REFUSED] = 0
+        while start < stop:
+            refusals = self.early_refusals[self.refused_early :]
+            start = intake.look_at_rows(
+                manager.intake._replace(refusals=refusals),
+                checked.columns,
+                checked.ts,
+                checked.first_row,
+                self.row_cells,
+                self.early,
+                start,
+                stop,
+            )
+            self.refused_early += int(manager.clock[intake.REFUSED])
+            manager.clock[intake.REFUSED] = 0
+            if start < stop:
+                manager.grow_repeats()
+        if self.tape.commands.order.size:
+            np.take(self.early, self.tape.commands.order, out=self.gate.early, mode="clip")
+
+    def with_limits(self, gate: Gate) -> Gate:
+        """A thread's gate with the limits in force."""
+        return gate._replace(limits=self.manager.sets)
+
+    def own(self, room: int) -> Gate:
+        """The gate of one thread among several: what it says is written apart."""
+        return self.gate._replace(
+            refusals=np.empty(room, REFUSAL),
+            events=np.empty(room, EVENT),
+            counts=self.gate.counts.copy(),
+        )
+
+    def make_room(self, gate: Gate) -> tuple[Gate, int]:
+        """A gate with more room for what it does by itself, and how much more."""
+        more = int(gate.counts[kernel.OWN_ROOM])
+        gate.counts[kernel.OWN_ROOM] += more
+        events = np.empty(gate.events.size + more, EVENT)
+        events[: gate.events.size] = gate.events
+        return gate._replace(events=events), more
+
+    def outputs(self, gates: list[Gate], events: bool = False) -> GateOutputs:
+        """What the gates of all threads have said; `events` says that it was the event path."""
+        if events:
+            self.refused_early = int(self.manager.clock[intake.REFUSED])
+        refusals, told = [self.early_refusals[: self.refused_early]], []
+        for gate in gates:
+            for parts, records, count in (
+                (refusals, gate.refusals, gate.counts[kernel.REFUSALS]),
+                (told, gate.events, gate.counts[kernel.EVENTS]),
+            ):
+                said = records[:count]
+                if self.tape.commands.order.size and not events:
+                    said["row"] = self.tape.input_rows(said["row"])
+                parts.append(said)
+        said = np.concatenate(told)
+        said = said[np.argsort(said["row"], kind="stable")] if len(gates) > 1 else said
+        if not events:  # there, the kernel knew the ids
+            ordered = said["node"] >= 0
+            said["order_id"][ordered] = self.tape.ids(said["entry"][ordered])
+        manager = self.manager
+        messages = self._messages()
+        manager.recent = messages.recent()
+        return GateOutputs(
+            np.concatenate(refusals), said, manager.cells, manager.accounts["number"], messages
+        )
+
+    def _messages(self) -> Messages:
+        manager, checked = self.manager, self.tape.checked
+        if "max_orders_per_second" not in manager.limits.uses:
+            return NO_MESSAGES
+        ts, rows = checked.ts, self.tape.rows
+        if not ts.size:
+            ts = np.arange(checked.first_row, checked.first_row + rows)
+        before = manager.recent
+        times = np.maximum.accumulate(np.concatenate([before.times, ts]))
+        accounts = manager.cells["account"][self.row_cells]
+        accounts = np.where(checked.columns.action == Action.RISK_CONTROL, -1, accounts)
+        return Messages(times, np.concatenate([before.accounts, accounts]), before.times.size)
+
+
+def first_control(checked: CheckedTable) -> int | None:
+    """The first RISK_CONTROL of a table."""
+    row = checked.columns.action.tobytes().find(bytes([Action.RISK_CONTROL]))  # a tenth of a comparison
+    return None if row < 0 else row
+
+
+def needs_input_order(limits: Limits | None, checked: CheckedTable) -> bool:
+    """Whether what happens in one instrument may change what is allowed in another."""
+    if limits is not None and OF_MONEY & limits.uses:
+        return True
+    if first_control(checked) is None:
+        return False
+    kills = (RiskControl.ACCOUNT_KILLED, RiskControl.ALL_KILLED)
+    rows = np.flatnonzero(checked.columns.action == Action.RISK_CONTROL)
+    return bool(np.isin(checked.columns.qty[rows], kills).any())
+
+
+__all__ = ["GateOutputs", "GateRun", "RiskManager", "needs_input_order"]
