@@ -88,13 +88,14 @@ def replay(
     Parameters: `flow` is a path, a `Flow`, a `Tape` or an orders or mbo table (pyarrow, polars, dict of
     arrays). `mode` "match" runs commands through the matcher (inferred first, if the flow holds facts),
     "rebuild" applies facts as the venue told them. `path` is "batch" (default) or "event", with identical
-    results. `threads` share out instruments (of a `Tape`, its parts). `record` names the tables to keep, of
-    fills, rejects, outcomes, l1, depth, book, anomalies, gate (default fills and outcomes). `config` is a
-    `Config` or a TOML file. `symbols` keeps only some. `depth` is levels per side. `tick_size` is one for all or by
-    symbol; inferred where missing. `chunk_rows` replays in pieces with bounded memory, as files of more than
-    16 M rows are anyway. `out` writes a run folder as the replay goes. `progress` is called with rows done.
-    Without `keep` and `out` a replay in chunks keeps its counts, digest and open orders only. `limits` puts
-    the risk gate in front of the matcher: a `Limits`, a file of them, or those of `config` (docs/RISK.md).
+    results. `threads` share out instruments (of a `Tape`, its parts). `record` names the tables to keep,
+    of fills, rejects, outcomes, l1, depth, book, anomalies, gate (default fills and outcomes). `config`
+    is a `Config` or a TOML file. `symbols` keeps only some. `depth` is levels per side. `tick_size` is
+    one for all or by symbol; inferred where missing. `chunk_rows` replays in pieces with bounded memory,
+    as files of more than 16 M rows are anyway. `out` writes a run folder as the replay goes. `progress`
+    is called with rows done. Without `keep` and `out` a replay in chunks keeps its counts, digest and
+    open orders only. `limits` puts the risk gate in front of the matcher: a `Limits`, a file of them, or
+    those of `config` (docs/RISK.md).
 
     Raises FormatError and TableError for broken input, UsageError for a wrong call, OutputError where
     `out` can't be written.

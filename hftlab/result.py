@@ -14,7 +14,7 @@ import polars as pl
 import pyarrow as pa
 
 from hftlab import outputs
-from hftlab.codes import Reason, Status
+from hftlab.codes import GateEvent, Reason, Status
 from hftlab.errors import UsageError, require_positive
 from hftlab.kernels.ops import REJECTED
 from hftlab.kernels.outputs import LANES, count_outcomes
@@ -36,6 +36,7 @@ class Counts:
     def __init__(self) -> None:
         self.rows = self.skipped = self.fills = self.filled_qty = self.chunks = 0
         self.by_outcome = np.zeros(256, np.int64)
+        self.by_event = np.zeros(len(GateEvent), np.int64)
 
     def add(self, run: TapeRun, skipped: int) -> None:
         """Add a run; `skipped` rows belong to symbols that were not asked for."""
@@ -46,6 +47,8 @@ class Counts:
         lanes = np.zeros((LANES, self.by_outcome.size), np.int64)
         count_outcomes(run.outcomes, lanes)
         self.by_outcome += lanes.sum(axis=0)
+        if run.gate is not None:
+            self.by_event += np.bincount(run.gate.events["kind"], minlength=self.by_event.size)
         self.chunks += 1
 
     @property
@@ -66,6 +69,9 @@ class Counts:
             "filled_qty": self.filled_qty,
             "statuses": {name: n for name, n in statuses.items() if n},
             "reasons": {name: n for name, n in reasons.items() if n},
+            "gate_events": {
+                event.name: int(n) for event, n in zip(GateEvent, self.by_event, strict=True) if n
+            },
         }
 
 

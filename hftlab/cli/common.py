@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from hftlab.config import Config
     from hftlab.feeds import Flow
+    from hftlab.limits import Limits
 
 FORMATS = (
     "lobster",
@@ -89,6 +90,10 @@ FeedOptions = Annotated[
     ),
 ]
 ConfigFile = Annotated[Path | None, typer.Option("--config", metavar="FILE", help="Settings in TOML.")]
+LimitsFile = Annotated[
+    Path | None,
+    typer.Option("--limits", metavar="FILE", help="A risk gate with these limits: TOML or a table."),
+]
 InitialBook = Annotated[
     Path | None,
     typer.Option(
@@ -155,7 +160,21 @@ def console() -> Console:
     return Results(width=None if sys.stdout.isatty() else 100, highlight=False, markup=False)
 
 
-def load_kernels(path: str | None = None, record: Iterable[str] | None = ()) -> float:
+def load_limits(file: Path | None, settings: Config, mode: str = "match") -> Limits | None:
+    """The limits of a file, or else of the settings; None where there is no gate."""
+    import hftlab
+
+    if file is not None:
+        return hftlab.Limits.load(file)
+    if mode != "match" or not (settings.risk or settings.trading):
+        return None
+    limits = hftlab.Limits.from_settings(settings.risk, settings.trading)
+    return limits if limits.closes_gate else None
+
+
+def load_kernels(
+    path: str | None = None, record: Iterable[str] | None = (), limits: Limits | None = None
+) -> float:
     """Load what a replay needs before its time is taken; the seconds it took.
 
     The first time on a machine it is compiled, and a person should know what they are waiting for.
@@ -163,9 +182,11 @@ def load_kernels(path: str | None = None, record: Iterable[str] | None = ()) -> 
     import hftlab
 
     started = time.perf_counter()
-    order = {"action": ["NEW"], "order_id": [1], "side": [1], "price": [1], "qty": [1]}
+    qty = 2**32 if limits is not None and limits.closes_positions else 1
+    order = {"action": ["NEW"], "order_id": [1], "side": [1], "price": [1], "qty": [qty]}
+    gate = None if limits is None else hftlab.Limits()
     with working("loading kernels (compiling them takes up to a minute, once)"):
-        result = hftlab.replay(order, path=path, record=record)
+        result = hftlab.replay(order, path=path, record=record, limits=gate)
         for name in result.settings["record"]:
             result.to_arrow(name)
         result.summary()

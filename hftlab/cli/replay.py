@@ -30,13 +30,14 @@ def replay(
     symbols: common.Symbols = None,
     record: Annotated[
         str | None,
-        typer.Option(metavar="A,B", help="fills, rejects, outcomes, l1, depth, book, anomalies."),
+        typer.Option(metavar="A,B", help="fills, rejects, outcomes, l1, depth, book, anomalies, gate."),
     ] = None,
     depth: Annotated[
         int | None, common.count_option("--depth", "Levels a side of the depth table.", maximum=1000)
     ] = None,
     out: Annotated[Path | None, typer.Option(metavar="DIR", help="Write a run folder here.")] = None,
     initial_book: common.InitialBook = None,
+    limits: common.LimitsFile = None,
     tick_size: Annotated[
         str | None, typer.Option(metavar="X", help="Like 0.01, for all; by default what fits every price.")
     ] = None,
@@ -56,12 +57,13 @@ def replay(
     import hftlab
 
     settings = hftlab.load_config(config)
+    gate = common.load_limits(limits, settings, mode)
     started = time.perf_counter()
     with common.working(f"reading {file.name}"):
         flow = common.open_source(file, format, symbols, options, settings, initial_book=initial_book)
     before = {"open": time.perf_counter() - started}
     wanted = common.names(record)
-    before["load kernels"] = common.load_kernels(path, wanted)
+    before["load kernels"] = common.load_kernels(path, wanted, gate)
     with common.progress("replaying", flow.known_rows) as bar:
         result = hftlab.replay(
             flow,
@@ -76,6 +78,7 @@ def replay(
             out=out,
             progress=bar and bar.advance,
             keep=False,
+            limits=gate,
         )
     summary = result.summary()
     facts = summary["inferred_from"]
@@ -100,6 +103,8 @@ def _overview(summary: dict[str, Any], facts: int | None, out: Path | None) -> T
         f"{common.plural(summary['symbols'], 'instrument')}",
         "digest": summary["digest"],
     }
+    if summary["gate_events"]:
+        lines["by the gate"] = _parts(summary["gate_events"]).removeprefix(": ")
     if summary["skipped"]:
         lines["skipped"] = f"{common.plural(summary['skipped'], 'row')} of other symbols"
     if summary["faults"]:
