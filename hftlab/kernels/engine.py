@@ -136,9 +136,21 @@ def look_ahead(books, rows, position):
 
 
 @helper
+def look_ahead_for_gate(gate, rows, position):
+    """Bring the cells of a coming command, its sender's and its order's owner's, into the cache."""
+    if position + 2 * LOOKAHEAD < rows.size:
+        prefetch(gate.node_cells, np.int64(rows[ix(position + 2 * LOOKAHEAD)]["slot"]))
+        ahead = ix(position + LOOKAHEAD)
+        prefetch(gate.cells, np.int64(gate.row_cells[ahead]))
+        prefetch(gate.cells, np.int64(gate.node_cells[ix(rows[ahead]["slot"])]))
+
+
+@helper
 def play(books, grid, gate, commands, outputs, position, count):
     """Apply the command at a position and write its outcome; returns (book, fills written)."""
     look_ahead(books, commands.rows, position + LOOKAHEAD)
+    if gate is not None:
+        look_ahead_for_gate(gate, commands.rows, position)
     place = ix(position)
     command = commands.rows[place]
     op = np.int64(command["op"])
