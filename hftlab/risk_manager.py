@@ -20,13 +20,14 @@ from hftlab.kernels.events import Risk
 from hftlab.kernels.gate import ACCOUNT, CELL, EVENT, MONEY, REFUSAL, SYMBOL, Gate
 from hftlab.kernels.intake import REPEAT, Intake
 from hftlab.kernels.order_index import copy_index, make_index
-from hftlab.kernels.risk_records import FIXED, LIMIT, NO_LIMIT
+from hftlab.kernels.risk_records import FIXED, LIMIT
 from hftlab.limits import Limits
 from hftlab.tables import ABSENT, CheckedTable, frozen
 from hftlab.tape import Tape
 
-FIRST_CELLS, FIRST_REPEATS = 1 << 10, 1 << 12
+FIRST_CELLS, FIRST_REPEATS = 1 << 10, 1 << 14
 OF_MONEY = frozenset({"max_portfolio_value", "stop_loss_percentage"})  # keys that tie instruments together
+FIRST_MESSAGES = 16  # times of messages an account has room for; a power of two
 OWN_ROOM = 1 << 12  # stop losses and closing orders
 
 
@@ -89,8 +90,9 @@ class RiskManager:
         self.names: tuple[str, ...] = ()
         self.symbols = np.zeros(0, SYMBOL)
         self.sets = np.zeros(0, LIMIT)
-        self.rings = np.zeros(0, np.int64)
+        self.rings, self.ring_room = np.zeros(0, np.int64), 0
         self.repeats = np.zeros(FIRST_REPEATS if "max_repeated_orders" in limits.uses else 0, REPEAT)
+        self.spare = np.zeros(0, REPEAT)  # to move repeats that are still young to
         self.clock = np.zeros(intake.CLOCK, np.int64)
         self.clock[intake.TIME] = intake.NO_TIME
         self.clock[intake.WINDOW] = limits.repeated_order_window
@@ -162,24 +164,25 @@ class RiskManager:
         accounts["number"] = numbers
         limits = self._set_account_limits(slice(first, None))
         accounts["capital"] = accounts["equity"] = accounts["peak"] = limits["capital"]
-        room = self._most_messages(numbers)
-        accounts["ring"] = self.rings.size + np.cumsum(room) - room
-        accounts["room"] = room
-        self.rings = np.concatenate([self.rings, np.zeros(int(room.sum()), np.int64)])
+        if "max_orders_per_second" in self.limits.uses:
+            accounts["room"] = FIRST_MESSAGES
+            accounts["ring"] = self._more_rings(numbers.size * FIRST_MESSAGES) + FIRST_MESSAGES * np.arange(
+                numbers.size
+            )
         groups = [
             -1 - self.groups.setdefault(int(group), len(self.groups)) if has else first + i
             for i, (group, has) in enumerate(zip(limits["group"], limits["has_group"], strict=True))
         ]
         self.group_of = np.concatenate([self.group_of, np.array(groups, np.int32)])
 
-    def _most_messages(self, numbers: np.ndarray) -> np.ndarray:
-        """How many times of messages each account needs to have kept, now or after a change of limits."""
-        most = np.zeros(numbers.size, np.int64)
-        if "max_orders_per_second" in self.limits.uses:
-            for limits in (self.limits, *(limits for _, limits in self.changes)):
-                rate = limits.account_limits(numbers)["rate"]
-                most = np.maximum(most, np.where(rate == NO_LIMIT, 0, rate))
-        return most
+    def _more_rings(self, room: int) -> int:
+        """Where more room for times of messages starts."""
+        start, self.ring_room = self.ring_room, self.ring_room + room
+        if self.ring_room > self.rings.size:
+            longer = np.zeros(2 * self.ring_room, np.int64)
+            longer[:start] = self.rings[:start]
+            self.rings = longer
+        return start
 
     def _set_account_limits(self, which: slice) -> np.ndarray:
         accounts = self.accounts[which]
@@ -220,13 +223,32 @@ class RiskManager:
             self.clock,
         )
 
-    def grow_repeats(self) -> None:
+    def grow_intake(self) -> None:
+        """Room to remember one more message and one more repeated order."""
+        if 2 * (self.clock[intake.REPEATS] + 1) > self.repeats.size > 0:
+            self._renew_repeats()
+        accounts = self.accounts
+        rooms, sent = accounts["room"], accounts["messages"]
+        full = np.flatnonzero((rooms > 0) & (rooms < accounts["rate"]) & (sent >= rooms))
+        oldest = self.rings[accounts["ring"][full] + (sent[full] & (rooms[full] - 1))]
+        for place in full[int(self.clock[intake.TIME]) - oldest < intake.SECOND].tolist():
+            self._lengthen_ring(self.accounts[place : place + 1])
+
+    def _lengthen_ring(self, account: np.ndarray) -> None:
+        """Twice the room for the times of an account's messages."""
+        room, sent, ring = (int(account[name][0]) for name in ("room", "messages", "ring"))
+        kept = np.arange(sent - room, sent)
+        start = self._more_rings(2 * room)
+        self.rings[start + (kept & (2 * room - 1))] = self.rings[ring + (kept & (room - 1))]
+        account["room"], account["ring"] = 2 * room, start
+
+    def _renew_repeats(self) -> None:
         """Forget repeated orders that are too old to matter, and make room for as many again as are left."""
         oldest = int(self.clock[intake.TIME]) - int(self.clock[intake.WINDOW])
-        live = np.count_nonzero((self.repeats["cell"] != 0) & (self.repeats["time"] > oldest))
-        larger = np.zeros(max(FIRST_REPEATS, 1 << int(4 * live).bit_length()), REPEAT)
-        self.clock[intake.REPEATS] = intake.keep_repeats(self.repeats, larger, oldest)
-        self.repeats = larger
+        size = max(FIRST_REPEATS, 1 << int(4 * intake.count_live(self.repeats, oldest)).bit_length())
+        spare = self.spare if self.spare.size == size else np.zeros(size, REPEAT)
+        self.clock[intake.REPEATS] = intake.keep_repeats(self.repeats, spare, oldest)
+        self.repeats, self.spare = spare, self.repeats
 
     def stop_order(self) -> np.ndarray:
         """Cells by account number, then by name of symbol."""
@@ -340,7 +362,7 @@ class GateRun:
             self.refused_early += int(manager.clock[intake.REFUSED])
             manager.clock[intake.REFUSED] = 0
             if start < stop:
-                manager.grow_repeats()
+                manager.grow_intake()
         if self.tape.commands.order.size:
             np.take(self.early, self.tape.commands.order, out=self.gate.early, mode="clip")
 

@@ -395,8 +395,8 @@ def run_events(
                 venue.grow_slots()
                 if gate is not None:
                     gate.follow_nodes(venue.books.orders.size)
-            elif need == events.NEEDS_REPEATS:
-                manager.grow_repeats()
+            elif need == events.NEEDS_INTAKE:
+                manager.grow_intake()
             elif need == events.NEEDS_ROOM:
                 more = gate.make_own_room()
                 venue.grow_fills(more)

@@ -47,3 +47,22 @@ def test_every_path_decides_as_the_twin_does(name, seed):
         again, other = replayed(flow, **options)
         assert frames.first_difference(expected, again) is None, (name, seed, options)
         assert other.digest == run.digest
+
+
+def test_a_great_many_messages_a_second_are_counted_in_the_memory_they_take():
+    """A limit of 10^12 costs nothing; one of 1,000 holds at the 1,001st message, whoever else sends."""
+    rows = 3_000
+    flow = {
+        "ts": list(range(rows)),
+        "action": ["NEW"] * rows,
+        "order_id": list(range(rows)),
+        "side": [1] * rows,
+        "price": [1] * rows,
+        "qty": [1] * rows,
+        "account": [row % 2 for row in range(rows)],
+    }
+    assert hftlab.replay(flow, limits=hftlab.Limits(max_orders_per_second=10**12)).rejects.is_empty()
+    for path in ("batch", "event"):
+        rejects = hftlab.replay(flow, path=path, limits=hftlab.Limits(max_orders_per_second=1_000)).rejects
+        assert rejects["seq"].to_list() == list(range(2_000, rows))
+        assert rejects["observed_value"].to_list() == [row // 2 + 1 for row in range(2_000, rows)]

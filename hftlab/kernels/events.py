@@ -20,12 +20,11 @@ from hftlab.kernels.engine import bare_outputs, note_touch, note_touches, step
 from hftlab.kernels.gate import EVENTS, Gate, bare_gate
 from hftlab.kernels.intake import (
     EVERYWHERE,
-    REPEATS,
     TIME,
     Intake,
     bare_intake,
-    is_full,
     look_at,
+    needs_room,
     passes_mark,
 )
 from hftlab.kernels.ladder import BASE, BEST, HEAD_WIDTH, SIZE, Books
@@ -56,7 +55,7 @@ ORDERS, FILLS = ORDER[WIDE], FILL[WIDE]
 INT32, INT64, BOOL = np.dtype("i4"), np.dtype("i8"), np.dtype("?")
 
 # what `event` answers instead of an outcome when something must grow first; nothing has changed then
-NEEDS_SLOTS, NEEDS_LEVELS, NEEDS_CELL, NEEDS_REPEATS, NEEDS_ROOM = range(250, 255)
+NEEDS_SLOTS, NEEDS_LEVELS, NEEDS_CELL, NEEDS_INTAKE, NEEDS_ROOM = range(250, 255)
 
 LOOKAHEAD = 8  # rows
 
@@ -233,11 +232,12 @@ def kind_of(action):
 
 
 @helper
-def needs_of(risk, account, book):
+def needs_of(risk, account, book, time):
     """What must grow before the risk gate can look at a command, or 0."""
-    if lookup(risk.intake.index, account, book) == 0:
+    cell = lookup(risk.intake.index, account, book)
+    if cell == 0:
         return NEEDS_CELL
-    return NEEDS_REPEATS if is_full(risk.intake.repeats, risk.intake.clock[REPEATS]) else 0
+    return NEEDS_INTAKE if needs_room(risk.intake, cell, time) else 0
 
 
 @helper
@@ -298,7 +298,7 @@ def event(
     """
     nothing, gate = np.int64(0), gate_of(risk)
     if risk is not None:
-        need = needs_of(risk, account, book)
+        need = needs_of(risk, account, book, time)
         if need != 0:
             return np.int64(need), nothing, nothing, count
     reason = check(action, order_type, price, qty, desk.grid.rules, book)

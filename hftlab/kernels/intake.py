@@ -42,12 +42,11 @@ REPEAT = np.dtype(
         ("price", "i8"),  # 0 for MARKET
         ("qty", "i8"),
         ("time", "i8"),  # of the latest
-        ("cell", "i4"),  # 0: a free entry
-        ("side", "i4"),
-        ("count", "i8"),  # in a row
+        ("cell", "i4"),  # negative for sales; 0: a free entry
+        ("count", "i4"),  # in a row, as far as 31 bits go
     ],
     align=True,
-)
+)  # 32 bytes: two a cache line
 
 # columns of `clock`
 TIME, ALL_STATE, WINDOW, REFUSES_UNKNOWN, REPEATS, REFUSED = range(6)
@@ -120,49 +119,47 @@ def exceeds_rate(intake, account, time):
     room = np.int64(account["room"])
     if room == 0:
         return limit == 0
-    start = np.int64(account["ring"])
+    start, mask = np.int64(account["ring"]), room - 1  # there is room for a power of two
     exceeds = limit == 0
     if 0 < limit <= sent:
-        exceeds = time - intake.rings[ix(start + (sent - limit) % room)] < SECOND
-    intake.rings[ix(start + sent % room)] = time
+        exceeds = time - intake.rings[ix(start + ((sent - limit) & mask))] < SECOND
+    intake.rings[ix(start + (sent & mask))] = time
     return exceeds
 
 
 @helper
-def place_of_repeat(repeats, cell, side, price, qty):
-    """The entry of equal orders, or the free one where it would go."""
-    mixed = (np.uint64(price) * np.uint64(0x9E3779B97F4A7C15)) ^ np.uint64(cell)
-    mixed = (mixed ^ (mixed >> np.uint64(29))) * np.uint64(0xBF58476D1CE4E5B9) + np.uint64(qty + side)
-    mixed = (mixed ^ (mixed >> np.uint64(32))) * np.uint64(0x94D049BB133111EB)
-    mask = repeats.size - 1
-    place = np.int64(mixed >> np.uint64(33)) & mask
-    while True:
-        entry = repeats[ix(place)]
-        if entry["cell"] == 0:
-            return place
-        if (
-            entry["cell"] == cell
-            and entry["price"] == price
-            and entry["qty"] == qty
-            and entry["side"] == side
-        ):
-            return place
-        place = (place + 1) & mask
+def home_of_repeat(repeats, cell, price, qty):
+    """Where the search for equal orders begins; `cell` is negative for sales."""
+    mixed = np.uint64(price) * np.uint64(0x9E3779B97F4A7C15)
+    mixed = (mixed ^ (mixed >> np.uint64(29)) ^ np.uint64(cell)) * np.uint64(0xBF58476D1CE4E5B9)
+    mixed = (mixed ^ (mixed >> np.uint64(32)) ^ np.uint64(qty)) * np.uint64(0x94D049BB133111EB)
+    return np.int64(mixed >> np.uint64(32)) & (repeats.size - 1)
 
 
 @helper
-def count_repeats(intake, cell, side, price, qty, time):
+def place_of_repeat(repeats, cell, price, qty):
+    """The entry of equal orders, or the free one where it would go."""
+    place = home_of_repeat(repeats, cell, price, qty)
+    while repeats[ix(place)]["cell"] != 0 and (
+        repeats[ix(place)]["cell"] != cell
+        or repeats[ix(place)]["price"] != price
+        or repeats[ix(place)]["qty"] != qty
+    ):
+        place = (place + 1) & (repeats.size - 1)
+    return place
+
+
+@helper
+def count_repeats(intake, cell, price, qty, time):
     """How many equal orders have followed each other, this one included."""
-    place = place_of_repeat(intake.repeats, cell, side, price, qty)
-    entry = intake.repeats[ix(place)]
+    entry = intake.repeats[ix(place_of_repeat(intake.repeats, cell, price, qty))]
     if entry["cell"] == 0:
-        entry["cell"], entry["side"], entry["price"], entry["qty"] = cell, side, price, qty
-        entry["count"] = 0
+        entry["cell"], entry["price"], entry["qty"], entry["count"] = cell, price, qty, 0
         intake.clock[REPEATS] += 1
     elif time - entry["time"] >= intake.clock[WINDOW]:
         entry["count"] = 0
     entry["time"] = time
-    entry["count"] += 1
+    entry["count"] += np.int32(1)
     return np.int64(entry["count"])
 
 
@@ -203,7 +200,9 @@ def look_at(intake, row, cell, book, action, side, order_type, price, qty, time)
     repeats = np.int64(0)
     market = action == NEW and order_type == MARKET
     if action == NEW and intake.repeats.size:
-        repeats = count_repeats(intake, cell, side, np.int64(0) if market else price, qty, time)
+        repeats = count_repeats(
+            intake, cell if side > 0 else -cell, np.int64(0) if market else price, qty, time
+        )
     if action not in (NEW, REPLACE):
         return np.int64(0)
     state = max(
@@ -230,23 +229,50 @@ def look_at(intake, row, cell, book, action, side, order_type, price, qty, time)
     return np.int64(REDUCING if state == REDUCING_STATE else 0)
 
 
+@helper
+def needs_room(intake, cell, time):
+    """Whether a message could forget another that still counts, or fill the table of repeats too far."""
+    if intake.repeats.size and 2 * (intake.clock[REPEATS] + 1) > intake.repeats.size:
+        return True
+    account = intake.accounts[ix(intake.cells[ix(cell)]["account"])]
+    room, sent = np.int64(account["room"]), np.int64(account["messages"])
+    if room >= account["rate"] or sent < room or room == 0:
+        return False
+    return time - intake.rings[ix(account["ring"] + (sent & (room - 1)))] < SECOND
+
+
+@helper
+def look_ahead(intake, columns, row_cells, row, later):
+    """Bring what a coming row needs into the cache, and the cell of one that comes later."""
+    prefetch(intake.cells, np.int64(row_cells[ix(later)]))
+    cell = np.int64(row_cells[ix(row)])
+    account = intake.accounts[ix(intake.cells[ix(cell)]["account"])]
+    if account["room"] != 0:
+        mask, sent = np.int64(account["room"]) - 1, np.int64(account["messages"])
+        prefetch(intake.rings, np.int64(account["ring"]) + ((sent - np.int64(account["rate"])) & mask))
+    if intake.repeats.size:
+        cell = cell if value_at(columns.side, row) > 0 else -cell
+        price = value_at(columns.price, row)
+        prefetch(intake.repeats, home_of_repeat(intake.repeats, cell, price, value_at(columns.qty, row)))
+
+
 @kernel
 def look_at_rows(intake, columns, ts, first_ts, row_cells, early, start, stop):
     """`look_at` for rows [start, stop) of a table, into `early`; returns how far it came.
 
-    `ts` [rows] or [0] are their times, which count up from `first_ts` where absent. It stops early when the
-    table of repeats could become more than half full.
+    `ts` [rows] or [0] are their times, which count up from `first_ts` where absent. It stops early when there
+    is no room to remember a row.
     """
     intake, columns = bare_intake(intake), bare_columns(columns)
     ts, row_cells, early = bare(ts), bare(row_cells), bare(early)
     last = row_cells.size - 1
     for row in range(start, stop):
         ahead = min(row + LOOKAHEAD, last)
-        prefetch(intake.cells, np.int64(row_cells[ix(ahead)]))
-        if is_full(intake.repeats, intake.clock[REPEATS]):
-            return row
+        look_ahead(intake, columns, row_cells, ahead, min(row + 2 * LOOKAHEAD, last))
         time = max(intake.clock[TIME], ts[ix(row)] if ts.size else first_ts + row)
         intake.clock[TIME] = time
+        if needs_room(intake, np.int64(row_cells[ix(row)]), time):
+            return row
         early[ix(row)] = look_at(
             intake,
             np.int64(row),
@@ -273,28 +299,27 @@ def passes_mark(clock, time):
     return started
 
 
-@helper
-def is_full(repeats, known):
-    """Whether a table of repeats has no room for one more."""
-    return repeats.size != 0 and 2 * (known + 1) > repeats.size
+@kernel
+def count_live(repeats, oldest):
+    """How many entries are younger than `oldest`."""
+    repeats, live = bare(repeats), 0
+    for i in range(repeats.size):
+        live += (repeats[ix(i)]["cell"] != 0) & (repeats[ix(i)]["time"] > oldest)
+    return live
 
 
 @kernel
 def keep_repeats(old, new, oldest):
-    """Put the entries of one table of repeats that are not older into another; returns how many."""
+    """Put the entries of one table of repeats that are younger than `oldest` into another, emptied first."""
     old, new = bare(old), bare(new)
+    for i in range(new.size):
+        new[ix(i)]["cell"] = 0
     kept = 0
     for i in range(old.size):
         entry = old[ix(i)]
         if entry["cell"] != 0 and entry["time"] > oldest:
-            place = place_of_repeat(
-                new,
-                np.int64(entry["cell"]),
-                np.int64(entry["side"]),
-                np.int64(entry["price"]),
-                np.int64(entry["qty"]),
-            )
-            new[ix(place)] = entry
+            cell, price, qty = np.int64(entry["cell"]), np.int64(entry["price"]), np.int64(entry["qty"])
+            new[ix(place_of_repeat(new, cell, price, qty))] = entry
             kept += 1
     return kept
 
