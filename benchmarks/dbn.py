@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from benchmarks.samples import sample
 from hftlab.feeds import open_flow, source
 from hftlab.feeds.dbn_header import read_header
 from hftlab.run_folder import cpu_name
@@ -32,10 +33,10 @@ REPETITIONS = 9
 ID_STEP = 10**9  # more than the ids of the sample span
 
 
-def repeated_file(sample: Path, records: int) -> bytes:
+def repeated_file(path: Path, records: int) -> bytes:
     """The sample's records over and over, each time with other order ids."""
-    header = read_header(sample)
-    data = source.read(sample)
+    header = read_header(path)
+    data = source.read(path)
     rows = np.frombuffer(data, header.record, offset=header.first_record)
     times = -(-records // rows.size)
     many = np.tile(rows, times)
@@ -79,7 +80,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--records", type=int, default=1_000_000, help="at least so many")
     options = parser.parse_args()
-    data = repeated_file(Path(os.environ.get("HFTLAB_DATA", "../shared/data")) / SAMPLE, options.records)
+    data = repeated_file(sample(SAMPLE), options.records)
     with tempfile.TemporaryDirectory() as folder:
         (plain := Path(folder) / "es.dbn").write_bytes(data)
         (packed := Path(folder) / "es.dbn.zst").write_bytes(pa.compress(data, "zstd", asbytes=True))

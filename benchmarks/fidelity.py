@@ -1,6 +1,8 @@
 """The table of fidelity figures in the README: every flow in a folder, certified.
 
-python -m benchmarks.fidelity FOLDER        # Markdown; files that are no flow are named with the reason
+    python -m benchmarks.fidelity [FOLDER]
+
+Markdown; files that are no flow are named with the reason. Without FOLDER it is the one of the sample data.
 """
 
 from __future__ import annotations
@@ -9,6 +11,7 @@ import sys
 from pathlib import Path
 
 import hftlab
+from benchmarks.samples import folder
 from hftlab.certificate import Certificate
 from hftlab.cli.common import plural
 
@@ -46,12 +49,13 @@ def opened(path: Path) -> list[tuple[str, hftlab.Flow]]:
 
 def main() -> int:
     """Print the table."""
-    if len(sys.argv) != 2 or not Path(sys.argv[1]).is_dir():
-        print("usage: python -m benchmarks.fidelity FOLDER", file=sys.stderr)
+    if len(sys.argv) > 2 or not all(Path(name).is_dir() for name in sys.argv[1:]):
+        print("usage: python -m benchmarks.fidelity [FOLDER]", file=sys.stderr)
         return 2
+    data = Path(sys.argv[1]) if sys.argv[1:] else folder()
     print(f"| {' | '.join(HEAD)} |\n| --- {'| ---: ' * 5}| --- |")
     others = []
-    for path in sorted(path for path in Path(sys.argv[1]).rglob("*") if path.suffix not in (".md", "")):
+    for path in sorted(path for path in data.rglob("*") if path.suffix not in (".md", "")):
         try:
             for name, flow in opened(path):
                 print(f"| {' | '.join(row(name, hftlab.certify(flow)))} |", flush=True)

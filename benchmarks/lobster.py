@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.dbn import timed
+from benchmarks.samples import sample
 from hftlab.feeds import lobster, open_flow, source
 from hftlab.run_folder import cpu_name
 from hftlab.runner import run_tape
@@ -27,9 +28,9 @@ NAME = "AAPL_2012-06-21_34200000_57600000_message_50.csv"
 ID_STEP = 50_000_000  # more than the ids of the sample span
 
 
-def repeated_file(sample: Path, messages: int) -> bytes:
+def repeated_file(path: Path, messages: int) -> bytes:
     """The sample's lines over and over, each time with other order ids; its times run back as often."""
-    lines = [line.split(b",") for line in source.read(sample).split()]
+    lines = [line.split(b",") for line in source.read(path).split()]
     repeated = []
     for k in range(-(-messages // len(lines))):
         for fields in lines:
@@ -67,7 +68,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--messages", type=int, default=1_000_000, help="at least so many")
     options = parser.parse_args()
-    data = repeated_file(Path(os.environ.get("HFTLAB_DATA", "../shared/data")) / SAMPLE, options.messages)
+    data = repeated_file(sample(SAMPLE), options.messages)
     messages = data.count(b"\n")
     with tempfile.TemporaryDirectory() as folder:
         (path := Path(folder) / NAME).write_bytes(data)

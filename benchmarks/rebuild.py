@@ -18,6 +18,7 @@ from pathlib import Path
 import pyarrow as pa
 
 from benchmarks import dbn, facts, lobster
+from benchmarks.samples import folder, sample
 from benchmarks.stages import kernel_time
 from hftlab.feeds import open_flow
 from hftlab.run_folder import cpu_name
@@ -28,17 +29,15 @@ from hftlab.tape import compile_checked, rules_for
 REPETITIONS = 9
 
 
-def flows(messages: int, data: Path, folder: Path) -> Iterator[tuple[str, pa.Table, int]]:
+def flows(messages: int, place: Path) -> Iterator[tuple[str, pa.Table, int]]:
     """(what it is, facts, how many messages they tell of)."""
     for symbols in (1, 100):
         table = facts.facts(messages, symbols)
         yield f"synthetic, {symbols} symbol{'s'[: symbols > 1]}", table, table.num_rows
-    if not data.is_dir():
-        return
-    lines = lobster.repeated_file(data / lobster.SAMPLE, messages)
-    (path := folder / lobster.NAME).write_bytes(lines)
+    lines = lobster.repeated_file(sample(lobster.SAMPLE), messages)
+    (path := place / lobster.NAME).write_bytes(lines)
     yield "LOBSTER AAPL, repeated", open_flow(path).table(), lines.count(b"\n")
-    (path := folder / "es.dbn").write_bytes(dbn.repeated_file(data / dbn.SAMPLE, messages))
+    (path := place / "es.dbn").write_bytes(dbn.repeated_file(sample(dbn.SAMPLE), messages))
     table = open_flow(path).table()
     yield "Databento ES, repeated", table, table.num_rows
 
@@ -48,11 +47,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--messages", type=int, default=1_000_000, help="about so many")
     options = parser.parse_args()
-    data = Path(os.environ.get("HFTLAB_DATA", "../shared/data"))
+    folder()  # says at once that there are no samples
     print(f"{cpu_name()}, load {os.getloadavg()[0]:.2f}")
     print(f"{'ns per message':26} {'messages':>10} {'median':>9} {'best':>9} {'with l1':>9} {'best':>9}")
-    with tempfile.TemporaryDirectory() as folder:
-        for name, table, messages in flows(options.messages, data, Path(folder)):
+    with tempfile.TemporaryDirectory() as place:
+        for name, table, messages in flows(options.messages, Path(place)):
             checked = read_facts(table)
             tape = compile_checked(checked, rules_for(checked.symbols, None, None))
             alone = kernel_time(lambda tape=tape: run_tape(tape), messages, REPETITIONS)

@@ -20,7 +20,7 @@ from hftlab import outputs
 from hftlab.certificate_report import MEANING, OVER_TIME, Cause, Certificate, Divergence, Execution
 from hftlab.codes import MBO_FLAG_SNAPSHOT, Anomaly, MboAction, Reason
 from hftlab.config import Config
-from hftlab.errors import UsageError, require_positive
+from hftlab.errors import UsageError, require_positive, table_of
 from hftlab.feeds import Flow, open_flow
 from hftlab.inference import Inference, infer, rebuilt
 from hftlab.kernels.ops import REJECTED
@@ -62,7 +62,8 @@ def certify(
     require_positive("levels", levels)
     if isinstance(flow, Flow) and flow.kind == "mbp":
         return _of_price_levels(flow, config)
-    mbo = read_mbo(_facts_of(flow))
+    with table_of(flow.path if isinstance(flow, Flow) else None):
+        mbo = read_mbo(_facts_of(flow))
     venue = _Side(facts_to_commands(mbo), levels, config, progress)
     inference = infer(mbo, rebuilt(venue.run, venue.states))
     ours = _Side(read_orders(inference.orders), levels, config, progress)

@@ -16,7 +16,8 @@ A *row* with bad content is never an error: it becomes a reject with a reason.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 MOST_SHOWN = 100  # problems in the text of one error; all of them are in its `problems`
@@ -56,6 +57,15 @@ class TableError(InputError):
         self.problems, self.what = tuple(problems), what
         count = "1 problem" if len(self.problems) == 1 else f"{len(self.problems)} problems"
         super().__init__(f"{what}: {count}: " + "; ".join(self.problems))
+
+
+@contextmanager
+def table_of(path: str | Path | None) -> Iterator[None]:
+    """What is wrong with the table of a file names that file; None where the table came from none."""
+    try:
+        yield
+    except TableError as error:
+        raise TableError(error.problems, f"{path}: {error.what}" if path else error.what) from None
 
 
 class OutputError(HftlabError):

@@ -15,7 +15,7 @@ import polars as pl
 import pyarrow as pa
 
 from hftlab.codes import NOT_A_VALUE, Action, OrderType
-from hftlab.feeds import Flow
+from hftlab.feeds import Flow, source
 from hftlab.replayer import CHUNK_ROWS, MANY, Source, make_plan, replay_to
 from hftlab.result import Result
 from hftlab.runner import Progress
@@ -83,8 +83,10 @@ class Inspection:
 def inspect_flow(flow: Flow, progress: Progress | None = None) -> Inspection:
     """Read a flow once, replay it once, and say what is in it and what is wrong with it.
 
-    `progress` is called with rows replayed. Raises FormatError and TableError for broken input.
+    `progress` is called with rows replayed. Raises InputError for broken input, or none at the flow's path.
     """
+    with source.reading(flow.path, "input"):
+        size = flow.path.stat().st_size
     mode = "match" if flow.kind == "orders" else "rebuild"
     survey = _Survey()
     for checked, _, _ in Source(flow, make_plan(mode, chunk_rows=CHUNK_ROWS, symbols=flow.symbols)).chunks():
@@ -99,7 +101,7 @@ def inspect_flow(flow: Flow, progress: Progress | None = None) -> Inspection:
         path=str(flow.path),
         format=flow.format,
         kind=flow.kind,
-        bytes=flow.path.stat().st_size,
+        bytes=size,
         rows=summary["rows"],
         first_ts=survey.first_ts,
         last_ts=survey.last_ts,

@@ -15,7 +15,7 @@ import pyarrow as pa
 
 from hftlab import outputs
 from hftlab.config import Config, load_config
-from hftlab.errors import TableError, UsageError, require_positive, split_symbols
+from hftlab.errors import UsageError, require_positive, split_symbols, table_of
 from hftlab.feeds import Flow, open_flow
 from hftlab.feeds.tables import read_table
 from hftlab.inference import infer_orders
@@ -199,16 +199,17 @@ class Source:
 
     def __init__(self, flow: Any, plan: Plan) -> None:
         self.flow, self.plan = flow, plan
+        self.path = flow.path if isinstance(flow, Flow) else None
         self.table = None if isinstance(flow, Flow) else as_arrow(flow)
         kind = flow.kind if self.table is None else _kind(self.table)
         if plan.mode == "rebuild" and kind == "orders":
-            what = plan.input or "this table"
+            what = self.path or "this table"
             raise UsageError(
                 f"{what}: found orders (commands), expected an mbo table (facts) to rebuild from"
             )
         if plan.mode == "match" and kind == "mbp":
             raise UsageError(
-                f"{plan.input or 'this table'}: found price levels (mbp), expected orders or facts by order "
+                f"{self.path or 'this table'}: found price levels (mbp), expected orders or facts by order "
                 "to match; levels can be rebuilt (mode rebuild)"
             )
         facts = {"mbo": read_facts, "mbp": LevelReader()}
@@ -257,15 +258,12 @@ class Source:
 
     def _checked(self, table: pa.Table, first: int) -> CheckedTable:
         """A piece through the door; what is wrong with it names the file."""
-        try:
+        with table_of(self.path):
             checked = self.read(table, first)
-            self.marks_ends |= checked.ends.size > 0
-            if self.marks_ends and not checked.ends.size:  # no event ends in this piece
-                checked = replace(checked, ends=frozen(np.zeros(checked.rows), "?"))
-            return checked
-        except TableError as error:
-            where = f"{self.plan.input}: " if self.plan.input else ""
-            raise TableError(error.problems, where + error.what) from None
+        self.marks_ends |= checked.ends.size > 0
+        if self.marks_ends and not checked.ends.size:  # no event ends in this piece
+            checked = replace(checked, ends=frozen(np.zeros(checked.rows), "?"))
+        return checked
 
 
 def _kind(table: pa.Table) -> str:

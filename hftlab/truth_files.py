@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -26,7 +26,8 @@ from pyarrow import csv
 
 from hftlab.codes import MBO_FLAG_LAST, PRICE_SCALE, UNDEF_PRICE
 from hftlab.errors import FormatError
-from hftlab.feeds import binance, lobster, open_flow, source, tables
+from hftlab.feeds import Fault, binance, lobster, open_flow, source, tables
+from hftlab.feeds.flow import without_end
 
 ORDERBOOK, MBP, BOOK_TICKER = "LOBSTER orderbook", "Databento MBP", "Binance bookTicker"
 SIDES = ("bid_px", "bid_sz", "ask_px", "ask_sz")  # the order of the columns everywhere here
@@ -59,6 +60,7 @@ class Truth:
     kind: str
     levels: int
     blocks: Callable[[], Iterator[Block]]  # in the order of the file
+    faults: list[Fault] = field(default_factory=list)  # damage that was met in them
 
 
 def open_truth(path: str | Path, lot: Any = None) -> Truth:
@@ -92,15 +94,17 @@ def open_truth(path: str | Path, lot: Any = None) -> Truth:
 
 def _orderbook(path: Path, member: str | None) -> Truth:
     width = source.head(path, member).split(b"\n", 1)[0].count(b",") + 1
-    return Truth(path, ORDERBOOK, width // 4, lambda: _orderbook_blocks(path, member, width))
+    faults: list[Fault] = []
+    return Truth(path, ORDERBOOK, width // 4, lambda: _orderbook_blocks(path, member, width, faults), faults)
 
 
-def _orderbook_blocks(path: Path, member: str | None, width: int) -> Iterator[Block]:
+def _orderbook_blocks(path: Path, member: str | None, width: int, faults: list[Fault]) -> Iterator[Block]:
     first = 0
     for lines in _whole_lines(source.blocks(path, member)):
         cells = _integers(path, lines, width, first)
         rows = np.arange(first, first + len(cells))
         first += len(cells)
+        faults[:] = _end_of(path, lines, first)
         levels = cells.reshape(len(cells), -1, 4)
         yield Block(rows, rows, None, None, _lobster_levels(path, levels, int(rows[0]) if rows.size else 0))
 
@@ -115,6 +119,11 @@ def _whole_lines(blocks: Iterable[bytes]) -> Iterator[bytes]:
             yield lines + end
     if held:
         yield held
+
+
+def _end_of(path: Path, data: bytes, row: int) -> list[Fault]:
+    """Whether the last row, of this number, may be cut."""
+    return [] if data.endswith((b"\n", b"\r")) else [without_end(row, path)]
 
 
 def _integers(path: Path, lines: bytes, width: int, first: int) -> np.ndarray:
@@ -169,9 +178,14 @@ def _lobster_levels(path: Path, levels: np.ndarray, first: int) -> np.ndarray:
 
 def _mbp_csv(path: Path, header: list[str]) -> Truth:
     needed = _mbp_columns(path, header)
-    return Truth(
-        path, MBP, len(needed["levels"]), lambda: _mbp_blocks(path, _read_mbp_csv(path, needed), needed)
-    )
+    faults: list[Fault] = []
+
+    def blocks() -> Iterator[Block]:
+        data = source.read(path)
+        faults[:] = _end_of(path, data, data.count(b"\n") + 1)
+        return _mbp_blocks(path, _read_mbp_csv(path, data, needed), needed)
+
+    return Truth(path, MBP, len(needed["levels"]), blocks, faults)
 
 
 def _mbp_columns(path: Path, header: list[str]) -> dict[str, Any]:
@@ -184,10 +198,10 @@ def _mbp_columns(path: Path, header: list[str]) -> dict[str, Any]:
     return {"levels": levels, "wanted": wanted, "more": [n for n in ("symbol", "flags") if n in header]}
 
 
-def _read_mbp_csv(path: Path, needed: dict[str, Any]) -> pl.DataFrame:
+def _read_mbp_csv(path: Path, data: bytes, needed: dict[str, Any]) -> pl.DataFrame:
     names = [*needed["wanted"], *needed["more"]]
     try:
-        return pl.read_csv(source.read(path), columns=names, schema_overrides=dict.fromkeys(names, pl.String))
+        return pl.read_csv(data, columns=names, schema_overrides=dict.fromkeys(names, pl.String))
     except pl.exceptions.PolarsError as error:
         raise FormatError(path, f"broken CSV ({source.said(error)})", "Databento's MBP as CSV") from error
 

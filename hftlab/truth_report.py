@@ -76,7 +76,7 @@ class Comparison:
     causes: dict[str, int]  # of the rows that differ
     first: Difference | None
     notes: tuple[str, ...]
-    faults: tuple[str, ...]  # damage the feed met
+    faults: tuple[str, ...]  # damage that was met, in the flow and in the published books
 
     @property
     def ok(self) -> bool:
@@ -186,7 +186,7 @@ class Tally:
             causes=dict(self.causes.most_common()),
             first=self.first,
             notes=(*notes, *flow.notes),
-            faults=tuple(map(str, flow.faults)),
+            faults=tuple(map(str, (*flow.faults, *truth.faults))),
         )
 
 

@@ -134,6 +134,47 @@ def test_replay_accounts_for_every_row(run, answer):
         assert shown in out
 
 
+@pytest.mark.parametrize("mode", ["match", "rebuild"])
+@pytest.mark.parametrize("command", ["replay", "inspect", "certify"])
+def test_a_number_is_folded_where_there_is_no_room_for_it(run, tmp_path, command, mode):
+    """None is cut: what an ellipsis replaces may be most of it."""
+    lots, price = 2**62 - 1, 9_007_199_254_740_993
+    facts = {"action": ["A"] * 2, "side": [1, -1], "price": [price - 10**7, price], "size": [lots, lots - 7]}
+    table = {
+        "symbol": ["A-LONG-SYMBOL-OF-A-SPREAD"] * 2,
+        "order_id": pa.array([1, 2], "u8"),
+        "ts_event": [1, 2],
+    }
+    table |= facts
+    pq.write_table(pa.table(table), path := tmp_path / "wide.parquet")
+    options = ("--mode", mode) if command == "replay" else ()
+    status, out, _ = run(command, path, *options)
+    assert (status, "…" in out) == (0, False)
+    if command == "replay":
+        assert ("fills" in out.partition("Best prices")[2]) == (mode == "match")
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("inspect",),
+        ("replay",),
+        ("replay", "--mode", "rebuild"),
+        ("replay", "--mode", "rebuild", "--chunk-rows", "1"),
+        ("verify",),
+        ("certify",),
+        ("convert", "--to", "orders", "-o", "out.parquet"),
+    ],
+)
+def test_what_is_wrong_with_a_table_names_the_file(run, tmp_path, command):
+    """Column, row, found and expected, of which file: whoever looks at the table first."""
+    facts = {"ts_event": [1], "order_id": pa.array([1], "u8"), "side": ["B"], "price": [10], "size": [1]}
+    pq.write_table(pa.table(facts | {"action": ["Q"]}), path := tmp_path / "odd.parquet")
+    status, _, err = run(*command, path)
+    assert status == 1
+    assert err.startswith(f"hftlab: error: {path}: mbo table: 1 problem: column action, row 0: found 'Q', ")
+
+
 def test_replay_fits_a_hundred_columns(run, monkeypatch):
     """What is printed into a pipe is at most 100 columns wide."""
     for command in ("replay", "inspect", "verify"):

@@ -125,14 +125,21 @@ def test_sizes_go_down_to_nothing(tmp_path):
         message("D", reference=7),
     ]
     flow = open_flow(write(tmp_path, BUY, *parts, message("D", reference=7)))
-    assert [row[3] for row in facts(flow)] == [100, 30, 30, 50, 20, 0]
+    assert [row[3] for row in facts(flow)] == [100, 30, 30, 50, 20, 1]
     assert flow.notes[0] == "messages about orders that are not open (side 0, price 0): 1"
+
+
+def test_an_order_nobody_saw_is_refused_as_unknown(tmp_path):
+    """Of what D and U delete at least one lot was open: what is wrong with them is the id, not the size."""
+    flow = open_flow(write(tmp_path, BUY, message("D", reference=8), message("U", reference=9, new=10)))
+    for mode in ("rebuild", "match"):
+        assert hftlab.replay(flow, mode).summary()["reasons"] == {"UNKNOWN_ORDER": 2}
 
 
 def test_more_than_is_open(tmp_path):
     """Size is what the message says; the order is gone and the note counts it."""
     flow = open_flow(write(tmp_path, BUY, message("X", reference=7, shares=101), message("D", reference=7)))
-    assert facts(flow)[1:] == [("C", 1, 5853300, 101, 7, 128, 1), ("C", 0, 0, 0, 7, 128, 2)]
+    assert facts(flow)[1:] == [("C", 1, 5853300, 101, 7, 128, 1), ("C", 0, 0, 1, 7, 128, 2)]
     assert "executions and cancels of more than was open: 1" in flow.notes
 
 
@@ -149,9 +156,9 @@ def test_orders_nobody_knows(tmp_path):
     assert facts(flow) == [
         ("F", 0, 0, 3, 5, 0, 0),
         ("C", 0, 0, 3, 5, 128, 0),
-        ("C", 0, 0, 0, 5, 0, 1),
+        ("C", 0, 0, 1, 5, 0, 1),
         ("N", 0, 20, 10, 6, 128, 1),
-        ("C", 0, 0, 0, 6, 128, 2),
+        ("C", 0, 0, 1, 6, 128, 2),
     ]
 
 

@@ -263,17 +263,20 @@ def facts(title: str, rows: Mapping[str, str]) -> Table:
 
 
 def grid(title: str, *columns: str, left: int = 1) -> Table:
-    """An empty table: the first `left` columns are text, the others numbers."""
+    """An empty table: the first `left` columns are text, the others numbers.
+
+    Where the terminal is too narrow cells are folded, for a number that is cut is another one.
+    """
     table = _table(title, header_style="cyan")
     for position, name in enumerate(columns):
-        table.add_column(name, justify="left" if position < left else "right", no_wrap=True)
+        table.add_column(name, justify="left" if position < left else "right", overflow="fold")
     return table
 
 
 def met(faults: Iterable[str], notes: Iterable[str]) -> list[Table]:
     """What the feed noticed, damage first; no table if it noticed nothing."""
     table = grid("What the feed met", "", left=1)
-    table.columns[0].no_wrap, table.show_header = False, False
+    table.show_header = False
     for fault in faults:
         table.add_row(styled(f"damaged: {fault}", "red"))
     for note in notes:

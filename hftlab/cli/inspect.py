@@ -85,7 +85,6 @@ def _wrong(found: Inspection) -> Table:
     """What is wrong, each kind with its count and times; one reassuring line where nothing is."""
     columns = ("", "rows", "first row", "first, UTC", "last", "over time")
     table = common.grid("What is wrong", *columns, left=1)
-    table.columns[0].no_wrap = False  # folds where ten million rows leave no room
     if found.rows_out_of_time_order:
         count = common.share(found.rows_out_of_time_order, found.rows)
         table.add_row("earlier than the row before (kept)", count)

@@ -134,14 +134,15 @@ def _touch(result: Result, summary: dict[str, Any]) -> Table:
     from hftlab.inspect_flow import busiest
 
     title = "Best prices at the end"
-    names = ("symbol", "fills", "lots", "last", "orders", "lots", "bid", "ask", "lots", "orders")
-    table = common.grid(title, *names)
-    in_memory = "fills" in summary["record"] and summary["chunks"] == 1
-    for row in busiest(result, INSTRUMENTS_SHOWN, by_fills=in_memory).to_dicts():
+    fills_known = summary["mode"] == "match" and "fills" in summary["record"] and summary["chunks"] == 1
+    traded = {"fills": common.count, "volume": common.count, "last": common.price} if fills_known else {}
+    headings = ("fills", "lots", "last") if fills_known else ()
+    table = common.grid(title, "symbol", *headings, "orders", "lots", "bid", "ask", "lots", "orders")
+    table.padding = (0, 1, 0, 0)  # quantities of crypto venues have a dozen digits
+    for row in busiest(result, INSTRUMENTS_SHOWN, by_fills=fills_known).to_dicts():
         table.add_row(
             row["symbol"],
-            *(common.count(row.get(name)) for name in ("fills", "volume")),
-            common.price(row.get("last")),
+            *(how(row[name]) for name, how in traded.items()),
             *(common.count(row["bid_ct"] and row[name]) for name in ("bid_ct", "bid_sz")),
             *(common.price(row[name]) for name in ("bid_px", "ask_px")),
             *(common.count(row["ask_ct"] and row[name]) for name in ("ask_sz", "ask_ct")),

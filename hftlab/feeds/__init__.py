@@ -77,11 +77,12 @@ def open_flow(
     Raises FormatError for a broken or unknown file, UsageError for a format, an option or a file that does
     not exist.
     """
-    if not isinstance(path, str | Path):
+    if not isinstance(path, str | Path) or path == "":
         raise UsageError(f"path: found {path!r}, expected a file")
     path, asked = Path(path), format and format.lower()
     if asked and asked not in registry():
         raise UsageError(f"unknown format {format!r}, expected one of {', '.join(registry())}")
+    source.container(path)  # a file that isn't there is said before what a feed would want to know of it
     if initial_book is not None and initial_book is not False:
         options["initial_book"] = initial_book
     feed = registry()[asked or _detect(path)]

@@ -65,7 +65,7 @@ import pyarrow as pa
 from hftlab.codes import MBO_FLAG_LAST, UNDEF_PRICE, MboAction
 from hftlab.errors import FormatError, optional_name
 from hftlab.feeds import source
-from hftlab.feeds.flow import Fault, Flow
+from hftlab.feeds.flow import Fault, Flow, without_end
 from hftlab.schema import MBO, TIMESTAMP, code_array
 
 DESCRIPTION = "Bitstamp live orders: obAnalytics CSV or raw log (.csv, .log, .gz, .xz, .zst)"
@@ -171,7 +171,7 @@ def load(
     symbol = optional_name("symbol", symbol) or (told[1].upper() if told else DEFAULT_SYMBOL)
     faults: list[Fault] = []
     is_log = _is_log(source.head(path))
-    events = _read_log(path, faults) if is_log else parse_csv(source.read(path), path)
+    events = _read_log(path, faults) if is_log else _read_table(path, faults)
     history = _history(events)
     executions = _executions(events, history, exact=is_log)
     table = _to_table(events, history, executions, symbol)
@@ -196,6 +196,13 @@ def _is_log(head: bytes) -> bool:
 
 
 # ------------------------------------------------------------------ the CSV
+
+
+def _read_table(path: Path, faults: list[Fault]) -> Events:
+    data = source.read(path)
+    if not data.endswith((b"\n", b"\r")):
+        faults.append(without_end(data.count(b"\n") + 1))
+    return parse_csv(data, path)
 
 
 def parse_csv(data: bytes, path: Path) -> Events:

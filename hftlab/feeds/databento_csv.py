@@ -25,7 +25,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from hftlab.codes import NOT_A_VALUE, PRICE_SCALE, UNDEF_PRICE, MboAction, Side
-from hftlab.errors import FormatError
+from hftlab.errors import FormatError, UsageError
 from hftlab.feeds import cells, foreign
 from hftlab.feeds.cells import BadCell
 from hftlab.feeds.clock import Clock, settled, times
@@ -46,6 +46,7 @@ _ROLES: dict[str, foreign.Role] = {
 }
 _INSTRUMENT = ("instrument_id", "product_id")  # what it is called, and was
 _SCHEMAS = {"bid_px_09": "mbp-10", "bid_px_00": "mbp-1", "open": "ohlcv", "depth": "trades"}  # by a column
+_TIMES = "nanoseconds since 1970 or a time like 2023-12-25T12:00:00.000000000Z"
 _UNDEF_TIME = str(2**64 - 1)
 _WHOLE_TABLE = 2**62
 
@@ -84,7 +85,8 @@ def load(path: Path, *, format: str | None = None, symbols: Iterable[str] | None
         return whole
 
     next(_Reading(file).batches(), None)
-    return Flow(path, "databento_csv", "mbo", table, symbols=symbols, notes=notes, batches=batches)
+    more = {"notes": notes, "faults": file.faults, "batches": batches}
+    return Flow(path, "databento_csv", "mbo", table, symbols=symbols, **more)
 
 
 def _whole(bits: int, blank: int | None = None) -> Callable[[pa.Array], np.ndarray]:
@@ -169,7 +171,11 @@ class _Reading:
             except BadCell:
                 pass  # a blank, or what the next line finds again
         column = cells.without_blanks(column, (*cells.BLANK, _UNDEF_TIME))
-        self._clocks[name] = clock = settled(clock or Clock("ns"), column, name)
+        try:
+            self._clocks[name] = clock = settled(clock or Clock("ns"), column, name)
+        except UsageError:  # what is told of a day is none of theirs
+            first = pc.index(column.is_valid(), True).as_py()
+            raise BadCell(first, cells.shown(column[first].as_py()), _TIMES) from None
         return times(column, clock, blank=True).copy()
 
     def _prices(self, column: pa.Array) -> np.ndarray:

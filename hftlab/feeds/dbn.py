@@ -274,7 +274,7 @@ class _Reading:
         A plain file goes through one buffer: as fast as a map of it, and no more memory than that.
         """
         if source.container(self.path) != "text":
-            blocks = source.blocks(self.path, size=BLOCK_BYTES)
+            blocks = source.blocks(self.path, size=BLOCK_BYTES, raw=True)
             yield lambda rest: None if (block := next(blocks, None)) is None else rest + block
             return
         room = memoryview(bytearray(BLOCK_BYTES + MARGIN_BYTES))

@@ -58,7 +58,7 @@ def read_header(path: Path) -> Header:
     Raises FormatError for what is no DBN of the mbo schema, UsageError where the package is missing.
     """
     dbn = _package(path)
-    start = source.head(path, size=PREFIX_BYTES)
+    start = source.head(path, size=PREFIX_BYTES, raw=True)
     if start[:3] != MAGIC or len(start) < PREFIX_BYTES:
         raise FormatError(path, f"{start[:4]!r} at its beginning", "DBN data, as b'DBN' and a version say")
     version, length = start[3], int.from_bytes(start[4:], "little")
@@ -101,7 +101,7 @@ def _decoded(dbn: ModuleType, path: Path, version: int, length: int) -> Any:
     if length + PREFIX_BYTES < len(smallest):
         expected = f"{len(smallest) - PREFIX_BYTES:,} or more"
         raise FormatError(path, f"{length:,} bytes of metadata", expected, offset=4)
-    data = source.head(path, size=PREFIX_BYTES + length)
+    data = source.head(path, size=PREFIX_BYTES + length, raw=True)
     if len(data) < PREFIX_BYTES + length:
         found = f"{len(data) - PREFIX_BYTES:,} bytes of metadata"
         raise FormatError(path, found, f"{length:,}, as its beginning says", offset=len(data))

@@ -8,7 +8,7 @@ from typing import Literal, NamedTuple
 
 import pyarrow as pa
 
-from hftlab.errors import UsageError, split_symbols
+from hftlab.errors import UsageError, split_symbols, table_of
 
 Kind = Literal["orders", "mbo", "mbp"]
 
@@ -24,6 +24,15 @@ class Fault(NamedTuple):
     def __str__(self) -> str:
         times = f" ({self.count:,} times, the first here)" if self.count > 1 else ""
         return f"{self.where}: found {self.found}, expected {self.expected}{times}"
+
+
+def without_end(row: int, path: Path | None = None) -> Fault:
+    """The last row (1-based) of a text file has no line end, and nothing else in it tells that it is whole.
+
+    `path` is for a file other than the flow's.
+    """
+    where = f"row {row:,}" if path is None else f"{path}, row {row:,}"
+    return Fault(where, "no line end", "one behind every row: this one may be cut")
 
 
 class Flow:
@@ -91,7 +100,8 @@ class Flow:
         if self._orders is None:
             from hftlab.inference import infer_orders
 
-            self._orders = infer_orders(self.table())
+            with table_of(self.path):
+                self._orders = infer_orders(self.table())
         return self._orders
 
     def batches(self, rows: int) -> Iterator[pa.Table]:

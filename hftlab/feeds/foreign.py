@@ -21,6 +21,7 @@ import pyarrow as pa
 
 from hftlab.errors import FormatError
 from hftlab.feeds import source, tables
+from hftlab.feeds.flow import Fault, without_end
 
 BATCH_BYTES = 1 << 20
 BATCH_ROWS = 1 << 16  # of Parquet and Arrow IPC
@@ -47,7 +48,7 @@ _PLACE = re.compile(r"(In CSV column #\d+: )?(Row #\d+: )?")
 class Foreign:
     """A file's columns by name, and its rows in batches, as often as they are asked for.
 
-    `num_rows` is None where only reading it would tell.
+    `num_rows` is None where only reading it would tell. `faults` are those of what was read to its end last.
     """
 
     names: list[str]
@@ -55,6 +56,7 @@ class Foreign:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self.faults: list[Fault] = []
 
     def batches(self, columns: dict[str, Role]) -> Iterator[pa.RecordBatch]:
         """The given columns, of any type that holds them without loss.
@@ -98,7 +100,7 @@ def member_of(path: Path) -> str | None:
 
 
 def first_text(path: Path, head: bytes | None = None) -> str | None:
-    """The beginning of a text file, without its byte order mark; None where its first line is no text."""
+    """The beginning of a text file; None where its first line is no text."""
     if head is None or source.container(path) == "zip":
         try:
             head = source.head(path, member_of(path))
@@ -108,7 +110,7 @@ def first_text(path: Path, head: bytes | None = None) -> str | None:
     if b"\0" in line:
         return None
     try:
-        return (line + end).decode("utf-8-sig") + rest.decode(errors="replace")
+        return (line + end).decode() + rest.decode(errors="replace")
     except UnicodeDecodeError:
         return None
 
@@ -133,6 +135,7 @@ class _Stream(io.RawIOBase):
 
     def __init__(self, blocks: Iterator[bytes]) -> None:
         self._blocks, self._rest = blocks, b""
+        self.last = b""  # byte that was given
 
     def readable(self) -> bool:
         return True
@@ -142,6 +145,7 @@ class _Stream(io.RawIOBase):
             self._rest = next(self._blocks, b"")
         given = self._rest if size < 0 else self._rest[:size]
         self._rest = self._rest[len(given) :]
+        self.last = given[-1:] or self.last
         return given
 
 
@@ -273,6 +277,8 @@ class Csv(_Lines):
             arrow_csv.ParseOptions(delimiter=self.delimiter),
             arrow_csv.ConvertOptions(include_columns=list(columns), column_types=types),
         )
+        ended = stream.last in (b"\n", b"\r")
+        self.faults[:] = [] if ended else [without_end(sum(1 for _ in self.lines()))]
 
     def row(self, index: int) -> int:
         return self._physical(index + self._first_row)

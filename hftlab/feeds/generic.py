@@ -170,6 +170,10 @@ def flow_of(file: foreign.Foreign, mapping: ColumnMap, format: str, symbols: Ite
         yield from resliced(reading.batches(), mapping.schema, rows)
         notes[:] = reading.notes()
 
+    def table() -> pa.Table:
+        (whole,) = batches(_WHOLE_TABLE)
+        return whole
+
     first = Reading(file, mapping)
     next(first.batches(), None)
     notes += first.notes()
@@ -177,9 +181,10 @@ def flow_of(file: foreign.Foreign, mapping: ColumnMap, format: str, symbols: Ite
         file.path,
         format,
         mapping.kind,
-        lambda: next(batches(_WHOLE_TABLE)),
+        table,
         symbols=symbols,
         notes=notes,
+        faults=file.faults,
         batches=batches,
         num_rows=file.num_rows,
     )

@@ -25,7 +25,8 @@ first message that names its stock does, and a symbol that nothing names is call
 only their rows are made, while all messages are counted; a column `seq` says which rows of all they are.
 
 What an order's own message doesn't tell (side, price, all that is open) comes from the order. A message about
-an order that isn't open has side 0, price 0 and, of a D, size 0; an N takes the place of the A of such a U.
+an order that isn't open has side 0, price 0 and, of a D or U, size 1, for at least that was open; an N takes
+the place of the A of such a U.
 
 A damaged file is read as far as it can be: a tail that was cut off, messages of unknown type or impossible
 length become `flow.faults`, and reading goes on at the next place where messages follow each other again.
@@ -102,7 +103,7 @@ def load(
     Raises FormatError for a file without a message, UsageError where the date is not known.
     """
     midnight = _midnight_ns(path, date or _told_date(path))
-    framing, count, _ = _framing(source.head(path))
+    framing, count, _ = _framing(source.head(path, raw=True))
     if not count:
         raise FormatError(path, "no message at the beginning", "NASDAQ TotalView-ITCH 5.0 messages")
     wanted = split_symbols(symbols)
@@ -179,7 +180,7 @@ class Window:
     def __init__(self, path: Path) -> None:
         self.path, self.base, self.last, self.fault = path, 0, False, None
         self.data = np.frombuffer(b"", np.uint8)
-        self._blocks = None if source.container(path) == "text" else source.blocks(path)
+        self._blocks = None if source.container(path) == "text" else source.blocks(path, raw=True)
 
     def more(self, position: int) -> int:
         """Go on with what follows, from `position` of what there is; the position at which that is now."""

@@ -49,7 +49,7 @@ import pyarrow as pa
 from hftlab.codes import MBO_FLAG_LAST, MBO_FLAG_SNAPSHOT, MboAction
 from hftlab.errors import FormatError, UsageError, optional_name
 from hftlab.feeds import clock, source
-from hftlab.feeds.flow import Flow
+from hftlab.feeds.flow import Fault, Flow, without_end
 from hftlab.inference import free_ids
 from hftlab.schema import MBO, code_array
 
@@ -131,15 +131,24 @@ def load(
     symbol, midnight_ns = _instrument(path, member or source.inner_name(path), symbol, date)
     messages = Messages(path, member, midnight_ns)
     if initial_book:
-        levels = first_levels(*_orderbook(path, initial_book))
+        book, member = _orderbook(path, initial_book)
+        levels = first_levels(book, member)
         rows, notes = _seeded(messages.all(), levels)
         return Flow(
-            path, "lobster", "mbo", _to_table(rows, symbol), symbols=symbols, notes=messages.notes + notes
+            path,
+            "lobster",
+            "mbo",
+            _to_table(rows, symbol),
+            symbols=symbols,
+            notes=messages.notes + notes,
+            faults=messages.faults + _faults_of_book(book, member),
         )
     larger = 1 if source.container(path) == "text" else PACKED
     if path.stat().st_size * larger <= EAGER_BYTES:
         table = _to_table(messages.all(), symbol)
-        return Flow(path, "lobster", "mbo", table, symbols=symbols, notes=messages.notes)
+        return Flow(
+            path, "lobster", "mbo", table, symbols=symbols, notes=messages.notes, faults=messages.faults
+        )
     next(messages.parts(FIRST_ROWS))  # raises where it begins with something else
 
     def batches(count: int) -> Iterator[pa.Table]:
@@ -152,6 +161,7 @@ def load(
         lambda: _to_table(messages.all(), symbol),
         symbols=symbols,
         notes=messages.notes,
+        faults=messages.faults,
         batches=batches,
     )
 
@@ -222,7 +232,9 @@ class Messages:
     def __init__(self, path: Path, member: str | None, midnight_ns: int) -> None:
         self.path, self.midnight_ns = path, midnight_ns
         self.notes: list[str] = []  # about what was read last
+        self.faults: list[Fault] = []
         self._member = member
+        self._unended = False  # whether the last line had no end
 
     def all(self) -> Rows:
         """All rows at once. Raises FormatError with the first line that is not a message."""
@@ -254,7 +266,9 @@ class Messages:
                     yield _cut(rows, count)
                     rows, filled = _moved(rows, count, filled, room + 1), filled - count
             self._note(tally)
-        if not tally[lobster.LINES]:
+        lines = int(tally[lobster.LINES])
+        self.faults[:] = [without_end(lines)] if self._unended else []
+        if not lines:
             raise FormatError(self.path, f"nothing in {self._member or 'it'}", "order flow data")
         if filled:
             yield _cut(rows, filled)
@@ -266,20 +280,23 @@ class Messages:
 
     def _pieces(self) -> Iterator[tuple[bytes | mmap, int, int]]:
         """(bytes, where whole lines begin in them, where they end), in order; the last line gets its end."""
-        rest = b""
+        rest, begin = b"", None
         for block in self._blocks():
-            start, stop = block.find(b"\n") + 1, block.rfind(b"\n") + 1
+            marked = begin is None and block[:3] == source.BYTE_ORDER_MARK  # of what is not compressed
+            begin = 3 if marked else 0
+            start, stop = block.find(b"\n", begin) + 1, max(begin, block.rfind(b"\n") + 1)
             if rest and start:
                 yield rest + block[:start], 0, len(rest) + start
                 rest = b""
             else:
-                start = 0
+                start = begin
             if start < stop:
                 yield block, start, stop
             rest += block[stop : stop + MAX_LINE + 1]
             if len(rest) > MAX_LINE:
                 yield rest + b"\n", 0, len(rest) + 1
                 return
+        self._unended = bool(rest) and not rest.endswith(b"\r")
         if rest:
             yield rest + b"\n", 0, len(rest) + 1
 
@@ -378,6 +395,12 @@ def first_levels(path: Path, member: str | None = None) -> Levels:
     Raises FormatError where that row is not ask price, ask size, bid price, bid size for each level.
     """
     return _levels(path, source.head(path, member).split(b"\n", 1)[0].rstrip(b"\r"))
+
+
+def _faults_of_book(path: Path, member: str | None) -> list[Fault]:
+    """Whether the first row of an orderbook file is one that may be cut."""
+    head = source.head(path, member)
+    return [] if b"\n" in head or b"\r" in head else [without_end(1, path)]
 
 
 def _levels(path: Path, line: bytes) -> Levels:

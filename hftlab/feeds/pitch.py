@@ -50,7 +50,7 @@ import pyarrow as pa
 from hftlab.codes import MboAction
 from hftlab.errors import FormatError
 from hftlab.feeds import clock, source
-from hftlab.feeds.flow import Fault, Flow
+from hftlab.feeds.flow import Fault, Flow, without_end
 from hftlab.feeds.tables import resliced
 from hftlab.schema import MBO, TIMESTAMP, code_array
 
@@ -251,6 +251,7 @@ class _Capture:
         except source.EndsEarly as error:
             reading.ends_early = error
         if tail:
+            reading.may_be_cut = _may_be_longer(tail)
             yield tail + b"\n"
 
 
@@ -288,6 +289,7 @@ class _Reading:
         self._symbols: list[str] = []
         self.damaged: dict[int, tuple[int, str, str]] = {}  # the first of its kind: row, found, expected
         self.ends_early: source.EndsEarly | None = None
+        self.may_be_cut = False  # whether the last line might have gone on
 
     def table(self, text: bytes) -> pa.Table | None:
         """The rows of a block of lines; None where it has no message."""
@@ -319,6 +321,8 @@ class _Reading:
         if self.ends_early is not None:
             row = f"row {self._session.tally[self._kernel.LINES]:,}"
             found.append(Fault(row, self.ends_early.found, self.ends_early.expected))
+        elif self.may_be_cut:
+            found.append(without_end(int(self._session.tally[self._kernel.LINES])))
         return found
 
     def _read(self, text: bytes, rows: Columns, messages: np.ndarray) -> int:
@@ -393,6 +397,13 @@ def _fault(line: bytes) -> tuple[str, str] | None:
         if not _FIELD[_EXPECTED.get(name)][1].fullmatch(text):
             return f"{name} {_shown(text)}", f"{name}: {_EXPECTED[name]}"
     return None
+
+
+def _may_be_longer(line: bytes) -> bool:
+    """Whether what is a whole message may be the beginning of a longer one of its type."""
+    line = line.removesuffix(b"\r").removeprefix(b"S")
+    message = _MESSAGE_OF.get(line[8]) if len(line) > 8 else None
+    return message is not None and len(line) in message.lengths[:-1]
 
 
 def _shown(text: bytes) -> str:

@@ -2,7 +2,8 @@
 
 A feed asks for the first bytes (to recognise its format), for all of them, or for one block after the
 other in bounded memory; what the container is comes from the content. A name that says otherwise is an
-error: whoever named the file believed something about it that isn't true.
+error: whoever named the file believed something about it that isn't true. A byte order mark (UTF-8) before
+text is left out.
 """
 
 from __future__ import annotations
@@ -51,6 +52,7 @@ _CLAIMS = {
 _SKIPPABLE = re.compile(rb"[\x50-\x5f]\x2a\x4d\x18", re.DOTALL)  # a zstd frame without content: pzstd's first
 _STREAM_MAGIC = b"\xff\xff\xff\xff"  # an Arrow IPC stream has no magic, only its continuation mark
 _ZSTD_ENDS_EARLY = "Truncated compressed stream"  # Arrow's words
+BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _PIECE_BYTES = 1 << 20
 _COMPRESSED_BYTES = 1 << 16  # read at a time; may become a thousand times as many
 _OPENERS = {
@@ -123,35 +125,38 @@ def members(path: Path) -> list[str]:
         return [name for name in archive.namelist() if not name.endswith("/")]
 
 
-def head(path: Path, member: str | None = None, size: int = HEAD_BYTES) -> bytes:
+def head(path: Path, member: str | None = None, size: int = HEAD_BYTES, *, raw: bool = False) -> bytes:
     """The first `size` bytes, decompressed; of a zip archive without `member`, the archive's own.
 
-    Of a compressed file that stops before that, what there is; EndsEarly where there is nothing.
+    Of a compressed file that stops before that, what there is; EndsEarly where there is nothing. `raw`
+    counts a byte order mark among them, as a binary format must.
     """
     try:
-        return _read(path, member, size)
+        return _read(path, member, size, raw)
     except EndsEarly:
-        return next(blocks(path, member, size))
+        return next(blocks(path, member, size, raw=raw))
 
 
 def read(path: Path, member: str | None = None) -> bytes:
     """All bytes, decompressed; `member` names a file in a zip archive."""
-    data = _read(path, member, -1)
+    data = _read(path, member, -1, raw=False)
     if not data:
         raise FormatError(path, f"nothing in {member or 'it'}", "order flow data")
     return data
 
 
-def blocks(path: Path, member: str | None = None, size: int = BLOCK_BYTES) -> Iterator[bytes]:
+def blocks(
+    path: Path, member: str | None = None, size: int = BLOCK_BYTES, *, raw: bool = False
+) -> Iterator[bytes]:
     """All bytes, decompressed, `size` at a time (the last may be shorter), in bounded memory.
 
-    Raises EndsEarly, after all that precedes was given, where a compressed file stops in the middle;
-    FormatError where it is broken otherwise.
+    `raw` gives a byte order mark too. Raises EndsEarly, after all that precedes was given, where a
+    compressed file stops in the middle; FormatError where it is broken otherwise.
     """
     held: list[bytes] = []
     length, ends_early = 0, None
     try:
-        for piece in _pieces(path, member):
+        for piece in _pieces(path, member) if raw else _unmarked(_pieces(path, member)):
             held.append(piece)
             length += len(piece)
             if length < size:
@@ -184,6 +189,20 @@ def mapped(path: Path, offset: int, size: int | None = None) -> tuple[mmap.mmap,
     if hasattr(mmap, "MADV_SEQUENTIAL"):  # not on every system
         window.madvise(mmap.MADV_SEQUENTIAL)
     return window, before
+
+
+def _unmarked(pieces: Iterator[bytes]) -> Iterator[bytes]:
+    """The same without a byte order mark before them."""
+    first, ends_early = b"", None
+    try:
+        while len(first) < len(BYTE_ORDER_MARK) and (piece := next(pieces, None)) is not None:
+            first += piece
+    except EndsEarly as error:
+        ends_early = error
+    yield first.removeprefix(BYTE_ORDER_MARK)
+    if ends_early is not None:
+        raise ends_early
+    yield from pieces
 
 
 def _pieces(path: Path, member: str | None) -> Iterator[bytes]:
@@ -236,10 +255,13 @@ def _decompressed(file: IO[bytes], start: Callable[[], Any]) -> Iterator[bytes]:
         raise EOFError
 
 
-def _read(path: Path, member: str | None, size: int) -> bytes:
+def _read(path: Path, member: str | None, size: int, raw: bool) -> bytes:
     kind = container(path)
     with reading(path, kind), _open(path, kind, member) as file:
-        return file.read() if size < 0 else file.read(size)
+        data = file.read() if size < 0 else file.read(size)
+        if raw or not data.startswith(BYTE_ORDER_MARK):
+            return data
+        return data[len(BYTE_ORDER_MARK) :] + (file.read(len(BYTE_ORDER_MARK)) if size >= 0 else b"")
 
 
 @contextmanager

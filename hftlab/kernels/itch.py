@@ -562,7 +562,7 @@ def put_change(data, at, session, columns, kind):
         open_, sell = order_at(session, place)
         side = 1 - 2 * sell
     shares, price = open_ & 0xFFFF_FFFF, ((open_ >> 32) & 0xFFFF_FFFF) * PRICE_UNITS
-    taken = shares if kind in (D_, U_) else be32(data, body + 19)
+    taken = max(shares, 1) if kind in (D_, U_) else be32(data, body + 19)  # at least one was open
     if kind in (E_, C_):
         paid = be32(data, body + 32) * PRICE_UNITS if kind == C_ else price
         put(columns, row, ts, at.book, FILL, side, paid, taken, reference, 0, at.sequence)

@@ -66,10 +66,10 @@ class Decoder:
             self.open[key] = [side, price, shares]
 
     def take(self, key: tuple[int, int], shares: int | None) -> tuple[int, int, int]:
-        """(side, price, what goes): `shares` of an order, or all of it."""
+        """(side, price, what goes): `shares` of an order, or all of it, which is at least one."""
         if key not in self.open:
             self.unknown += 1
-            return 0, 0, shares or 0
+            return 0, 0, 1 if shares is None else shares
         side, price, left = self.open[key]
         taken = left if shares is None else shares
         self.exceeded += taken > left
