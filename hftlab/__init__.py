@@ -53,6 +53,7 @@ _EXPORTS = {
     "Comparison": "truth_report",
     "compare": "truth",
     "generate": "synthetic",
+    "Histogram": "histogram",
 }
 
 __all__ = ["__version__", *_EXPORTS]

@@ -16,6 +16,7 @@ PUBLIC = {
     "Flow",
     "FormatError",
     "HftlabError",
+    "Histogram",
     "InputError",
     "Limits",
     "LimitsError",
