@@ -1,4 +1,4 @@
-"""Stories behind the risk gate, told to the slow twin: those of `play.py` with clocks and states.
+"""Stories behind the risk gate: those of `play.py` with clocks and states, told by any engine.
 
 ====================  ================================================================
 ``1.5s B2 60@10 #5``  at second 1.5; without a time at the time of the token before
@@ -13,15 +13,21 @@ Limits are given in whole prices and money by `money`, percentages by `percent`.
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from decimal import Decimal
+from functools import partial
 from typing import Any
 
-from play import parse, shown_price
+import gated_package
+import numpy as np
+from play import Row, parse, shown_price, table_of
 from reference import positions
 from reference.book import Command
 from reference.gated import GatedVenue
+from reference.package import settings
 from reference.risk_limits import SECOND, Limits
 
+import hftlab
 from hftlab.codes import DEFAULT_SYMBOL, PRICE_SCALE, Action, GateEvent, Reason, Side, Stage, Status
 
 CONTROL = re.compile(r"(?:(?P<symbol>\w+)/)?K(?P<qty>-?\d+)(?: #(?P<account>-?\d+))?")
@@ -41,24 +47,25 @@ def percent(share: Any) -> int:
 class Told:
     """What the gate and the book made of a story; prices and money as a story writes them."""
 
-    def __init__(self, venue: GatedVenue) -> None:
-        self.venue = venue
+    def __init__(self, tables: dict[str, list[tuple]], venue: GatedVenue | None = None) -> None:
+        self.tables = tables  # by the names and columns of `frames`
+        self.venue = venue  # the slow twin, if it told the story
 
     @property
     def statuses(self) -> list[Status]:
-        return [Status(status) for _, status, _, _ in self.venue.outcomes]
+        return [Status(status) for _, status, _, _ in self.tables["outcomes"]]
 
     @property
     def last(self) -> tuple[Status, int, int]:
         """(status, filled_qty, leaves_qty) of the last row."""
-        _, status, filled, leaves = self.venue.outcomes[-1]
+        _, status, filled, leaves = self.tables["outcomes"][-1]
         return Status(status), filled, leaves
 
     @property
     def reject(self) -> tuple | None:
         """(reason, stage, limit_value, observed_value) of the last row, None if it was accepted."""
-        rows = self.venue.rejects
-        if not rows or rows[-1][0] != len(self.venue.outcomes) - 1:
+        rows = self.tables["rejects"]
+        if not rows or rows[-1][0] != len(self.tables["outcomes"]) - 1:
             return None
         *_, stage, reason, limit, observed = rows[-1]
         return Reason(reason), Stage(stage), limit, observed
@@ -66,17 +73,17 @@ class Told:
     @property
     def fills(self) -> list[tuple]:
         """(row, taker, maker, qty, price) of every fill."""
-        return [(row[0], row[7], row[8], row[5], shown_price(row[4])) for row in self.venue.fills]
+        return [(row[0], row[7], row[8], row[5], shown_price(row[4])) for row in self.tables["fills"]]
 
     @property
     def events(self) -> list[tuple]:
         """(row, event, symbol, account, order_id, qty) of what the gate did by itself."""
-        return [(row[0], GateEvent(row[4]), *row[2:4], *row[5:7]) for row in self.venue.events]
+        return [(row[0], GateEvent(row[4]), *row[2:4], *row[5:7]) for row in self.tables["gate"]]
 
     @property
     def strikes(self) -> list[tuple]:
         """(row, symbol, account, limit_value, observed_value) of every STOP_LOSS, money as money."""
-        struck = [row for row in self.venue.events if row[4] == GateEvent.STOP_LOSS]
+        struck = [row for row in self.tables["gate"] if row[4] == GateEvent.STOP_LOSS]
         return [(row[0], *row[2:4], shown_price(row[7]), shown_price(row[8])) for row in struck]
 
     @property
@@ -85,23 +92,61 @@ class Told:
         return [
             f"{'' if symbol == DEFAULT_SYMBOL else symbol + '/'}"
             f"{'B' if side == Side.BUY else 'S'}{order_id} {qty}@{shown_price(price)}"
-            for symbol, side, price, qty, order_id, _ in self.venue.final_book()
+            for symbol, side, price, qty, order_id, _ in self.tables["book"]
         ]
 
+    def position(self, account: int, symbol: str = DEFAULT_SYMBOL) -> int:
+        """Lots that the fills have brought to that cell."""
+        fills = [row for row in self.tables["fills"] if row[3] == symbol]
+        bought = sum(row[6] * row[5] for row in fills if row[9] == account)
+        return bought - sum(row[6] * row[5] for row in fills if row[10] == account)
+
     def held(self, account: int, symbol: str = DEFAULT_SYMBOL) -> dict[str, Any]:
-        """The row of `positions` of that cell, in lots and 1e-9."""
+        """The row of `positions` of that cell, in lots and 1e-9, as the slow twin has it."""
         rows = [dict(zip(positions.COLUMNS, row, strict=True)) for row in self.venue.positions()]
         (row,) = [row for row in rows if (row["account"], row["symbol"]) == (account, symbol)]
         return row
 
 
-def tell(*tokens: str, limits: Limits | None = None, tick: Any = 1, allow_nonpositive: bool = False) -> Told:
-    """Play tokens against limits."""
-    venue = GatedVenue(money(tick), allow_nonpositive, limits=limits)
-    told = Told(venue.run(_rows(tokens)))
+def by_twin(rows: list[tuple], limits: Limits | None, tick: int, allow_nonpositive: bool) -> Told:
+    """The slow twin."""
+    venue = GatedVenue(tick, allow_nonpositive, limits=limits).run(rows)
     for book in venue.books.values():
         book.check()
-    return told
+    tables = {"outcomes": venue.outcomes, "rejects": venue.rejects, "fills": venue.fills, "l1": venue.l1}
+    book = sorted(venue.final_book(), key=lambda row: row[0])
+    return Told(tables | {"gate": venue.events, "book": book}, venue)
+
+
+def by_package(
+    path: str, rows: list[tuple], limits: Limits | None, tick: int, allow_nonpositive: bool
+) -> Told:
+    """`hftlab.replay` of a table; limits may be missing where RISK_CONTROL rows bring the gate along."""
+    if limits is None and all(action != Action.RISK_CONTROL for _, _, action, *_ in rows):
+        limits = Limits()
+    table = table_of([Row(symbol, Command(*command)) for _, symbol, *command in rows])
+    table["ts"] = np.array([row[0] for row in rows], np.int64)
+    run = hftlab.replay(
+        table,
+        record=(*gated_package.NAMES, "depth", "gate"),
+        config=settings(tick, allow_nonpositive, gated_package.LEVELS),
+        limits=None if limits is None else gated_package.limits_of(limits),
+        path=path,
+    )
+    return Told({name: frame.rows() for name, frame in gated_package.outputs(run).items()})
+
+
+ENGINES: dict[str, Callable[..., Told]] = {
+    "twin": by_twin,
+    "batch": partial(by_package, "batch"),
+    "event": partial(by_package, "event"),
+}
+engine = "twin"  # that tells stories; tests set it
+
+
+def tell(*tokens: str, limits: Limits | None = None, tick: Any = 1, allow_nonpositive: bool = False) -> Told:
+    """Play tokens against limits."""
+    return ENGINES[engine](list(_rows(tokens)), limits, money(tick), allow_nonpositive)
 
 
 def refusal(*tokens: str, limits: Limits | None = None, **options: Any) -> tuple | None:

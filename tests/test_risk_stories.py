@@ -1,8 +1,12 @@
-"""The checks of the slow twin's risk gate, on stories worked out by hand from docs/RISK.md."""
+"""The checks of the risk gate, on stories worked out by hand from docs/RISK.md.
+
+Each story is told by the slow twin and by both paths of the package.
+"""
 
 from __future__ import annotations
 
 import pytest
+import risk_play
 from reference.risk_limits import LARGEST, Limits
 from risk_play import money, percent, refusal, tell
 
@@ -10,6 +14,13 @@ from hftlab.codes import Reason, Stage, Status
 
 LIMITS = Stage.LIMITS
 AT_TEN = ("S1 5@10 #8", "B2 5@10 #9")  # the last price is 10, 8 is short, 9 is long, the book is empty
+
+
+@pytest.fixture(autouse=True, params=risk_play.ENGINES)
+def engine(request, monkeypatch) -> str:
+    """Every engine in turn."""
+    monkeypatch.setattr(risk_play, "engine", request.param)
+    return request.param
 
 
 def limits(**defaults) -> Limits:
@@ -65,8 +76,8 @@ def test_an_account_without_limits_of_its_own_is_unknown():
         by_cell={(2, "ES"): {"restricted": False}},
         unknown_accounts="reject",
     )
-    assert refusal("B1 1@10 #1", limits=strict) is None
-    assert refusal("B1 1@10 #2", limits=strict) is None
+    assert refusal("ES/C9", "B1 1@10 #1", limits=strict) is None
+    assert refusal("ES/C9", "B1 1@10 #2", limits=strict) is None
     assert refusal("ES/B1 1@10 #3", limits=strict) == (Reason.UNKNOWN_ACCOUNT, LIMITS, None, 3)
 
 
@@ -89,10 +100,11 @@ def test_a_restricted_symbol():
         by_account={2: {"restricted": False}},
         by_cell={(3, "ES"): {"restricted": False}, (2, "NQ"): {"restricted": True}},
     )
-    assert refusal("ES/B1 1@10 #1", limits=some) == RESTRICTED
-    assert refusal("ES/B1 1@10 #2", limits=some) is None
-    assert refusal("ES/B1 1@10 #3", limits=some) is None
-    assert refusal("NQ/B1 1@10 #2", limits=some) == RESTRICTED
+    both = ("ES/C9", "NQ/C9")
+    assert refusal(*both, "ES/B1 1@10 #1", limits=some) == RESTRICTED
+    assert refusal(*both, "ES/B1 1@10 #2", limits=some) is None
+    assert refusal(*both, "ES/B1 1@10 #3", limits=some) is None
+    assert refusal(*both, "NQ/B1 1@10 #2", limits=some) == RESTRICTED
 
 
 def test_a_restricted_sender_moves_nobody_s_order():
