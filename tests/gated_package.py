@@ -9,7 +9,7 @@ from typing import Any
 import polars as pl
 import risk_flows
 from reference import frames
-from reference.package import RECORD, settings
+from reference.package import settings
 
 import hftlab
 
@@ -17,25 +17,39 @@ NAMES = ("outcomes", "fills", "rejects", "l1", "book")
 LEVELS = 3
 
 
-def limits_of(limits: Any) -> hftlab.Limits:
+def limits_of(flow: risk_flows.RiskFlow) -> hftlab.Limits:
+    """The limits of a flow as the package takes them."""
+    return as_limits(flow.limits)
+
+
+def as_limits(limits: Any) -> hftlab.Limits:
     """Limits of the slow twin as the package takes them."""
     return hftlab.Limits.from_table(risk_flows.limits_table(limits))
 
 
-def replay(flow: risk_flows.RiskFlow, *, tape: bool = False, **options: Any) -> Any:
-    """Everything that a replay of the flow can record; `tape` saves a compiled one first, and loads it."""
+def replayed(
+    flow: risk_flows.RiskFlow,
+    names: tuple[str, ...] = NAMES,
+    levels: int = LEVELS,
+    *,
+    tape: bool = False,
+    **options: Any,
+) -> tuple[dict[str, pl.DataFrame], Any]:
+    """The outputs of the package in the twin's types, and the run; `tape` saves one first, and loads it."""
     orders = flow.orders
     config = settings(orders.tick, orders.allow_nonpositive, LEVELS)
-    what = {"record": (*RECORD, "gate"), "config": config, "limits": limits_of(flow.limits), **options}
+    what = {"record": (*names, "depth", "gate"), "config": config, "limits": limits_of(flow), **options}
     if not tape:
-        return hftlab.replay(orders.table(), **what)
+        run = hftlab.replay(orders.table(), **what)
+        return outputs(run, names, levels), run
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "flow.tape"
         hftlab.compile_tape(orders.table(), instruments=config).save(path)
-        return hftlab.replay(path, **what)
+        run = hftlab.replay(path, **what)
+        return outputs(run, names, levels), run
 
 
-def outputs(run: Any, names: tuple[str, ...] = NAMES) -> dict[str, pl.DataFrame]:
+def outputs(run: Any, names: tuple[str, ...] = NAMES, levels: int = LEVELS) -> dict[str, pl.DataFrame]:
     """What a run recorded, in the types of the twin."""
     gate = frames.of_frame(run.gate, frames.GATE_COLUMNS["gate"])
-    return {"gate": gate} | frames.of_run(run, names, LEVELS)
+    return {"gate": gate} | frames.of_run(run, names, levels)

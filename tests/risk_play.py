@@ -130,7 +130,7 @@ def by_package(
         table,
         record=(*gated_package.NAMES, "depth", "gate"),
         config=settings(tick, allow_nonpositive, gated_package.LEVELS),
-        limits=None if limits is None else gated_package.limits_of(limits),
+        limits=None if limits is None else gated_package.as_limits(limits),
         path=path,
     )
     return Told({name: frame.rows() for name, frame in gated_package.outputs(run).items()})

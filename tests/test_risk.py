@@ -12,13 +12,12 @@ from itertools import count, cycle
 from pathlib import Path
 from typing import Any
 
-import gated_package
 import numba
 import numpy as np
 import polars as pl
 import pytest
 import risk_flows
-from gated_package import LEVELS
+from gated_package import LEVELS, limits_of, replayed
 from reference import frames
 from reference.risk_limits import InForce
 from reference.shrink import ddmin
@@ -63,7 +62,7 @@ def difference(flow: RiskFlow, options: Options, expected: Frames | None = None)
     if expected is None:
         expected = flow.expected(depth_levels=LEVELS)
     try:
-        found = gated_package.outputs(gated_package.replay(flow, **options))
+        found = replayed(flow, **options)[0]
     except Exception as error:
         return f"{type(error).__name__}: {error}"
     return frames.first_difference(expected, found)
@@ -116,7 +115,7 @@ def test_the_size_of_chunks_changes_nothing(name, tmp_path):
 def test_the_digest_is_the_same_in_every_way(name):
     """Chunks, threads and path change nothing, and the digest says so."""
     flow = risk_flows.make(name, SIZE, 4)
-    digests = {way: gated_package.replay(flow, **options).digest for way, options in WAYS.items()}
+    digests = {way: replayed(flow, **options)[1].digest for way, options in WAYS.items()}
     assert len(set(digests.values())) == 1, f"flow {name!r}, seed 4: {digests}"
 
 
@@ -125,6 +124,7 @@ def test_the_digest_is_the_same_in_every_way(name):
 def test_a_tape_that_was_saved_runs_into_the_same_limits(name, path, tmp_path):
     """Compiled without them, saved, and loaded: limits are of the run, not of the tape."""
     flow = narrow(risk_flows.make(name, SIZE, 5))
+    assert not limits_of(flow).closes_positions
     check(flow, {f"tape, {path}": {"tape": True, "path": path}}, tmp_path)
 
 
@@ -143,13 +143,13 @@ def test_rows_of_other_symbols_left_out_count_as_rows(name):
     flow = risk_flows.make(name, SIZE, 6)
     symbol = flow.orders.symbols[1]
     runs = [
-        gated_package.replay(flow, symbols=symbol, **options)
+        replayed(flow, symbols=symbol, **options)
         for options in ({}, {"chunk_rows": 97}, {"path": "event"}, {"chunk_rows": 89, "path": "event"})
     ]
-    first, *others = [gated_package.outputs(run) for run in runs]
+    first, *others = [found for found, _ in runs]
     for other in others:
         assert frames.first_difference(first, other) is None
-    assert len({run.digest for run in runs}) == 1
+    assert len({run.digest for _, run in runs}) == 1
 
 
 def test_a_difference_is_shrunk_and_shown(tmp_path, monkeypatch):
@@ -205,8 +205,7 @@ def test_no_owner_trades_with_itself_where_a_mode_forbids_it(name, path):
     """Neither by orders nor by what the gate closes, whatever limits change on the way."""
     for seed in SEEDS:
         flow = risk_flows.make(name, SIZE, 20 + seed)
-        run = gated_package.replay(flow, path=path)
-        fills = frames.of_run(run, ("fills",))["fills"]
+        fills = replayed(flow, path=path)[0]["fills"]
         limits = InForce(flow.limits)
         for seq, symbol, taker, maker in fills.select(
             "seq", "symbol", "taker_account", "maker_account"
@@ -220,8 +219,7 @@ def test_no_owner_trades_with_itself_where_a_mode_forbids_it(name, path):
 def test_positions_over_all_accounts_sum_to_zero(name):
     """What one has bought another has sold; and what was filled is what positions show in the twin."""
     flow = risk_flows.make(name, SIZE, 30)
-    fills = frames.of_run(gated_package.replay(flow), ("fills",))["fills"]
-    positions = positions_of(fills)
+    positions = positions_of(replayed(flow)[0]["fills"])
     for symbol in flow.orders.symbols:
         assert sum(held for (where, _), held in positions.items() if where == symbol) == 0
     expected = flow.expected()["positions"].select("symbol", "account", "position").rows()

@@ -79,7 +79,7 @@ if DISABLED:
     def product(a, b):
         """The product of two integers that are not negative; -1 where it passes 2^63-1."""
         exact = int(a) * int(b)
-        return np.int64(exact if exact <= MAX_QTY else -1)
+        return np.int64(exact if -MAX_QTY <= exact <= MAX_QTY else -1)
 
 else:
 
