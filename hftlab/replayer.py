@@ -23,7 +23,7 @@ from hftlab.limits import Limits
 from hftlab.price_levels import LevelReader
 from hftlab.resting import Resting, nothing
 from hftlab.result import TABLES, Counts, Result
-from hftlab.risk_manager import RiskManager, first_control, needs_input_order
+from hftlab.risk_manager import RiskManager, first_control
 from hftlab.run_folder import RunWriter
 from hftlab.runner import Progress, TapeRun, run_events, run_tape
 from hftlab.tables import ABSENT, CheckedTable, as_arrow, frozen, only_symbols, read_facts, read_orders
@@ -371,8 +371,6 @@ def _replay_tape(tape: Tape, plan: Plan, writer: RunWriter | None) -> Result:
         raise UsageError(f"mode: found {plan.mode!r}, expected the mode the tape was compiled for")
     if plan.limits is not None:
         plan.limits.check_symbols(tape.symbols)
-        if tape.parts.size > 2 and needs_input_order(plan.limits, tape.checked):
-            raise UsageError("limits: found ones that tie instruments together, expected a tape of one part")
         if plan.limits.closes_positions and not tape.is_wide:
             raise UsageError(
                 "limits: found stops that close positions, expected a table: this tape is narrow"
@@ -400,9 +398,8 @@ def _single(plan: Plan, tape: Tape, skipped: int, seconds: dict[str, float]) -> 
 
 def _compile(plan: Plan, checked: CheckedTable, opening: Resting) -> Tape:
     rules = rules_for(checked.symbols, plan.tick_size, plan.config)
-    in_order = plan.mode == "match" and needs_input_order(plan.limits, checked)
     wide = plan.limits is not None and plan.limits.closes_positions
-    return compile_checked(checked, rules, opening, 1 if in_order else plan.threads, wide)
+    return compile_checked(checked, rules, opening, plan.threads, wide)
 
 
 def _replay_source(source: Source, plan: Plan, writer: RunWriter | Handover | None) -> Result:

@@ -37,6 +37,7 @@ class Counts:
         self.rows = self.skipped = self.fills = self.filled_qty = self.chunks = 0
         self.by_outcome = np.zeros(256, np.int64)
         self.by_event = np.zeros(len(GateEvent), np.int64)
+        self.fell_back = self.fell_back_rows = 0
 
     def add(self, run: TapeRun, skipped: int) -> None:
         """Add a run; `skipped` rows belong to symbols that were not asked for."""
@@ -49,6 +50,8 @@ class Counts:
         self.by_outcome += lanes.sum(axis=0)
         if run.gate is not None:
             self.by_event += np.bincount(run.gate.events["kind"], minlength=self.by_event.size)
+        self.fell_back += run.fell_back > 0
+        self.fell_back_rows += run.fell_back
         self.chunks += 1
 
     @property
@@ -69,6 +72,7 @@ class Counts:
             "filled_qty": self.filled_qty,
             "statuses": {name: n for name, n in statuses.items() if n},
             "reasons": {name: n for name, n in reasons.items() if n},
+            "fallbacks": {"pieces": self.fell_back, "rows": self.fell_back_rows},
             "gate_events": {
                 event.name: int(n) for event, n in zip(GateEvent, self.by_event, strict=True) if n
             },

@@ -110,6 +110,10 @@ class RiskManager:
                 setattr(other, name, value.copy())
         return other
 
+    def restore(self, before: RiskManager) -> None:
+        """Become again what this was when `before` was copied."""
+        vars(self).update(vars(before.copy()))
+
     # -- who there is
 
     def know_symbols(self, names: tuple[str, ...]) -> None:
@@ -294,7 +298,8 @@ class GateRun:
             node_cells,
             self.row_cells[order] if order.size else self.row_cells,
             np.empty(tape.rows, np.uint8) if order.size else self.early,
-            manager.stop_order() if manager.has_money else ABSENT["i4"],
+            np.zeros(0, np.int32),
+            frozen(manager.stop_order(), "i4") if manager.has_money else ABSENT["i4"],
             manager.by_name(),
             self._marks(),
             np.empty(tape.incoming, REFUSAL),
@@ -309,7 +314,7 @@ class GateRun:
         interval = np.int64(self.manager.limits.mark_interval)
         clock = self.manager.mark_clock
         count = intake.marking_rows(checked.ts, checked.first_row, self.tape.rows, interval, clock, found)
-        return found[:count].copy()
+        return frozen(found[:count].copy(), "i8")
 
     def pieces(self) -> Sequence[tuple[int, int]]:
         """Runs of rows in which the limits do not change."""
@@ -370,13 +375,37 @@ class GateRun:
         """A thread's gate with the limits in force."""
         return gate._replace(limits=self.manager.sets)
 
-    def own(self, room: int) -> Gate:
+    def own(self, room: int, gate: Gate | None = None) -> Gate:
         """The gate of one thread among several: what it says is written apart."""
-        return self.gate._replace(
+        gate = gate if gate is not None else self.gate
+        return gate._replace(
             refusals=np.empty(room, REFUSAL),
             events=np.empty(room, EVENT),
-            counts=self.gate.counts.copy(),
+            counts=gate.counts.copy(),
         )
+
+    def apart(self) -> Gate:
+        """The gate of threads for which the limits that tie instruments together don't bind."""
+        rows = self.tape.rows if self.gate.counts[kernel.CHECKS_PORTFOLIO] or self.has_struck else 0
+        return self.gate._replace(
+            money=np.zeros(0, MONEY),
+            accounts=self.manager.accounts.copy(),  # a RISK_CONTROL lifts stops: the audit sees to that
+            owners=np.zeros(rows, np.int32),
+            stop_order=ABSENT["i4"],
+            marks=ABSENT["i8"],
+        )
+
+    def in_order(self, places: np.ndarray, first: int) -> Gate:
+        """The gate of a run in input order from a row on; `places` are those of the rows on the tape."""
+        marks = self.gate.marks[np.searchsorted(self.gate.marks, first) :]
+        counts = self.gate.counts.copy()
+        counts[kernel.NEXT_MARK] = 0
+        return self.gate._replace(marks=frozen(places[marks], "i8"), counts=counts)
+
+    @property
+    def has_struck(self) -> bool:
+        """Whether some stop loss has struck and not been lifted."""
+        return bool(self.manager.accounts["stopped"].any() or self.manager.cells["stopped"].any())
 
     def make_room(self, gate: Gate) -> tuple[Gate, int]:
         """A gate with more room for what it does by itself, and how much more."""
@@ -432,15 +461,14 @@ def first_control(checked: CheckedTable) -> int | None:
     return None if row < 0 else row
 
 
-def needs_input_order(limits: Limits | None, checked: CheckedTable) -> bool:
-    """Whether what happens in one instrument may change what is allowed in another."""
-    if limits is not None and OF_MONEY & limits.uses:
-        return True
+def first_kill(checked: CheckedTable) -> int:
+    """The first row that kills an account or everything, so reaches all books; if none, how many rows."""
     if first_control(checked) is None:
-        return False
+        return checked.rows
     kills = (RiskControl.ACCOUNT_KILLED, RiskControl.ALL_KILLED)
     rows = np.flatnonzero(checked.columns.action == Action.RISK_CONTROL)
-    return bool(np.isin(checked.columns.qty[rows], kills).any())
+    rows = rows[np.isin(checked.columns.qty[rows], kills)]
+    return int(rows[0]) if rows.size else checked.rows
 
 
-__all__ = ["GateOutputs", "GateRun", "RiskManager", "needs_input_order"]
+__all__ = ["GateOutputs", "GateRun", "RiskManager", "first_kill"]

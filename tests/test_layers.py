@@ -29,6 +29,8 @@ FLOORS = [  # ground floor first, as in docs/ARCHITECTURE.md; a module may impor
     {"tape", "tape_file"},
     {"venue"},
     {"risk_manager"},
+    {"lanes"},
+    {"speculation"},
     {"runner"},
     {"inference"},
     {"feeds"},

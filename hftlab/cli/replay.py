@@ -105,6 +105,8 @@ def _overview(summary: dict[str, Any], facts: int | None, out: Path | None) -> T
     }
     if summary["gate_events"]:
         lines["by the gate"] = _parts(summary["gate_events"]).removeprefix(": ")
+    if summary["fallbacks"]["pieces"]:
+        lines["in input order"] = _fallbacks(summary)
     if summary["skipped"]:
         lines["skipped"] = f"{common.plural(summary['skipped'], 'row')} of other symbols"
     if summary["faults"]:
@@ -115,6 +117,14 @@ def _overview(summary: dict[str, Any], facts: int | None, out: Path | None) -> T
     if summary["chunks"] > 1:
         how += f", {summary['chunks']:,} chunks"
     return common.facts(f"{Path(summary['input']).name}: {how}", lines)
+
+
+def _fallbacks(summary: dict[str, Any]) -> str:
+    """How much of the flow threads could not share, because limits on accounts were touched."""
+    pieces, rows = summary["fallbacks"]["pieces"], summary["fallbacks"]["rows"]
+    of = f" of {summary['chunks']:,} chunks" if summary["chunks"] > 1 else ""
+    where = f", in {pieces:,}{of}" if of else ""
+    return common.share(rows, summary["rows"]) + where
 
 
 def _parts(counts: dict[str, int]) -> str:

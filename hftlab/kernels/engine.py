@@ -203,20 +203,31 @@ def note_touches(books, gate, outputs, row, count):
 
 
 @helper
-def loop(books, grid, gate, commands, outputs, start, stop):
+def bare_visit(visit):
+    """The same places without a reference count (see machine.py); None stays None."""
+    if visit is None:
+        return None
+    return bare(visit)
+
+
+@helper
+def loop(books, grid, gate, commands, outputs, start, stop, visit):
     """`run`, with everything bare."""
     count, touches = np.int64(0), np.int64(0)
-    for position in range(start, stop):
+    for nth in range(start, stop):
+        position = np.int64(nth)
+        if visit is not None:
+            position = np.int64(visit[ix(nth)])
         everywhere = False  # whether books other than the command's may have changed
         if gate is not None:
             everywhere = is_everywhere(commands.rows, position)
             if is_marking(gate, position):
                 if not has_room(gate):
-                    return position - start, count, touches
+                    return nth - start, count, touches
                 happened = gate.counts[EVENTS]
-                count = mark(books, grid, gate, outputs.fills, count, np.int64(position))
+                count = mark(books, grid, gate, outputs.fills, count, position)
                 everywhere |= gate.counts[EVENTS] != happened
-        book, count = play(books, grid, gate, commands, outputs, np.int64(position), count)
+        book, count = play(books, grid, gate, commands, outputs, position, count)
         if outputs.touch.size:
             if gate is not None and everywhere:
                 touches = note_touches(books, gate, outputs, position, touches)
@@ -226,11 +237,12 @@ def loop(books, grid, gate, commands, outputs, start, stop):
 
 
 @kernel
-def run(books, grid, gate, commands, outputs, start, stop):
+def run(books, grid, gate, commands, outputs, start, stop, visit):
     """Apply commands [start, stop); returns (commands applied, fills written, touches written).
 
     `gate` is None for a run without one. A run with one stops before a command when the room for what the
-    gate does by itself gets short.
+    gate does by itself gets short. `visit` is None, or the positions to visit one after the other: start and
+    stop then count those.
     """
     return loop(
         bare_books(books),
@@ -240,6 +252,7 @@ def run(books, grid, gate, commands, outputs, start, stop):
         bare_outputs(outputs),
         start,
         stop,
+        bare_visit(visit),
     )
 
 
@@ -301,23 +314,28 @@ def note_change(books, book, position, last, changes, values, count):
 
 
 @helper
-def depth_loop(books, grid, gate, commands, outputs, start, stop, last, changes, values):
+def depth_loop(books, grid, gate, commands, outputs, start, stop, visit, last, changes, values):
     """`run_depth`, with everything bare."""
     fills, count, all_books = np.int64(0), np.int64(0), last.shape[0]
     if start == stop:
         for book in range(all_books):
             note_depth(books, book, last, values, 0)
-    for position in range(start, stop):
+    for nth in range(start, stop):
+        position = np.int64(nth)
+        if visit is not None:
+            position = np.int64(visit[ix(nth)])
         if count + all_books >= changes.shape[1]:
-            return position - start, fills, count
+            return nth - start, fills, count
         everywhere = False
         if gate is not None:
             everywhere = is_everywhere(commands.rows, position)
             if is_marking(gate, position):
+                if not has_room(gate):
+                    return nth - start, fills, count
                 happened = gate.counts[EVENTS]
-                fills = mark(books, grid, gate, outputs.fills, fills, np.int64(position))
+                fills = mark(books, grid, gate, outputs.fills, fills, position)
                 everywhere |= gate.counts[EVENTS] != happened
-        book, fills = play(books, grid, gate, commands, outputs, np.int64(position), fills)
+        book, fills = play(books, grid, gate, commands, outputs, position, fills)
         if gate is not None and everywhere:
             for i in range(all_books):
                 each = np.int64(gate.names[ix(i)])
@@ -328,11 +346,12 @@ def depth_loop(books, grid, gate, commands, outputs, start, stop, last, changes,
 
 
 @kernel
-def run_depth(books, grid, gate, commands, outputs, start, stop, last, changes, values):
+def run_depth(books, grid, gate, commands, outputs, start, stop, visit, last, changes, values):
     """`run` that also writes the best levels after each command that changed them.
 
     `changes` [2, rows] takes positions and books; returns (commands applied, fills written, changes written).
-    It stops early when the room for changes gets short. With start = stop it takes the depth as it stands.
+    It stops early when the room for changes, or for what the gate does by itself, gets short. With
+    start = stop it takes the depth as it stands. `visit` is as for `run`.
     """
     return depth_loop(
         bare_books(books),
@@ -342,6 +361,7 @@ def run_depth(books, grid, gate, commands, outputs, start, stop, last, changes, 
         bare_outputs(outputs),
         start,
         stop,
+        bare_visit(visit),
         bare(last),
         bare(changes),
         bare(values),

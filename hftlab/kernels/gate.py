@@ -128,8 +128,9 @@ class Gate(NamedTuple):
     symbols: np.ndarray  # SYMBOL [books]
     limits: np.ndarray  # LIMIT
     node_cells: np.ndarray  # int32 [nodes]: whose a resting order is
-    row_cells: np.ndarray  # int32 [n] by position: the sender's; of a REPLACE that was looked at, the owner's
+    row_cells: np.ndarray  # int32 [n] by position: the sender's
     early: np.ndarray  # uint8 [n] by position: see intake.py
+    owners: np.ndarray  # int32 [n] by position, or [0]: takes whose order a REPLACE was, see audit.py
     stop_order: np.ndarray  # int32: cells by account, then by name of symbol
     names: np.ndarray  # int32: books by name of symbol
     marks: np.ndarray  # int64: positions before which positions are marked
@@ -152,6 +153,7 @@ def bare_gate(gate):
         bare(gate.node_cells),
         bare(gate.row_cells),
         bare(gate.early),
+        bare(gate.owners),
         bare(gate.stop_order),
         bare(gate.names),
         bare(gate.marks),

@@ -218,6 +218,8 @@ def replace(books, grid, gate, fills, count, row, book, op, slot, target, rung, 
     cell = nothing
     if gate is not None:
         cell = np.int64(gate.node_cells[ix(slot)])
+        if gate.owners.size:
+            gate.owners[ix(row)] = -cell if side else cell
         reason = admit(books, grid, gate, row, book, op, side, level, qty, cell, open_qty, old_level, early)
         if reason != 0:
             return REJECTED + reason, nothing, nothing, count

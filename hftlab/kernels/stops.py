@@ -107,21 +107,41 @@ def close_position(books, grid, gate, fills, count, row, cell):
 
 
 @helper
+def cell_strikes(gate, cell):
+    """Value a cell at its mark; whether its stop strikes now."""
+    place, money = gate.cells[ix(cell)], gate.money[ix(cell)]
+    account = gate.accounts[ix(place["account"])]
+    money["equity"] = equity_of(value_of(gate, cell), np.int64(account["capital"]))
+    waits = place["traded"] != 0 and place["stopped"] == 0
+    return waits and strikes(money, np.int64(account["stop_ppm"]))
+
+
+@helper
+def account_strikes(gate, first, last):
+    """Value an account, whose cells are those places of `stop_order`; whether its stop strikes now."""
+    account = gate.accounts[ix(gate.cells[ix(gate.stop_order[ix(first)])]["account"])]
+    value = (np.int64(0), np.int64(0))
+    for i in range(first, last):
+        value = wide.add(value, value_of(gate, np.int64(gate.stop_order[ix(i)])))
+    account["equity"] = equity_of(value, np.int64(account["capital"]))
+    waits = account["traded"] != 0 and account["stopped"] == 0
+    return waits and strikes(account, np.int64(account["stop_ppm"]))
+
+
+@helper
 def judge_cells(books, grid, gate, fills, count, row, first, last):
     """Let the stops of an account's cells strike, one after the other."""
     nobody, nothing = np.int64(-1), np.int64(0)
     for i in range(first, last):
         cell = np.int64(gate.stop_order[ix(i)])
-        place, money = gate.cells[ix(cell)], gate.money[ix(cell)]
-        account = gate.accounts[ix(place["account"])]
-        money["equity"] = equity_of(value_of(gate, cell), np.int64(account["capital"]))
-        if place["traded"] == 0 or place["stopped"] or not strikes(money, np.int64(account["stop_ppm"])):
+        if not cell_strikes(gate, cell):
             continue
+        place, money = gate.cells[ix(cell)], gate.money[ix(cell)]
         place["stopped"] = 1
         gate.counts[OWN] += 1
         strike, equity = np.int64(money["strike"]), np.int64(money["equity"])
         tell(gate, row, np.int64(STOP_LOSS), nobody, nobody, cell, nothing, nothing, strike, equity)
-        if account["closes"]:
+        if gate.accounts[ix(place["account"])]["closes"]:
             count = close_position(books, grid, gate, fills, count, row, cell)
     return count
 
@@ -130,13 +150,10 @@ def judge_cells(books, grid, gate, fills, count, row, first, last):
 def judge_account(books, grid, gate, fills, count, row, first, last):
     """Let the stop of an account strike."""
     nobody, nothing = np.int64(-1), np.int64(0)
-    value, cell = (nothing, nothing), np.int64(gate.stop_order[ix(first)])
-    account = gate.accounts[ix(gate.cells[ix(cell)]["account"])]
-    for i in range(first, last):
-        value = wide.add(value, value_of(gate, np.int64(gate.stop_order[ix(i)])))
-    account["equity"] = equity_of(value, np.int64(account["capital"]))
-    if account["traded"] == 0 or account["stopped"] or not strikes(account, np.int64(account["stop_ppm"])):
+    if not account_strikes(gate, first, last):
         return count
+    cell = np.int64(gate.stop_order[ix(first)])
+    account = gate.accounts[ix(gate.cells[ix(cell)]["account"])]
     account["stopped"] = 1
     gate.counts[OWN] += 1
     strike, equity = np.int64(account["strike"]), np.int64(account["equity"])
@@ -148,6 +165,15 @@ def judge_account(books, grid, gate, fills, count, row, first, last):
     return count
 
 
+@helper
+def end_of_account(gate, first):
+    """The account whose cells begin at a place of `stop_order`, and where the next one's do."""
+    number, last = np.int64(gate.cells[ix(gate.stop_order[ix(first)])]["account"]), first
+    while last < gate.stop_order.size and gate.cells[ix(gate.stop_order[ix(last)])]["account"] == number:
+        last += 1
+    return number, last
+
+
 @rare
 def mark(books, grid, gate, fills, count, row):
     """Mark all positions, then let stops strike; returns the count of fills written."""
@@ -155,9 +181,7 @@ def mark(books, grid, gate, fills, count, row):
     take_marks(books, grid, gate)
     first = np.int64(0)
     while first < gate.stop_order.size:
-        number, last = gate.cells[ix(gate.stop_order[ix(first)])]["account"], first
-        while last < gate.stop_order.size and gate.cells[ix(gate.stop_order[ix(last)])]["account"] == number:
-            last += 1
+        number, last = end_of_account(gate, first)
         if gate.accounts[ix(number)]["by_position"]:
             count = judge_cells(books, grid, gate, fills, count, row, first, last)
         else:
