@@ -11,6 +11,7 @@ from typing import Any
 
 import flows
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 import risk_flows
 from reference import frames
@@ -27,11 +28,7 @@ KILLS = [int(RiskControl.ACCOUNT_KILLED), int(RiskControl.ALL_KILLED)]
 NAMES = ("busy", "crowd", "movers", "losers", "around_zero")
 LOOSE = {"max_portfolio_value": 2**62, "stop_loss_percentage": 1_000_000, "capital": 2**62}
 LOW = 50 * flows.CENT * 100  # of these flows, a few orders
-STRIKING = {
-    "stop_loss_percentage": 50_000,
-    "capital": 10 * LOW,
-    "stop_loss_action": "close",
-}
+STRIKING = {"stop_loss_percentage": 10_000, "capital": LOW // 5, "stop_loss_action": "close"}
 
 
 @pytest.fixture(autouse=True)
@@ -228,8 +225,8 @@ def test_tables_that_are_asked_for_afterwards(case):
 def test_a_tape_of_several_parts_on_one_thread():
     """A tape compiled for threads can be run by one: in input order, and that is no fallback."""
     flow = tied("losers", 0, STRIKING)
-    given = flow.limits.defaults | {"stop_loss_action": "reduce"}  # what closes positions needs a wide tape
-    limits = hftlab.Limits.from_table(risk_flows.limits_table(replace(flow.limits, defaults=given)))
+    del flow.limits.defaults["stop_loss_action"]  # to close positions takes a wide tape
+    limits = hftlab.Limits.from_table(risk_flows.limits_table(flow.limits))
     table = flow.orders.table()
     tape = hftlab.compile_tape(table, "0.01", parts=3)
     expected = hftlab.replay(table, tick_size="0.01", limits=limits)
@@ -241,7 +238,8 @@ def test_a_tape_of_several_parts_on_one_thread():
 
 def test_the_command_line_says_how_much_fell_back(tmp_path, capsys):
     """A line says how many rows were run in input order; without a fallback there is none."""
-    path = tied("busy", 0, {}).orders.write_csv(tmp_path / "flow.csv")
+    path = tmp_path / "flow.parquet"
+    pq.write_table(tied("busy", 0, {}).orders.table(), path)
     shown = []
     for value in (10**9, 0):
         file = tmp_path / f"{value}.toml"

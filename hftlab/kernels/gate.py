@@ -2,7 +2,8 @@
 
 A *cell* is one account in one symbol; a resting order belongs to the cell of its node. The hooks of matching
 keep positions and open orders, `risk_checks` reads them. Money (cash, equity, portfolio value) is kept only
-where a limit on it is given (`money.size`): it ties all instruments together: such runs go in input order.
+where a limit on it is given (`money.size`): it ties all instruments together, so threads go without it and
+`audit` follows them.
 """
 
 from __future__ import annotations
