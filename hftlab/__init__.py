@@ -21,6 +21,7 @@ _EXPORTS = {
     "Status": "codes",
     "Reason": "codes",
     "Stage": "codes",
+    "RiskControl": "codes",
     "MboAction": "codes",
     "PRICE_SCALE": "codes",
     "UNDEF_PRICE": "codes",

@@ -16,8 +16,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from hftlab.codes import MAX_QTY
-from hftlab.config import load_config
-from hftlab.errors import LimitsError
+from hftlab.config import Config, load_config
+from hftlab.errors import LimitsError, UsageError
 from hftlab.kernels.risk_records import ACCOUNT_LIMIT, FEE, FIXED, LAST, LIMIT, MID, REFERENCE
 from hftlab.limit_keys import BOTH_SIDES, KEYS, NONE_GIVEN, REFERENCES, SIDES, TRADING_KEYS
 from hftlab.limit_settings import read_keys, read_settings
@@ -104,6 +104,30 @@ class Limits:
     ) -> Limits:
         """Limits of `[risk]` and `[trading]` as TOML has them, such as `Config.risk` and `Config.trading`."""
         return cls._of(from_rules(read_settings(risk, {} if trading is None else trading, where)), where)
+
+    @classmethod
+    def of(cls, given: Limits | str | Path | Mapping[str, Any]) -> Limits:
+        """Limits as a call may give them: as such, as a file of them, or as a dict of the keys of all.
+
+        Raises UsageError for something else.
+        """
+        if isinstance(given, str | Path):
+            return cls.load(given)
+        if isinstance(given, Mapping) and all(isinstance(key, str) for key in given):
+            return cls(**given)
+        if not isinstance(given, Limits):
+            raise UsageError(
+                f"limits: found {type(given).__name__}, expected Limits, a file of them, or a dict of keys"
+            )
+        return given
+
+    @classmethod
+    def of_config(cls, config: Config) -> Limits | None:
+        """The limits of a configuration, None where nothing may be refused by them."""
+        if not config.risk and not config.trading:
+            return None
+        limits = cls.from_settings(config.risk, config.trading)
+        return limits if limits.closes_gate else None
 
     @classmethod
     def _of(cls, given: Given, what: str) -> Limits:

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import html
+from collections.abc import Callable
 from decimal import Decimal
+from functools import cache
 from operator import index
+from pathlib import Path
+from time import time_ns
 from typing import Any, NamedTuple, Self
 
 import numpy as np
@@ -13,6 +17,7 @@ import pyarrow as pa
 from numba import types
 
 from hftlab import outputs, schema
+from hftlab.book_gate import BookGate, Intervention, Position
 from hftlab.codes import (
     DEFAULT_SYMBOL,
     PRICE_SCALE,
@@ -20,18 +25,22 @@ from hftlab.codes import (
     Code,
     OrderType,
     Reason,
+    RiskControl,
     Side,
+    Stage,
     Status,
     Tif,
 )
 from hftlab.errors import FormatError, UsageError, require_positive
 from hftlab.grid import spread_grid
-from hftlab.kernels import events
+from hftlab.kernels import events, gated
 from hftlab.kernels.compile import entry_point
 from hftlab.kernels.ladder import BEST
 from hftlab.kernels.ops import REJECTED
 from hftlab.kernels.price_grid import PAGE, PAGE_BITS, make_rules
+from hftlab.limits import Limits
 from hftlab.resting import Resting, nothing
+from hftlab.risk_manager import RiskManager
 from hftlab.tables import to_units
 from hftlab.tape import tick_units
 from hftlab.venue import Venue
@@ -41,6 +50,14 @@ FIRST_SLOTS = 1024
 FIRST_WINDOW = 512  # levels looked at around the best before more
 
 _submit = entry_point(events.submit, (*[types.int64] * 2, *[types.uint64] * 2, *[types.int64] * 3))
+LOWEST_ACCOUNT, HIGHEST_ACCOUNT = -(2**31), 2**31 - 1
+
+
+@cache
+def _gated_entry() -> Callable[..., int]:
+    """The kernel of a book with a risk gate, loaded when the first is made."""
+    arguments = (*[types.int64] * 2, *[types.uint64] * 2, *[types.int64] * 4)
+    return entry_point(gated.submit_gated, arguments)
 
 
 class Fill(NamedTuple):
@@ -63,6 +80,13 @@ class Ack(NamedTuple):
     leaves_qty: int
     fills: tuple[Fill, ...]
     reason: Reason
+    limit_value: int | None = None  # of a refusal by the risk gate: the limit, and what was found against it
+    observed_value: int | None = None
+
+    @property
+    def stage(self) -> Stage | None:
+        """Where in the life of the command it was rejected; None where it was not."""
+        return outputs.stage_of(self.reason) if self.reason else None
 
 
 class Level(NamedTuple):
@@ -93,12 +117,16 @@ _TYPES = _spellings(OrderType, {t: t << events.TYPE_BITS for t in OrderType})
 _TIFS = _spellings(Tif, {t: t << events.TIF_BITS for t in Tif})
 _POST_ONLY = 1 << events.POST_ONLY_BIT
 _CANCEL, _REDUCE, _REPLACE = int(Action.CANCEL), int(Action.REDUCE), int(Action.REPLACE)
-_MASS_CANCEL, _CLEAR = int(Action.MASS_CANCEL), int(Action.CLEAR)
+_MASS_CANCEL, _CLEAR, _CONTROL = int(Action.MASS_CANCEL), int(Action.CLEAR), int(Action.RISK_CONTROL)
 
 _OUTCOMES = {int(s): (s, Reason.NONE) for s in Status} | {
     REJECTED + int(r): (Status.REJECTED, r) for r in Reason
 }
-_PLAIN = {outcome: Ack(status, 0, 0, (), reason) for outcome, (status, reason) in _OUTCOMES.items()}
+_PLAIN = {
+    outcome: Ack(status, 0, 0, (), reason)
+    for outcome, (status, reason) in _OUTCOMES.items()
+    if not outputs.quotes_values(reason)
+}
 _LEAVE_ALL = {int(s): s for s in (Status.RESTING, Status.REPLACED)}
 _COMMON_QTY = 1024
 _RESTING = [Ack(Status.RESTING, 0, qty, (), Reason.NONE) for qty in range(_COMMON_QTY)]  # 80 ns each to make
@@ -125,12 +153,19 @@ def _checked_ids(order_id: Any, new_id: Any, account: Any) -> tuple[int, int, in
     for what, value, low, high in (
         ("order_id", order_id, 0, 2**64),
         ("new_order_id", new_id, 0, 2**64),
-        ("account", account, -(2**31), 2**31),
+        ("account", account, LOWEST_ACCOUNT, HIGHEST_ACCOUNT + 1),
     ):
         if not hasattr(value, "__index__") or not low <= value < high:
             raise UsageError(f"{what}: found {value!r}, expected an integer from {low} to {high - 1}")
         checked.append(index(value))
     return tuple(checked)
+
+
+def _checked_time(ts: Any) -> int:
+    """A time as an integer that fits. Raises UsageError."""
+    if not hasattr(ts, "__index__") or not -(2**63) <= ts < 2**63:
+        raise UsageError(f"ts: found {ts!r}, expected an integer of 64 bits, ns")
+    return index(ts)
 
 
 class OrderBook:
@@ -140,6 +175,10 @@ class OrderBook:
     whole lots; order ids any integer from 0 to 2^64-1. What a command does is in docs/SEMANTICS.md. A bad
     price or quantity is a reject (`ack.reason`), like in a batch; an argument of the wrong kind raises
     UsageError.
+
+    With `limits` (a `Limits`, a file of them, a dict of keys) the risk gate stands in front of it, as in
+    docs/RISK.md: `account` is the sender of a command, `ts` its time in ns (default: now). Without them both
+    change nothing.
 
     >>> book = OrderBook(symbol="BTC-USDT", tick_size="0.01")
     >>> book.submit(order_id=1, side="sell", price="50000", qty=100).status
@@ -155,10 +194,13 @@ class OrderBook:
         symbol: str = DEFAULT_SYMBOL,
         tick_size: str | int | float | Decimal = "0.01",
         allow_nonpositive_prices: bool = False,
+        limits: Limits | str | Path | dict[str, Any] | None = None,
     ) -> None:
         self.symbol, self.tick_size = symbol, tick_units(tick_size)
         self.allow_nonpositive_prices = allow_nonpositive_prices
         self._open(nothing())
+        if limits is not None:
+            self._stand_behind(BookGate(RiskManager(Limits.of(limits)), symbol, self._venue))
 
     def _open(self, orders: Resting) -> None:
         pages = (
@@ -169,7 +211,12 @@ class OrderBook:
         slots = max(FIRST_SLOTS, 1 << int(orders.count + 1).bit_length())
         rules = make_rules(np.array([self.tick_size]), np.array([self.allow_nonpositive_prices]))
         self._venue = Venue(spread_grid(rules, pages), orders, slots)
+        self._gate, self._gated = None, None
         self._address = self._venue.address
+
+    def _stand_behind(self, gate: BookGate) -> None:
+        self._gate, self._gated, self._address = gate, _gated_entry(), gate.address
+        self._asks_time = gate.asks_time
 
     def submit(
         self,
@@ -181,13 +228,16 @@ class OrderBook:
         tif: Tif | str | int = 0,
         account: int = 0,
         post_only: bool = False,
+        ts: int | None = None,
     ) -> Ack:
         """NEW: match, then rest or expire what is left."""
         if type(price) is not int:
             price = to_units(price)
         if type(qty) is not int:
             qty = to_units(qty, scale=1)
-        if type(order_id) is not int or account != 0:
+        if type(order_id) is not int or (
+            account != 0 and (type(account) is not int or not LOWEST_ACCOUNT <= account <= HIGHEST_ACCOUNT)
+        ):
             order_id, _, account = _checked_ids(order_id, order_id, account)
         try:
             word = _SIDES[side] | _TYPES[order_type] | _TIFS[tif]
@@ -196,20 +246,27 @@ class OrderBook:
         if post_only:
             word |= _POST_ONLY
         try:  # what `_send` does, without the 60 ns of another call
-            outcome = _submit(self._address, word, order_id, order_id, price, qty, account)
+            if self._gated is None:
+                outcome = _submit(self._address, word, order_id, order_id, price, qty, account)
+            else:
+                if ts is not None:
+                    time = ts if type(ts) is int else _checked_time(ts)
+                else:
+                    time = time_ns() if self._asks_time else 0  # which takes 40 ns
+                outcome = self._gated(self._address, word, order_id, order_id, price, qty, account, time)
         except OverflowError:
-            return self._send(word, order_id, order_id, price, qty, account)
+            return self._send(word, order_id, order_id, price, qty, account, ts)
         if outcome == 0 and qty < _COMMON_QTY:
             return _RESTING[qty]
-        return self._answer(outcome, word, order_id, order_id, price, qty, account)
+        return self._answer(outcome, word, order_id, order_id, price, qty, account, ts)
 
-    def cancel(self, order_id: int) -> Ack:
+    def cancel(self, order_id: int, account: int = 0, ts: int | None = None) -> Ack:
         """CANCEL an open order."""
-        return self._send(_CANCEL, order_id, order_id, 0, 0, 0)
+        return self._send(_CANCEL, order_id, order_id, 0, 0, account, ts)
 
-    def reduce(self, order_id: int, qty: int) -> Ack:
+    def reduce(self, order_id: int, qty: int, account: int = 0, ts: int | None = None) -> Ack:
         """REDUCE an open order by `qty`; priority is kept."""
-        return self._send(_REDUCE, order_id, order_id, 0, qty, 0)
+        return self._send(_REDUCE, order_id, order_id, 0, qty, account, ts)
 
     def replace(
         self,
@@ -219,6 +276,8 @@ class OrderBook:
         new_order_id: int | None = None,
         post_only: bool = False,
         order_type: OrderType | str | int = 0,
+        account: int = 0,
+        ts: int | None = None,
     ) -> Ack:
         """REPLACE an open order's price, open quantity and, if asked, id; PASSIVE to rest without trading."""
         if type(price) is not int:
@@ -227,41 +286,101 @@ class OrderBook:
         word = _REPLACE | (_POST_ONLY if post_only else 0)
         if order_type:
             word |= _unusual(Side.BUY, order_type, Tif.GTC)
-        return self._send(word, order_id, new_id, price, qty, 0)
+        return self._send(word, order_id, new_id, price, qty, account, ts)
 
-    def mass_cancel(self, account: int) -> Ack:
+    def mass_cancel(self, account: int, ts: int | None = None) -> Ack:
         """MASS_CANCEL: every open order of an account."""
-        return self._send(_MASS_CANCEL, 0, 0, 0, 0, account)
+        return self._send(_MASS_CANCEL, 0, 0, 0, 0, account, ts)
 
-    def clear(self) -> Ack:
+    def clear(self, account: int = 0, ts: int | None = None) -> Ack:
         """CLEAR: every open order."""
-        return self._send(_CLEAR, 0, 0, 0, 0, 0)
+        return self._send(_CLEAR, 0, 0, 0, 0, account, ts)
 
-    def _send(self, word: int, order_id: int, new_id: int, price: int, qty: int, account: int) -> Ack:
+    # -- the risk gate
+
+    def control(self, state: RiskControl | str | int, account: int = 0, ts: int | None = None) -> Ack:
+        """RISK_CONTROL: the state of an account, of the symbol or of everything, such as "ACCOUNT_HALTED".
+
+        An integer that is no RiskControl is a reject, as in a batch. Raises UsageError for another name, or
+        without limits.
+        """
+        self._need_gate("control")
+        if isinstance(state, str):
+            try:
+                state = int(RiskControl.parse(state))
+            except ValueError as error:
+                raise UsageError(f"state: {error}") from None
+        return self._send(_CONTROL, 0, 0, 0, state, account, ts)
+
+    def position(self, account: int) -> Position:
+        """What an account holds and has open, and its state. Raises UsageError without limits."""
+        return self._need_gate("position").position(account)
+
+    def gate_events(self) -> list[Intervention]:
+        """What the risk gate did by itself since this was last asked. Raises UsageError without limits."""
+        gate = self._need_gate("gate_events")
+        told, gate.interventions = gate.interventions, []
+        return told
+
+    def _need_gate(self, what: str) -> BookGate:
+        if self._gate is None:
+            raise UsageError(f"{what}: found a book without a risk gate, expected OrderBook(limits=...)")
+        return self._gate
+
+    # -- calls of the kernel
+
+    def _send(
+        self,
+        word: int,
+        order_id: int,
+        new_id: int,
+        price: int,
+        qty: int,
+        account: int,
+        ts: int | None,
+    ) -> Ack:
         if type(qty) is not int:
             qty = to_units(qty, scale=1)
         if type(order_id) is not int or type(new_id) is not int or account != 0:
             order_id, new_id, account = _checked_ids(order_id, new_id, account)
         try:
-            outcome = _submit(self._address, word, order_id, new_id, price, qty, account)
+            if self._gated is None:
+                outcome = _submit(self._address, word, order_id, new_id, price, qty, account)
+            else:
+                ts = time_ns() if ts is None else _checked_time(ts)
+                outcome = self._gated(self._address, word, order_id, new_id, price, qty, account, ts)
         except OverflowError:
             _checked_ids(order_id, new_id, account)
             price, qty = to_units(price), to_units(qty, scale=1)  # beyond 64 bits: a reject
-            return self._send(word, order_id, new_id, price, qty, account)
-        return self._answer(outcome, word, order_id, new_id, price, qty, account)
+            return self._send(word, order_id, new_id, price, qty, account, ts)
+        return self._answer(outcome, word, order_id, new_id, price, qty, account, ts)
 
     def _answer(
-        self, outcome: int, word: int, order_id: int, new_id: int, price: int, qty: int, account: int
+        self,
+        outcome: int,
+        word: int,
+        order_id: int,
+        new_id: int,
+        price: int,
+        qty: int,
+        account: int,
+        ts: int | None,
     ) -> Ack:
         """The ack of what the kernel said; or growth, and the command once more."""
         if outcome in _LEAVE_ALL:
             return Ack(_LEAVE_ALL[outcome], 0, qty, (), Reason.NONE)
         if outcome in _PLAIN:
             return _PLAIN[outcome]
+        if outcome >= gated.TOLD:
+            self._gate.take(time_ns() if ts is None else ts, ())
+            return self._answer(outcome - gated.TOLD, word, order_id, new_id, price, qty, account, ts)
         if outcome >= events.DETAILS:
             return self._detailed(outcome - events.DETAILS)
-        if self._grow(outcome, price):
-            return self._send(word, order_id, new_id, price, qty, account)
+        if outcome in _OUTCOMES:
+            status, reason = _OUTCOMES[outcome]
+            return Ack(status, 0, 0, (), reason, *self._gate.refusal(reason, account))
+        if self._grow(outcome, price, account, ts):
+            return self._send(word, order_id, new_id, price, qty, account, ts)
         return _PLAIN[REJECTED + int(Reason.CAPACITY_EXHAUSTED)]
 
     def _detailed(self, outcome: int) -> Ack:
@@ -269,10 +388,23 @@ class OrderBook:
         _, filled, leaves, count = self._venue.arrays.counts.tolist()
         return Ack(_OUTCOMES[outcome][0], filled, leaves, self._fills(count), Reason.NONE)
 
-    def _grow(self, need: int, price: int) -> bool:
-        venue = self._venue
-        grown = venue.grow_slots() if need == events.NEEDS_SLOTS else venue.add_price(price)
-        self._address = venue.address
+    def _grow(self, need: int, price: int, account: int, ts: int | None) -> bool:
+        """Give the kernel what it needs; False where there can be no more."""
+        venue, gate, grown = self._venue, self._gate, True
+        if need == events.NEEDS_SLOTS:
+            grown = venue.grow_slots()
+        elif need == events.NEEDS_LEVELS:
+            grown = venue.add_price(price)
+        elif need == events.NEEDS_ROOM:
+            gate.take(time_ns() if ts is None else ts, self._fills(int(venue.arrays.counts[events.COUNT])))
+            return True
+        else:
+            gate.serve(need, account)
+        if gate is None:
+            self._address = venue.address
+        else:
+            gate.follow_nodes()
+            self._address = gate.address
         return grown
 
     def _fills(self, count: int) -> tuple[Fill, ...]:
@@ -334,7 +466,12 @@ class OrderBook:
         return outputs.book_table((self.symbol,), self.resting())
 
     def snapshot(self) -> bytes:
-        """The whole book with its queue order, as an Arrow IPC stream; `restore` takes it back."""
+        """The whole book with its queue order, as an Arrow IPC stream; `restore` takes it back.
+
+        Raises UsageError for a book with a risk gate, whose state a snapshot does not hold; `copy` does.
+        """
+        if self._gate is not None:
+            raise UsageError("snapshot: found a book with a risk gate, expected one without; copy() keeps it")
         table = self._book_table()
         settings = {
             b"hftlab.snapshot": SNAPSHOT_VERSION,
@@ -378,10 +515,18 @@ class OrderBook:
         """An independent book with the same orders in the same queues."""
         twin = type(self)(self.symbol, self.tick_size, self.allow_nonpositive_prices)
         twin._open(self.resting())
+        if self._gate is not None:
+            twin._stand_behind(self._gate.copy(twin._venue))
         return twin
 
+    def __copy__(self) -> Self:
+        return self.copy()
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        return self.copy()
+
     def __reduce__(self) -> tuple:
-        return type(self).restore, (self.snapshot(),)  # copy and pickle: the state is at an address
+        return type(self).restore, (self.snapshot(),)  # to pickle: the state is at an address
 
     def __len__(self) -> int:
         return self._venue.open_count

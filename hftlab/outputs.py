@@ -30,6 +30,16 @@ _NO_VALUES = (Reason.KILL_SWITCH, Reason.RESTRICTED_SYMBOL, Reason.SELF_TRADE)
 _NO_LIMIT = (*_NO_VALUES, Reason.UNKNOWN_ACCOUNT)
 
 
+def stage_of(reason: Reason) -> Stage:
+    """Where in the life of a command it is rejected for a reason."""
+    return Stage(int(_STAGES[reason]))
+
+
+def quotes_values(reason: Reason) -> bool:
+    """Whether a reject for a reason is one of the risk gate's that says what was found."""
+    return stage_of(reason) == Stage.LIMITS and reason not in _NO_VALUES
+
+
 def _symbols(tape_symbols: tuple[str, ...], books: np.ndarray) -> pa.DictionaryArray:
     return pa.DictionaryArray.from_arrays(
         pa.array(books.astype(np.int32, copy=False)), pa.array(tape_symbols, pa.string()), safe=False

@@ -81,7 +81,7 @@ def replay(
     out: str | Path | None = None,
     progress: Progress | None = None,
     keep: bool = True,
-    limits: Limits | str | Path | None = None,
+    limits: Limits | str | Path | dict[str, Any] | None = None,
 ) -> Result:
     """Feed a flow through the books.
 
@@ -94,8 +94,8 @@ def replay(
     one for all or by symbol; inferred where missing. `chunk_rows` replays in pieces with bounded memory,
     as files of more than 16 M rows are anyway. `out` writes a run folder as the replay goes. `progress`
     is called with rows done. Without `keep` and `out` a replay in chunks keeps its counts, digest and
-    open orders only. `limits` puts the risk gate in front of the matcher: a `Limits`, a file of them, or
-    those of `config` (docs/RISK.md).
+    open orders only. `limits` puts the risk gate in front of the matcher: a `Limits`, a file of them, a dict
+    of keys, or those of `config` (docs/RISK.md).
 
     Raises FormatError and TableError for broken input, UsageError for a wrong call, OutputError where
     `out` can't be written.
@@ -132,20 +132,15 @@ def replay_to(take: Callable[[str, pa.Table], None], flow: Flow, plan: Plan) -> 
     return result
 
 
-def _limits(limits: Limits | str | Path | None, plan: Plan) -> Limits | None:
+def _limits(limits: Limits | str | Path | dict[str, Any] | None, plan: Plan) -> Limits | None:
     """The limits of the risk gate, if there are any; facts have happened and pass none."""
     if limits is not None and plan.mode != "match":
         raise UsageError(
             f"limits: found some in mode {plan.mode!r}, expected mode 'match'; facts pass no gate"
         )
-    if isinstance(limits, str | Path):
-        return Limits.load(limits)
-    if limits is not None and not isinstance(limits, Limits):
-        raise UsageError(f"limits: found {type(limits).__name__}, expected Limits or a file of them")
-    if limits is not None or plan.mode != "match" or not (plan.config.risk or plan.config.trading):
-        return limits
-    found = Limits.from_settings(plan.config.risk, plan.config.trading)
-    return found if found.closes_gate else None
+    if limits is not None:
+        return Limits.of(limits)
+    return Limits.of_config(plan.config) if plan.mode == "match" else None
 
 
 def make_plan(

@@ -29,7 +29,7 @@ class Venue:
 
         `fills` is the room for fills; by default enough for any one command, growing with the slots.
         """
-        self.grid, self.fixed_fills = grid, fills
+        self.grid, self.fixed_fills, self.spare_fills = grid, fills, 0
         self._build(opening, slots)
 
     def _build(self, opening: Resting, slots: int) -> None:
@@ -45,7 +45,7 @@ class Venue:
         ids[given] = opening.order_id
         free = np.zeros(slots, np.int32)
         free[: slots - count] = np.arange(first + slots - 1, first + count - 1, -1, dtype=np.int32)
-        fills = slots if self.fixed_fills is None else self.fixed_fills
+        fills = slots + self.spare_fills if self.fixed_fills is None else self.fixed_fills
         self.slots = slots
         self._take(
             events.Venue(
@@ -104,14 +104,14 @@ class Venue:
         self.arrays.counts[events.FREE] = new.size
         arrays = self.arrays._replace(index=index, free=free)
         if self.fixed_fills is None:
-            arrays = arrays._replace(
-                fills=np.empty(self.slots, FILL[WIDE]), makers=np.empty(self.slots, np.int64)
-            )
+            fills = self.slots + self.spare_fills
+            arrays = arrays._replace(fills=np.empty(fills, FILL[WIDE]), makers=np.empty(fills, np.int64))
         self._take(arrays)
         return True
 
     def grow_fills(self, more: int) -> None:
-        """Room for more fills, where it doesn't grow with the slots."""
+        """Room for more fills, beside that which grows with the slots."""
+        self.spare_fills += more
         fills = np.empty(self.arrays.fills.size + more, FILL[WIDE])
         fills[: self.arrays.fills.size] = self.arrays.fills
         makers = np.empty(fills.size, np.int64)

@@ -27,6 +27,7 @@ PUBLIC = {
     "PRICE_SCALE",
     "Reason",
     "Result",
+    "RiskControl",
     "Side",
     "Stage",
     "Status",

@@ -38,6 +38,7 @@ FLOORS = [  # ground floor first, as in docs/ARCHITECTURE.md; a module may impor
     {"outputs"},
     {"result"},
     {"replayer"},
+    {"book_gate"},
     {"order_book"},
     {"verification"},
     {"truth_files"},

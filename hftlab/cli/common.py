@@ -166,10 +166,7 @@ def load_limits(file: Path | None, settings: Config, mode: str = "match") -> Lim
 
     if file is not None:
         return hftlab.Limits.load(file)
-    if mode != "match" or not (settings.risk or settings.trading):
-        return None
-    limits = hftlab.Limits.from_settings(settings.risk, settings.trading)
-    return limits if limits.closes_gate else None
+    return hftlab.Limits.of_config(settings) if mode == "match" else None
 
 
 def load_kernels(

@@ -17,6 +17,7 @@ def verify(
     options: common.FeedOptions = None,
     config: common.ConfigFile = None,
     symbols: common.Symbols = None,
+    limits: common.LimitsFile = None,
     as_json: common.Json = False,
 ) -> int:
     """Prove that every way to replay a flow gives the same result.
@@ -31,9 +32,10 @@ def verify(
 
     settings = hftlab.load_config(config)
     flow = common.open_source(file, format, symbols, options, settings)
-    common.load_kernels()
+    gate = common.load_limits(limits, settings, mode)
+    common.load_kernels(limits=gate)
     with common.working("replaying it in every way"):
-        verification = hftlab.verify(flow, mode=mode, config=settings)
+        verification = hftlab.verify(flow, mode=mode, config=settings, limits=gate)
     if as_json:
         rows = [row._asdict() for row in verification.rows]
         common.print_json({"path": str(file), "ok": verification.ok, "rows": rows})

@@ -55,7 +55,8 @@ ORDERS, FILLS = ORDER[WIDE], FILL[WIDE]
 INT32, INT64, BOOL = np.dtype("i4"), np.dtype("i8"), np.dtype("?")
 
 # what `event` answers instead of an outcome when something must grow first; nothing has changed then
-NEEDS_SLOTS, NEEDS_LEVELS, NEEDS_CELL, NEEDS_INTAKE, NEEDS_ROOM = range(250, 255)
+NEEDS_SLOTS, NEEDS_LEVELS, NEEDS_CELL, NEEDS_INTAKE, NEEDS_ROOM = range(248, 253)
+NEEDS_LIMITS, NEEDS_MESSAGES = 253, 254  # see gated.py
 
 LOOKAHEAD = 8  # rows
 

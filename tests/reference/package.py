@@ -34,18 +34,20 @@ def replay(
 # -- one call at a time
 
 
-def call(book: Any, command: Command) -> Any:
-    """The method of `OrderBook` that a command is."""
+def call(book: Any, command: Command, ts: int | None = None) -> Any:
+    """The method of `OrderBook` that a command is, at a time."""
     action, order_id, new_order_id, side, order_type, tif, price, qty, account, post_only = command
     if action == Action.NEW:
-        return book.submit(order_id, side, price, qty, order_type, tif, account, post_only)
+        return book.submit(order_id, side, price, qty, order_type, tif, account, post_only, ts)
     if action == Action.CANCEL:
-        return book.cancel(order_id)
+        return book.cancel(order_id, account, ts)
     if action == Action.REDUCE:
-        return book.reduce(order_id, qty)
+        return book.reduce(order_id, qty, account, ts)
     if action == Action.REPLACE:
-        return book.replace(order_id, price, qty, new_order_id, post_only, order_type)
-    return book.mass_cancel(account) if action == Action.MASS_CANCEL else book.clear()
+        return book.replace(order_id, price, qty, new_order_id, post_only, order_type, account, ts)
+    if action == Action.RISK_CONTROL:
+        return book.control(qty, account, ts)
+    return book.mass_cancel(account, ts) if action == Action.MASS_CANCEL else book.clear(account, ts)
 
 
 class OrderBooks:
