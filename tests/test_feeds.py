@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import gzip
+import inspect
+import io
 import lzma
 import os
 import subprocess
@@ -15,9 +17,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from hftlab import truth_files
 from hftlab.codes import Action, MboAction
 from hftlab.errors import FormatError, InputError, UsageError
-from hftlab.feeds import FEEDS, Flow, open_flow, source
+from hftlab.feeds import FEEDS, Flow, foreign, one_file, open_flow, source
 from hftlab.schema import MBO, ORDERS, code_array
 
 MESSAGES = b"34200.004241176,1,16113575,18,5853300,1\n34200.5,3,16113575,18,5853300,1\n"
@@ -220,6 +223,48 @@ def test_a_second_stream_is_not_left_out(tmp_path):
         open_flow(path)
 
 
+FILTERS = {"bloom_filter_options": {"order_id": True}}  # which newer versions of Arrow write
+FILTERS = FILTERS if FILTERS.keys() <= inspect.signature(pq.write_table).parameters.keys() else {}
+WRITERS = {
+    "plain.parquet": lambda table, path: pq.write_table(table, path),
+    "groups.parquet": lambda table, path: pq.write_table(table, path, row_group_size=3),
+    "index.parquet": lambda table, path: pq.write_table(table, path, row_group_size=3, write_page_index=True),
+    "filter.parquet": lambda table, path: pq.write_table(table, path, row_group_size=3, **FILTERS),
+    "polars.parquet": lambda table, path: pl.from_arrow(table).write_parquet(path, row_group_size=3),
+    "file.arrow": lambda table, path: write_ipc(path, table, 3),
+    "polars.arrow": lambda table, path: pl.from_arrow(table).write_ipc(path),
+    "packed.arrow": lambda table, path: pl.from_arrow(table).write_ipc(path, compression="zstd"),
+}
+
+
+@pytest.mark.parametrize("rows", [0, 1, 10])
+@pytest.mark.parametrize("name", WRITERS)
+def test_two_files_in_one(tmp_path, name, rows):
+    """The last footer would be believed, and its offsets read the rows of the first file, or none of them."""
+    WRITERS[name](orders_table(rows), path := tmp_path / name)
+    once = path.read_bytes()
+    assert open_flow(path).num_rows == rows
+    assert foreign.opened(path).num_rows == rows
+    WRITERS[name](orders_table(7), path)
+    first = path.read_bytes()
+    for before in (first, once, first[:-50], first + bytes(100)):
+        path.write_bytes(before + once)
+        for ask in (open_flow, foreign.opened, truth_files.open_truth):
+            with pytest.raises(
+                FormatError, match=r"bytes that its footer doesn't know of: two files in one\?"
+            ):
+                ask(path)
+
+
+def test_a_filter_whose_footer_does_not_say_how_long_it_is():
+    """Older writers of Parquet say it in the filter's own header: 15 bytes, whose first field is 32 here."""
+    header = bytes.fromhex("1540 1c1c0000 1c1c0000 1c1c0000 00")
+    file = io.BytesIO(bytes(100) + header + bytes(32))
+    assert one_file._end_of_filter(file, {14: 100}) == 100 + 15 + 32
+    assert one_file._end_of_filter(file, {14: 100, 15: 90}) == 190
+    assert one_file._end_of_filter(file, {}) == 0
+
+
 def test_a_format_that_contradicts_the_file(tmp_path):
     """Asking for facts where there are commands is an error."""
     path = write_native(tmp_path / "flow.parquet", orders_table())
@@ -358,6 +403,17 @@ def test_garbage_inside_a_good_name(tmp_path):
     """Bytes that are no messages are found in row 1."""
     (path := tmp_path / NAME).write_bytes(bytes(range(1, 255)) * 20)
     assert message(path).startswith(f"{path}, row 1: found 1 field, expected 6")
+
+
+def test_two_zip_archives_in_one(tmp_path):
+    """Readers of zip go by what its end lists, and would say nothing of the first."""
+    with zipfile.ZipFile(path := tmp_path / "AAPL.zip", "w") as archive:
+        archive.writestr(NAME, MESSAGES)
+    assert open_flow(path).num_rows == 2
+    once = path.read_bytes()
+    path.write_bytes(once * 2)
+    expected = f"{path}: found {len(once)} bytes before what the archive lists, expected one zip archive"
+    assert message(path) == expected
 
 
 def test_zip_archives_without_what_is_needed(tmp_path):

@@ -121,8 +121,18 @@ def inner_name(path: Path) -> str:
 
 def members(path: Path) -> list[str]:
     """Names of the files in a zip archive."""
-    with reading(path, "zip"), zipfile.ZipFile(path) as archive:
+    with reading(path, "zip"), _archive(path) as archive:
         return [name for name in archive.namelist() if not name.endswith("/")]
+
+
+@contextmanager
+def _archive(path: Path) -> Iterator[zipfile.ZipFile]:
+    """A zip archive, which must be one: of two in one file the last alone would be read."""
+    with zipfile.ZipFile(path) as archive:
+        first = min((info.header_offset for info in archive.infolist()), default=0)
+        if first:
+            raise FormatError(path, f"{first:,} bytes before what the archive lists", "one zip archive")
+        yield archive
 
 
 def head(path: Path, member: str | None = None, size: int = HEAD_BYTES, *, raw: bool = False) -> bytes:
@@ -267,7 +277,7 @@ def _read(path: Path, member: str | None, size: int, raw: bool) -> bytes:
 @contextmanager
 def _open(path: Path, kind: str, member: str | None) -> Iterator[IO[bytes]]:
     if kind == "zip" and member is not None:
-        with zipfile.ZipFile(path) as archive, archive.open(member) as file:
+        with _archive(path) as archive, archive.open(member) as file:
             yield file
     else:
         with _OPENERS.get(kind, open)(path, "rb") as file:

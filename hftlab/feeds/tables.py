@@ -14,7 +14,7 @@ from pathlib import Path
 import pyarrow as pa
 
 from hftlab.errors import FormatError
-from hftlab.feeds import source
+from hftlab.feeds import one_file, source
 from hftlab.feeds.flow import Flow, Kind
 from hftlab.schema import TABLE_KEY
 
@@ -94,6 +94,7 @@ class _Parquet:
         self._open = lambda: pq.ParquetFile(path, memory_map=True, page_checksum_verification=True)
         with self._open() as file:
             self.schema, self._rows = _said_in_text(file.schema_arrow), file.metadata.num_rows
+        one_file.check(path, one_file.PARQUET)
 
     def num_rows(self) -> int:
         return self._rows
@@ -123,6 +124,8 @@ class _Ipc:
             if not self._is_file and file.read() != _STREAM_END:
                 raise pa.ArrowInvalid("the stream has no end mark")  # Arrow itself would take it as whole
         self.schema = _said_in_text(self._open().schema)
+        if self._is_file:
+            one_file.check(path, one_file.ARROW)
 
     def _open(self) -> pa.RecordBatchFileReader | pa.RecordBatchStreamReader:
         mapped = pa.memory_map(str(self._path))
