@@ -286,6 +286,7 @@ class GateRun:
         counts[kernel.OWN_ROOM] = OWN_ROOM + 2 * manager.cells.size
         self.own_room = int(counts[kernel.OWN_ROOM])
         orders, order = 2 * tape.incoming + opening.count, tape.commands.order
+        has_stops = "stop_loss_percentage" in manager.limits.uses
         self.early_refusals = np.empty(tape.rows, REFUSAL)
         manager.clock[intake.REFUSED] = 0
         self.refused_early = 0
@@ -299,7 +300,7 @@ class GateRun:
             self.row_cells[order] if order.size else self.row_cells,
             np.empty(tape.rows, np.uint8) if order.size else self.early,
             np.zeros(0, np.int32),
-            frozen(manager.stop_order(), "i4") if manager.has_money else ABSENT["i4"],
+            frozen(manager.stop_order(), "i4") if has_stops else ABSENT["i4"],  # whom to judge at marks
             manager.by_name(),
             self._marks(),
             np.empty(tape.incoming, REFUSAL),

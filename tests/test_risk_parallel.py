@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 import risk_flows
 from reference import frames
-from test_risk import replayed
+from gated_package import replayed
 
 import hftlab
 from hftlab import speculation
