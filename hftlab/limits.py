@@ -181,6 +181,11 @@ class Limits:
         return "stop_loss_action" in self.uses
 
     @property
+    def ties_instruments(self) -> bool:
+        """Whether what happens in one instrument may change what an account is allowed in another."""
+        return bool({"max_portfolio_value", "stop_loss_percentage"} & self.uses)
+
+    @property
     def accounts(self) -> tuple[int, ...]:
         """Accounts that have limits of their own at any time, ascending."""
         return tuple(self._rules.known.tolist())

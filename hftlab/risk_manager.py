@@ -26,7 +26,6 @@ from hftlab.tables import ABSENT, CheckedTable, frozen
 from hftlab.tape import Tape
 
 FIRST_CELLS, FIRST_REPEATS = 1 << 10, 1 << 14
-OF_MONEY = frozenset({"max_portfolio_value", "stop_loss_percentage"})  # keys that tie instruments together
 FIRST_MESSAGES = 16  # times of messages an account has room for; a power of two
 OWN_ROOM = 1 << 12  # stop losses and closing orders
 
@@ -78,7 +77,7 @@ class RiskManager:
     def __init__(self, limits: Limits) -> None:
         self.limits = limits
         self.changes = list(limits.changes)
-        self.has_money = bool(OF_MONEY & limits.uses)
+        self.has_money = limits.ties_instruments
         self.index = make_index(FIRST_CELLS)
         self.known = 1  # cells, the one of nobody included
         self.cells = np.zeros(1, CELL)

@@ -170,7 +170,10 @@ def load_limits(file: Path | None, settings: Config, mode: str = "match") -> Lim
 
 
 def load_kernels(
-    path: str | None = None, record: Iterable[str] | None = (), limits: Limits | None = None
+    path: str | None = None,
+    record: Iterable[str] | None = (),
+    limits: Limits | None = None,
+    threads: int = 1,
 ) -> float:
     """Load what a replay needs before its time is taken; the seconds it took.
 
@@ -182,8 +185,11 @@ def load_kernels(
     qty = 2**32 if limits is not None and limits.closes_positions else 1
     order = {"action": ["NEW"], "order_id": [1], "side": [1], "price": [1], "qty": [qty]}
     gate = None if limits is None else hftlab.Limits()
+    if limits is not None and limits.ties_instruments and threads > 1:  # for both ways of running these
+        order = {"symbol": ["A", "B"], **{name: 2 * values for name, values in order.items()}}
+        gate = hftlab.Limits(max_portfolio_value=0)
     with working("loading kernels (compiling them takes up to a minute, once)"):
-        result = hftlab.replay(order, path=path, record=record, limits=gate)
+        result = hftlab.replay(order, path=path, threads=threads, record=record, limits=gate)
         for name in result.settings["record"]:
             result.to_arrow(name)
         result.summary()

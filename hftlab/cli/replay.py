@@ -63,7 +63,7 @@ def replay(
         flow = common.open_source(file, format, symbols, options, settings, initial_book=initial_book)
     before = {"open": time.perf_counter() - started}
     wanted = common.names(record)
-    before["load kernels"] = common.load_kernels(path, wanted, gate)
+    before["load kernels"] = common.load_kernels(path, wanted, gate, threads or settings.replay.threads)
     with common.progress("replaying", flow.known_rows) as bar:
         result = hftlab.replay(
             flow,
