@@ -18,13 +18,13 @@ from hftlab.kernels import gate as kernel
 from hftlab.kernels.gate import EVENT, REFUSAL
 from hftlab.kernels.gated import Guard
 from hftlab.kernels.ladder import never_open
-from hftlab.risk_manager import OF_MONEY, RiskManager
+from hftlab.risk_manager import RiskManager
 from hftlab.tables import ABSENT
 from hftlab.venue import Venue
 
 FIRST_MESSAGES = 1 << 10
 NEVER = -1  # no command has this number
-OF_TIME = OF_MONEY | {"max_orders_per_second", "max_repeated_orders"}  # keys that ask for the time
+OF_TIME = frozenset({"max_orders_per_second", "max_repeated_orders"})  # keys that ask for the time
 
 
 class Position(NamedTuple):
@@ -59,7 +59,7 @@ class BookGate:
         """A gate in front of a venue of one book; what rests there already counts for its owners."""
         self.manager, self.venue = manager, venue
         self.interventions: list[Intervention] = []
-        self.asks_time = bool(OF_TIME & manager.limits.uses)
+        self.asks_time = manager.has_money or bool(OF_TIME & manager.limits.uses)
         manager.know_symbols((symbol,))
         uses = manager.limits.uses
         self.counts = np.zeros(kernel.COUNTS, np.int64)

@@ -14,8 +14,8 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import risk_flows
-from reference import frames
 from gated_package import replayed
+from reference import frames
 
 import hftlab
 from hftlab import speculation

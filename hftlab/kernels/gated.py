@@ -100,6 +100,7 @@ def guard_at(address):
         node_cells,
         node_cells,  # what goes by position is for batches
         array_at(block[12], (0,), UINT8),
+        array_at(block[12], (0,), INT32),
         array_at(block[14], (block[15],), INT32),
         array_at(block[16], (block[17],), INT32),
         array_at(block[12], (0,), INT64),
