@@ -33,13 +33,11 @@ class Caller:
     def __init__(self, flow: risk_flows.RiskFlow) -> None:
         orders = flow.orders
         tick = Decimal(orders.tick or 1) / PRICE_SCALE
-        self.book = hftlab.OrderBook("?", tick, orders.allow_nonpositive, limits=limits_of(flow.limits))
+        self.book = hftlab.OrderBook("?", tick, orders.allow_nonpositive, limits=limits_of(flow))
         self.outcomes, self.fills, self.rejects, self.events, self.l1 = [], [], [], [], []
         for seq, (ts, symbol, *command) in enumerate(orders.rows()):
             if seq == 0:
-                self.book = hftlab.OrderBook(
-                    symbol, tick, orders.allow_nonpositive, limits=limits_of(flow.limits)
-                )
+                self.book = hftlab.OrderBook(symbol, tick, orders.allow_nonpositive, limits=limits_of(flow))
             self.send(seq, ts, Command(*command))
 
     def send(self, seq: int, ts: int, command: Command) -> None:
@@ -332,7 +330,7 @@ def test_every_way_behind_a_gate_has_one_digest(name, one_book):
     table, tick = flow.orders.table(), Decimal(flow.orders.tick) / PRICE_SCALE
     if one_book:
         table = table.set_column(1, "symbol", table["symbol"].cast("string"))
-    proof = hftlab.verify(table, limits=limits_of(flow.limits), tick_size=tick)
+    proof = hftlab.verify(table, limits=limits_of(flow), tick_size=tick)
     assert proof.ok
     assert (proof.rows[-1].name == CALLS) == one_book
 
