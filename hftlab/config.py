@@ -51,7 +51,7 @@ from hftlab.limit_settings import RISK_KEYS, read_settings
 ENV_PREFIX = "HFTLAB_"
 ENV_SEPARATOR = "__"
 DEFAULT_INSTRUMENT = "default"
-RECORDABLE = (
+RECORDABLE = (  # tables a replay can keep
     "fills",
     "rejects",
     "outcomes",
@@ -60,7 +60,9 @@ RECORDABLE = (
     "book",
     "anomalies",
     "gate",
-)  # tables a replay can keep
+    "positions",
+    "pnl",
+)
 
 # A setting's type; the description is what an error says was expected.
 Count = Annotated[int, Meta(ge=1, description="an integer, 1 or more")]
@@ -68,7 +70,12 @@ OptionalCount = Annotated[Count | None, Meta(description="an integer, 1 or more"
 Levels = Annotated[int, Meta(ge=1, le=1000, description="an integer from 1 to 1000")]
 ReplayPath = Annotated[Literal["batch", "event"], Meta(description="batch or event")]
 Tables = Annotated[
-    tuple[Literal["fills", "rejects", "outcomes", "l1", "depth", "book", "anomalies", "gate"], ...],
+    tuple[
+        Literal[
+            "fills", "rejects", "outcomes", "l1", "depth", "book", "anomalies", "gate", "positions", "pnl"
+        ],
+        ...,
+    ],
     Meta(description=f"a list of {', '.join(RECORDABLE)}"),
 ]
 TickSize = Annotated[

@@ -20,6 +20,7 @@ from hftlab.feeds import Flow, open_flow
 from hftlab.feeds.tables import read_table
 from hftlab.inference import infer_orders
 from hftlab.limits import Limits
+from hftlab.positions import Positions, changes_of_fills, of_fills
 from hftlab.price_levels import LevelReader
 from hftlab.resting import Resting, nothing
 from hftlab.result import TABLES, Counts, Result
@@ -31,6 +32,7 @@ from hftlab.tape import Tape, compile_checked, rules_for
 
 MODES, PATHS = ("match", "rebuild"), ("batch", "event")
 CHUNK_FROM = 16_000_000  # rows: longer files are replayed in chunks unless asked otherwise
+OF_THE_END = ("book", "positions")  # tables of what is there after the last row
 MANY = CHUNK_FROM + 1  # rows of a file that doesn't say
 CHUNK_ROWS = 1_000_000  # 0.9 GB at the peak; four million took 1.9 GB and no less time
 
@@ -89,13 +91,13 @@ def replay(
     arrays). `mode` "match" runs commands through the matcher (inferred first, if the flow holds facts),
     "rebuild" applies facts as the venue told them. `path` is "batch" (default) or "event", with identical
     results. `threads` share out instruments (of a `Tape`, its parts). `record` names the tables to keep,
-    of fills, rejects, outcomes, l1, depth, book, anomalies, gate (default fills and outcomes). `config`
-    is a `Config` or a TOML file. `symbols` keeps only some. `depth` is levels per side. `tick_size` is
-    one for all or by symbol; inferred where missing. `chunk_rows` replays in pieces with bounded memory,
-    as files of more than 16 M rows are anyway. `out` writes a run folder as the replay goes. `progress`
-    is called with rows done. Without `keep` and `out` a replay in chunks keeps its counts, digest and
-    open orders only. `limits` puts the risk gate in front of the matcher: a `Limits`, a file of them, a dict
-    of keys, or those of `config` (docs/RISK.md).
+    of fills, rejects, outcomes, l1, depth, book, anomalies, gate, positions, pnl (default fills and
+    outcomes). `config` is a `Config` or a TOML file. `symbols` keeps only some. `depth` is levels per side.
+    `tick_size` is one for all or by symbol; inferred where missing. `chunk_rows` replays in pieces with
+    bounded memory, as files of more than 16 M rows are anyway. `out` writes a run folder as the replay
+    goes. `progress` is called with rows done. Without `keep` and `out` a replay in chunks keeps its counts,
+    digest, open orders and positions only. `limits` puts the risk gate in front of the matcher: a `Limits`,
+    a file of them, a dict of keys, or those of `config` (docs/RISK.md).
 
     Raises FormatError and TableError for broken input, UsageError for a wrong call, OutputError where
     `out` can't be written.
@@ -283,10 +285,14 @@ class Sink:
     def __init__(self, plan: Plan, writer: RunWriter | Handover | None) -> None:
         self.plan, self.writer = plan, writer
         names = plan.record if plan.keep or writer is not None else ()
-        self.parts: dict[str, list[pa.Table]] = {name: [] for name in names if name != "book"}
+        self.parts: dict[str, list[pa.Table]] = {name: [] for name in names if name not in OF_THE_END}
+        wanted = "positions" in plan.record or "pnl" in names
+        self.held = Positions(_costs(plan)) if wanted else None
 
     def add(self, run: TapeRun, fills: outputs.Fills, first_match: int) -> None:
         """Keep the recorded tables of a chunk."""
+        if self.held is not None and "pnl" not in self.parts:
+            self.held.add(fills, run.tape.symbols)
         make = {
             "fills": lambda: outputs.fills_table(run.tape, fills, first_match),
             "rejects": lambda: outputs.rejects_table(run),
@@ -295,6 +301,7 @@ class Sink:
             "anomalies": lambda: outputs.anomalies_table(run),
             "depth": lambda: outputs.depth_table(run, self.plan.depth),
             "gate": lambda: outputs.gate_table(run),
+            "pnl": lambda: self.held.add_with_changes(fills, run.tape.symbols),
         }
         for name, parts in self.parts.items():
             table = make[name]()
@@ -303,13 +310,14 @@ class Sink:
             else:
                 self.writer.append(name, table)
 
-    def tables(self) -> dict[str, Callable[[], pa.Table]]:
-        """The whole tables, by name."""
+    def tables(self, symbols: tuple[str, ...], resting: Resting) -> dict[str, Callable[[], pa.Table]]:
+        """The whole tables, by name; `symbols` and open orders are those at the end."""
+        made = {} if self.held is None else {"positions": partial(self.held.table, symbols, resting)}
         if self.writer is None:
-            return {name: partial(_joined, parts) for name, parts in self.parts.items()}
+            return made | {name: partial(_joined, parts) for name, parts in self.parts.items()}
         if self.writer.target is None:
-            return {}
-        return {name: partial(_read_back, self.writer.target, name) for name in self.parts}
+            return made
+        return made | {name: partial(_read_back, self.writer.target, name) for name in self.parts}
 
 
 def _joined(parts: list[pa.Table]) -> pa.Table:
@@ -378,6 +386,7 @@ def _single(plan: Plan, tape: Tape, skipped: int, seconds: dict[str, float]) -> 
     run = _run_one(plan, tape, _gate(plan, tape.checked, True))
     counts = Counts()
     counts.add(run, skipped)
+    fills = cache(partial(outputs.expand_fills, run))
     return Result(
         digest=outputs.Digest(),
         counts=counts,
@@ -385,10 +394,21 @@ def _single(plan: Plan, tape: Tape, skipped: int, seconds: dict[str, float]) -> 
         resting=lambda: run.open_orders,
         settings=plan.settings(),
         seconds={**seconds, "run": run.seconds},
-        tables={},
+        tables={
+            "positions": lambda: of_fills(fills(), tape.symbols, run.open_orders, _costs(plan)),
+            "pnl": lambda: changes_of_fills(fills(), tape.symbols, _costs(plan)),
+        },
         run=run,
-        fills=cache(partial(outputs.expand_fills, run)),
+        fills=fills,
     )
+
+
+def _costs(plan: Plan) -> Limits | None:
+    """Limits that say what a fill costs, if any do; the gate needn't be closed for that."""
+    config = plan.config
+    if plan.limits is not None:
+        return plan.limits
+    return Limits.from_settings(config.risk, config.trading) if config.risk or config.trading else None
 
 
 def _compile(plan: Plan, checked: CheckedTable, opening: Resting) -> Tape:
@@ -433,14 +453,15 @@ def _replay_chunks(plan: Plan, writer: RunWriter | Handover | None, first: list,
         seconds["compile"] += compiled - started
         seconds["run"] += ran - compiled
         seconds["tables"] += perf_counter() - ran
+    symbols = symbols or checked.symbols
     return Result(
         digest=digest,
         counts=counts,
-        symbols=symbols or checked.symbols,
+        symbols=symbols,
         resting=lambda: resting,
         settings=plan.settings(),
         seconds=seconds,
-        tables=sink.tables(),
+        tables=sink.tables(symbols, resting),
     )
 
 

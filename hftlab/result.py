@@ -22,7 +22,18 @@ from hftlab.resting import Resting
 from hftlab.run_folder import manifest, write_run
 from hftlab.runner import TapeRun, run_tape
 
-TABLES = ("fills", "rejects", "outcomes", "l1", "depth", "book", "anomalies", "gate")
+TABLES = (
+    "fills",
+    "rejects",
+    "outcomes",
+    "l1",
+    "depth",
+    "book",
+    "anomalies",
+    "gate",
+    "positions",
+    "pnl",
+)
 
 
 def exact_sum(values: np.ndarray) -> int:
@@ -82,9 +93,10 @@ class Counts:
 class Result:
     """A finished replay.
 
-    `fills`, `rejects`, `outcomes`, `l1`, `book` and `depth(n)` are polars frames with the columns of
-    `hftlab.schema` (prices int64 in units of 1e-9, quantities int64 lots; `.to_arrow()` for Arrow). After a
-    replay of one piece any of them can be asked for; after one in chunks, those that were recorded.
+    `fills`, `rejects`, `outcomes`, `l1`, `book`, `positions`, `pnl` and `depth(n)` are polars frames with the
+    columns of `hftlab.schema` (prices int64 in units of 1e-9, quantities int64 lots; `.to_arrow()` for
+    Arrow). After a replay of one piece any of them can be asked for; after one in chunks, those that were
+    recorded.
     """
 
     def __init__(
@@ -139,6 +151,16 @@ class Result:
     def gate(self) -> pl.DataFrame:
         """What the risk gate did by itself: orders it cancelled, stop losses, positions it closed."""
         return pl.from_arrow(self.to_arrow("gate"))
+
+    @property
+    def positions(self) -> pl.DataFrame:
+        """What each account holds in each symbol at the end: average price, P&L, fees, open orders."""
+        return pl.from_arrow(self.to_arrow("positions"))
+
+    @property
+    def pnl(self) -> pl.DataFrame:
+        """Position and P&L of both accounts of each fill after it, at its price; the taker's first."""
+        return pl.from_arrow(self.to_arrow("pnl"))
 
     def depth(self, levels: int | None = None) -> pl.DataFrame:
         """The best `levels` of each side after each command that changed them.

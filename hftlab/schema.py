@@ -45,8 +45,8 @@ def _price(name: str, nullable: bool = False) -> pa.Field:
     return _field(name, pa.int64(), "1e-9", nullable)
 
 
-def _lots(name: str) -> pa.Field:
-    return _field(name, pa.int64(), "lots")
+def _lots(name: str, nullable: bool = False) -> pa.Field:
+    return _field(name, pa.int64(), "lots", nullable)
 
 
 ORDERS = _schema(
@@ -173,6 +173,42 @@ BOOK = _schema(
     _lots("qty"),
     _ORDER_ID,
     _field("account", pa.int32(), "account"),
+)
+
+
+# null: no int64 holds it; or a price that isn't there
+_HELD = (
+    _lots("position", nullable=True),
+    _price("avg_price", nullable=True),
+    _price("cost", nullable=True),
+    _price("realised_pnl", nullable=True),
+    _price("unrealised_pnl", nullable=True),
+    _price("fees", nullable=True),
+)
+
+POSITIONS = _schema(
+    "positions",
+    _SYMBOL,
+    _field("account", pa.int32(), "account"),
+    *_HELD,
+    _lots("bought_qty", nullable=True),
+    _lots("sold_qty", nullable=True),
+    _price("bought_notional", nullable=True),
+    _price("sold_notional", nullable=True),
+    _price("last_price", nullable=True),
+    _lots("open_buy_qty", nullable=True),
+    _lots("open_sell_qty", nullable=True),
+    _field("open_orders", pa.int64(), "orders"),
+    _price("open_notional", nullable=True),
+)
+
+POSITION_CHANGES = _schema(
+    "pnl",
+    SEQ,
+    _TS,
+    _SYMBOL,
+    _field("account", pa.int32(), "account"),
+    *(field for field in _HELD if field.name != "cost"),
 )
 
 

@@ -237,6 +237,22 @@ def test_a_run_folder_has_what_was_recorded(answer, run, tmp_path):
     assert picture.read_bytes().startswith(b"\x89PNG")
 
 
+def test_positions_are_shown_where_they_are_recorded(run, tmp_path):
+    """Ten of those that traded most, in one piece and in chunks; without --record positions none."""
+    flow = tmp_path / "flow.parquet"
+    columns = {"action": ["NEW"] * 24, "order_id": [*range(1, 25)], "side": [1, -1] * 12, "qty": [5] * 24}
+    accounts = [account for pair in range(12) for account in (pair, 99)]
+    pq.write_table(pa.table(columns | {"price": [10_500_000_000] * 24, "account": accounts}), flow)
+    for more in ((), ("--chunk-rows", "7")):
+        status, out, _ = run("replay", flow, "--record", "positions", *more)
+        assert status == 0
+        _, _, table = out.partition("Positions at the end, 10 of 13\n")
+        lines = [line.split() for line in table.splitlines()[2:]]
+        assert lines[0] == ["DEFAULT", "99", "-60", "10.50", "0.00", "0.00", "0.00", "-"]
+        assert (len(lines), lines[1][2:4]) == (10, ["5", "10.50"])
+    assert "Positions" not in run("replay", flow)[1]
+
+
 def test_verify_compares_every_way(run, answer):
     """verify says for each way to replay whether its digest is that of the batch."""
     found = answer("verify", SAMPLE)

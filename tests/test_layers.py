@@ -36,6 +36,7 @@ FLOORS = [  # ground floor first, as in docs/ARCHITECTURE.md; a module may impor
     {"feeds"},
     {"synthetic"},
     {"outputs"},
+    {"positions"},
     {"result"},
     {"replayer"},
     {"book_gate"},

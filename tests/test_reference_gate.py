@@ -39,7 +39,7 @@ def test_positions_sum_to_zero_and_are_those_of_the_gate():
         held = venue.positions()
         for symbol in venue.books:
             assert sum(row[2] for row in held if row[0] == symbol) == 0
-        for symbol, account, position, *_, orders, buy, sell, notional in held:
+        for symbol, account, position, *_, buy, sell, orders, notional in held:
             cell = venue.gate.cell(account, symbol)
             assert cell.position == position
             assert (cell.open_orders, cell.open_buy, cell.open_sell) == (orders, buy, sell)
@@ -71,7 +71,8 @@ def test_a_flow_is_a_function_of_its_seed_and_books_are_sound():
     assert one.limits == same.limits != other.limits
     expected = one.expected(depth_levels=3)
     assert frames.first_difference(expected, same.expected(depth_levels=3)) is None
-    assert {"outcomes", "fills", "rejects", "l1", "book", "depth", "gate", "positions"} == set(expected)
+    tables = {"outcomes", "fills", "rejects", "l1", "book", "depth", "gate", "positions", "pnl"}
+    assert tables == set(expected)
     assert isinstance(expected["gate"], pl.DataFrame)
     for _, venue in played():
         for book in venue.books.values():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from hftlab.result import Result
 
 INSTRUMENTS_SHOWN = 5
+POSITIONS_SHOWN = 10
 
 
 def replay(
@@ -30,7 +32,10 @@ def replay(
     symbols: common.Symbols = None,
     record: Annotated[
         str | None,
-        typer.Option(metavar="A,B", help="fills, rejects, outcomes, l1, depth, book, anomalies, gate."),
+        typer.Option(
+            metavar="A,B",
+            help="fills, rejects, outcomes, l1, depth, book, anomalies, gate, positions, pnl.",
+        ),
     ] = None,
     depth: Annotated[
         int | None, common.count_option("--depth", "Levels a side of the depth table.", maximum=1000)
@@ -87,7 +92,10 @@ def replay(
     if as_json:
         common.print_json({**summary, "out": out and str(out)})
         return
-    common.show(_overview(summary, facts, out), _stages(summary), _touch(result, summary))
+    tables = [_overview(summary, facts, out), _stages(summary), _touch(result, summary)]
+    if "positions" in summary["record"]:
+        tables.append(_positions(result))
+    common.show(*tables)
 
 
 def _overview(summary: dict[str, Any], facts: int | None, out: Path | None) -> Table:
@@ -156,5 +164,24 @@ def _touch(result: Result, summary: dict[str, Any]) -> Table:
             *(common.count(row["bid_ct"] and row[name]) for name in ("bid_ct", "bid_sz")),
             *(common.price(row[name]) for name in ("bid_px", "ask_px")),
             *(common.count(row["ask_ct"] and row[name]) for name in ("ask_sz", "ask_ct")),
+        )
+    return table
+
+
+def _positions(result: Result) -> Table:
+    """Those that have traded most lots."""
+    held = result.positions
+    title = f"Positions at the end, {min(held.height, POSITIONS_SHOWN):,} of {held.height:,}"
+    names = ("symbol", "account", "position", "average", "realised", "unrealised", "fees", "open orders")
+    table = common.grid(title, *names)
+    traded = held["bought_qty"].cast(float).fill_null(math.inf) + held["sold_qty"].fill_null(math.inf)
+    for row in held[traded.arg_sort(descending=True)].head(POSITIONS_SHOWN).to_dicts():
+        position = row["position"]
+        table.add_row(
+            row["symbol"],
+            str(row["account"]),
+            "beyond 2^63" if position is None else common.count(position),
+            *(common.price(row[name]) for name in ("avg_price", "realised_pnl", "unrealised_pnl", "fees")),
+            common.count(row["open_orders"]),
         )
     return table

@@ -80,6 +80,7 @@ GATE_COLUMNS: dict[str, dict[str, Any]] = {
         "observed_value": I64,
     },
     "positions": {"symbol": pl.String, **dict.fromkeys(positions.COLUMNS[1:], I64)},
+    "pnl": {**dict.fromkeys(positions.CHANGE_COLUMNS, I64), "symbol": pl.String},
 }
 DEPTH_LISTS = ("bid_px", "bid_sz", "bid_ct", "ask_px", "ask_sz", "ask_ct")
 NULLABLE = ("bid_px", "ask_px", "limit_value", "observed_value")
@@ -130,7 +131,7 @@ def of_venue(venue: ReferenceVenue) -> dict[str, pl.DataFrame]:
 
 def of_gated_venue(venue: GatedVenue) -> dict[str, pl.DataFrame]:
     """Every output of the twin behind its gate."""
-    rows = {"gate": venue.events, "positions": venue.positions()}
+    rows = {"gate": venue.events, "positions": venue.positions(), "pnl": venue.pnl()}
     tables = {
         name: pl.DataFrame(rows[name], schema=columns, orient="row") for name, columns in GATE_COLUMNS.items()
     }

@@ -265,3 +265,7 @@ class GatedVenue(ReferenceVenue):
     def positions(self) -> list[tuple]:
         """The columns of `positions.COLUMNS`, from the fills and the open orders."""
         return positions.of_fills(self.fills, self.final_book(), self.limits)
+
+    def pnl(self) -> list[tuple]:
+        """The columns of `positions.CHANGE_COLUMNS`."""
+        return positions.changes(self.fills, self.limits)

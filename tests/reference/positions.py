@@ -9,6 +9,17 @@ from hftlab.codes import Side
 from reference.book import column_value
 from reference.risk_limits import InForce, Limits
 
+CHANGE_COLUMNS = (
+    "seq",
+    "ts",
+    "symbol",
+    "account",
+    "position",
+    "avg_price",
+    "realised_pnl",
+    "unrealised_pnl",
+    "fees",
+)
 COLUMNS = (
     "symbol",
     "account",
@@ -18,11 +29,14 @@ COLUMNS = (
     "realised_pnl",
     "unrealised_pnl",
     "fees",
-    "traded_qty",
-    "traded_notional",
+    "bought_qty",
+    "sold_qty",
+    "bought_notional",
+    "sold_notional",
+    "last_price",
+    "open_buy_qty",
+    "open_sell_qty",
     "open_orders",
-    "open_buy",
-    "open_sell",
     "open_notional",
 )
 BPS_OF_WHOLE = 10**8  # fees are in 1e-4 basis points
@@ -36,17 +50,23 @@ class Holding:
     cost: int = 0
     realised: int = 0
     fees: int = 0
-    traded_qty: int = 0
-    traded_notional: int = 0
-    open_orders: int = 0
+    bought_qty: int = 0
+    sold_qty: int = 0
+    bought_notional: int = 0
+    sold_notional: int = 0
     open_buy: int = 0
     open_sell: int = 0
+    open_orders: int = 0
     open_notional: int = 0
 
     def fill(self, side: int, price: int, qty: int) -> None:
         """Book one fill: what it reduces first, and what it extends with the rest."""
-        self.traded_qty += qty
-        self.traded_notional += abs(price) * qty
+        if side == Side.BUY:
+            self.bought_qty += qty
+            self.bought_notional += abs(price) * qty
+        else:
+            self.sold_qty += qty
+            self.sold_notional += abs(price) * qty
         reduced = min(qty, abs(self.position)) if self.position * side < 0 else 0
         if reduced:
             taken = toward_zero(self.cost * reduced, abs(self.position))
@@ -65,19 +85,36 @@ def of_fills(fills: Iterable[tuple], book: Iterable[tuple], limits: Limits) -> l
 
     `fills` and `book` are rows of those tables, `fills` in order; fees are those in force at the fill.
     """
-    in_force = InForce(limits)
     holdings: dict[tuple[str, int], Holding] = {}
-    last: dict[str, int] = {}
-    for seq, _, _, symbol, price, qty, side, _, _, taker, maker, _, _ in fills:
+    last = {symbol: price for _, _, symbol, price, _ in _booked(fills, limits, holdings)}
+    for symbol, side, price, qty, _, account in book:
+        _count_open(holdings.setdefault((symbol, account), Holding()), side, price, qty)
+    return [_row(*cell, holding, last.get(cell[0])) for cell, holding in sorted(holdings.items())]
+
+
+def changes(fills: Iterable[tuple], limits: Limits) -> list[tuple]:
+    """The rows of `pnl`: what each cell of a fill holds after it, at its price; the taker's first."""
+    holdings: dict[tuple[str, int], Holding] = {}
+    rows = []
+    for seq, ts, symbol, price, accounts in _booked(fills, limits, holdings):
+        for account in accounts:
+            held = holdings[symbol, account]
+            gain = held.position * price - held.cost
+            values = held.position, held.average_price(), held.realised, gain, held.fees
+            rows.append((seq, ts, symbol, account, *(column_value(value) for value in values)))
+    return rows
+
+
+def _booked(fills: Iterable[tuple], limits: Limits, holdings: dict[tuple[str, int], Holding]):
+    """Book fills one after the other; after each (seq, ts, symbol, price, its accounts)."""
+    in_force = InForce(limits)
+    for seq, _, ts, symbol, price, qty, side, _, _, taker, maker, _, _ in fills:
         in_force.reach(seq)
-        last[symbol] = price
         for account, sign, role in ((taker, side, "taker"), (maker, -side, "maker")):
             holding = holdings.setdefault((symbol, account), Holding())
             holding.fill(sign, price, qty)
             holding.fees += fee(in_force.cell(account, symbol), role, price, qty)
-    for symbol, side, price, qty, _, account in book:
-        _count_open(holdings.setdefault((symbol, account), Holding()), side, price, qty)
-    return [_row(*cell, holding, last.get(cell[0], 0)) for cell, holding in sorted(holdings.items())]
+        yield seq, ts, symbol, price, dict.fromkeys((taker, maker))
 
 
 def fee(limits, role: str, price: int, qty: int) -> int:
@@ -101,19 +138,22 @@ def _count_open(holding: Holding, side: int, price: int, qty: int) -> None:
         holding.open_sell += qty
 
 
-def _row(symbol: str, account: int, held: Holding, last: int) -> tuple:
+def _row(symbol: str, account: int, held: Holding, last: int | None) -> tuple:
     values = (
         held.position,
         held.average_price(),
         held.cost,
         held.realised,
-        held.position * last - held.cost,
+        held.position * (last or 0) - held.cost,
         held.fees,
-        held.traded_qty,
-        held.traded_notional,
-        held.open_orders,
+        held.bought_qty,
+        held.sold_qty,
+        held.bought_notional,
+        held.sold_notional,
+        last,
         held.open_buy,
         held.open_sell,
+        held.open_orders,
         held.open_notional,
     )
     return (symbol, account, *(column_value(value) for value in values))
