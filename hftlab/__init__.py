@@ -53,6 +53,9 @@ _EXPORTS = {
     "certify": "certificate",
     "Comparison": "truth_report",
     "compare": "truth",
+    "RiskReport": "risk_report",
+    "risk": "risk_runs",
+    "which_limit_first": "risk_runs",
     "generate": "synthetic",
     "Histogram": "histogram",
 }

@@ -20,7 +20,7 @@ from hftlab.cli import common, main
 from hftlab.feeds import FEEDS, Fault
 
 SAMPLE = str(Path(__file__).parents[1] / "data" / "sample.parquet")
-COMMANDS = ("generate", "inspect", "replay", "verify", "certify", "compare", "convert", "plot")
+COMMANDS = ("generate", "inspect", "replay", "risk", "verify", "certify", "compare", "convert", "plot")
 LOBSTER_NAME = "TEST_2024-01-02_34200000_57600000_message_5.csv"
 LOBSTER_ROWS = (
     "34200.000000001,1,11,100,1000000,1\n"
@@ -567,6 +567,86 @@ def test_commands_can_t_be_certified(run):
     assert status == 2
     assert_one_line(err)
     assert "found commands (orders), expected facts (mbo)" in err
+
+
+# risk
+
+
+@pytest.fixture
+def limits(tmp_path):
+    """Two files of limits, a loose and a tight one."""
+    paths = tmp_path / "loose.toml", tmp_path / "tight.toml"
+    paths[0].write_text("[risk]\nmax_order_qty = 2000\n")
+    paths[1].write_text(
+        '[trading]\ncapital = "20000"\n[risk]\nmax_order_qty = 500\nmax_position_size = 2000\n'
+        'stop_loss_percentage = 2\nstop_loss_action = "close"\nself_trade = "decrement"\n'
+    )
+    return [part for path in paths for part in ("--limits", path)]
+
+
+def test_risk_compares_sets_of_limits(run, answer, limits):
+    """The JSON has what the tables show, at most a hundred columns wide; the first set is that of no gate."""
+    found = answer("risk", SAMPLE, *limits, "--account", "5")
+    assert [each["name"] for each in found["sets"]] == ["none", "loose", "tight"]
+    none, _, tight = found["sets"]
+    assert none["digest"] == answer("replay", SAMPLE)["digest"]
+    assert none["refused"] == {}
+    assert [row["set"] for row in found["account"]] == ["none", "loose", "tight"]
+    status, out, err = run("risk", SAMPLE, *limits, "--account", "5")
+    assert (status, err) == (0, "")
+    assert max(map(len, out.splitlines())) <= 100
+    refused = sum(part["orders"] for part in tight["refused"].values())
+    for shown in (f"{refused:,}", f"{tight['fills']:,}", "MAX_POSITION", "What stops account 5 first"):
+        assert shown in out
+    assert found["account"][0]["first"] is None
+    assert found["account"][2]["first"]["reason"] == "MAX_ORDER_QTY"
+    assert "limit 500 lots, found" in " ".join(out.split())
+
+
+def test_risk_writes_what_it_found(run, tmp_path, limits):
+    """All tables as a folder, or the table of sets as a file; an existing folder is refused at once."""
+    assert run("risk", SAMPLE, *limits, "--out", tmp_path / "risk")[0] == 0
+    names = {path.name for path in (tmp_path / "risk").iterdir()}
+    assert names == {f"{n}.parquet" for n in ("sets", "rejects", "accounts", "first")} | {"manifest.json"}
+    assert run("risk", SAMPLE, *limits, "--out", tmp_path / "sets.csv")[0] == 0
+    assert run("risk", SAMPLE, *limits, "--out", tmp_path / "sets.parquet")[0] == 0
+    sets = pq.read_table(tmp_path / "sets.parquet")
+    assert sets == pq.read_table(tmp_path / "risk" / "sets.parquet")
+    assert (tmp_path / "sets.csv").read_text().splitlines()[0].split(",") == sets.column_names
+    status, out, err = run("risk", SAMPLE, *limits, "--out", tmp_path / "risk")
+    assert (status, out) == (1, "")
+    assert_one_line(err)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ((SAMPLE,), "Missing option '--limits'"),
+        ((SAMPLE, "--limits", "none.toml"), "none.toml: found no such file or directory"),
+        ((SAMPLE, "--limits", "wrong.toml"), "wrong.toml, risk.max_order_qty: found -1"),
+        ((SAMPLE, "--limits", "unknown.toml"), "found the symbol 'XYZ', expected one of the flow"),
+        ((SAMPLE, "--limits", "right.toml", "--account", "99"), "--account: found 99, expected an account"),
+        ((SAMPLE, "--limits", "right.toml", "--account", "x"), "--account: "),
+        ((SAMPLE, "--limits", "right.toml", "--threads", "0"), "--threads: found '0'"),
+        ((SAMPLE, "--limits", "right.toml", "--out", "x.xls"), "found the suffix '.xls', expected .csv"),
+        ((SAMPLE, "--limits", "right.toml", "--symbols", "NO"), "found no rows of NO"),
+    ],
+)
+def test_a_wrong_risk_is_one_line_and_status_2(run, tmp_path, monkeypatch, arguments, said):
+    """Whatever is wrong, and nothing is written."""
+    files = {
+        "wrong.toml": "[risk]\nmax_order_qty = -1\n",
+        "right.toml": "[risk]\nmax_order_qty = 1\n",
+        "unknown.toml": "[risk.symbols.XYZ]\nrestricted = true\n",
+    }
+    for name, text in files.items():
+        (tmp_path / name).write_text(text)
+    monkeypatch.chdir(tmp_path)
+    status, out, err = run("risk", *arguments)
+    assert (status, out) == (2, "")
+    assert_one_line(err)
+    assert said in err
+    assert {path.name for path in tmp_path.iterdir()} == set(files)
 
 
 # options of a feed

@@ -22,6 +22,7 @@ from hftlab.cli.generate import generate
 from hftlab.cli.inspect import inspect
 from hftlab.cli.plot import plot
 from hftlab.cli.replay import replay
+from hftlab.cli.risk import risk
 from hftlab.cli.verify import verify
 from hftlab.errors import HftlabError
 
@@ -42,7 +43,7 @@ app = typer.Typer(
     help="Replay historical order flow through compiled order books: exact fills, fast.",
     epilog="Begin with: [bold]hftlab generate -o flow.parquet[/], then [bold]hftlab replay flow.parquet[/]",
 )
-for command in (generate, inspect, replay, verify, certify, compare, convert, plot):
+for command in (generate, inspect, replay, risk, verify, certify, compare, convert, plot):
     app.command()(command)
 
 
