@@ -23,6 +23,11 @@ from pathlib import Path
 MOST_SHOWN = 100  # problems in the text of one error; all of them are in its `problems`
 
 
+def printable(text: str) -> str:
+    """Text of somebody else's, fit for a terminal."""
+    return "".join(char if char.isprintable() else "?" for char in text)
+
+
 class HftlabError(Exception):
     """Anything a user can act on."""
 
@@ -44,7 +49,7 @@ class FormatError(InputError):
         self, path: str | Path, found: str, expected: str, row: int | None = None, offset: int | None = None
     ) -> None:
         self.path, self.row, self.offset = path, row, offset
-        self.found, self.expected = found, expected
+        self.found, self.expected = found, expected = printable(found), printable(expected)
         places = [f"row {row}" if row is not None else "", f"byte {offset:,}" if offset is not None else ""]
         where = ", ".join([f"{path}", *filter(None, places)])
         super().__init__(f"{where}: found {found}, expected {expected}")

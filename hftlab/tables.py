@@ -274,7 +274,8 @@ class _Reader:
             outside = np.abs(values) > MAX_QTY // scale if scale > 1 else np.zeros(0, "?")
             if outside.any():
                 row = int(np.argmax(outside))
-                self.wrong(name, str(column[row]), "a time from 1677 to 2262, as 64 bits of ns hold", row)
+                found = f"{values[row]} {column.type.unit}"  # Arrow can't show all of them as a time
+                self.wrong(name, found, "a time from 1677 to 2262, as 64 bits of ns hold", row)
             return frozen(values if scale == 1 else values * scale, "i8")
         if not pa.types.is_integer(column.type):
             self.wrong(name, str(column.type), "a timestamp, or integer ns since the epoch")

@@ -308,6 +308,14 @@ def message(path, **options):
     return str(caught.value)
 
 
+def test_what_can_t_be_shown_is_not(tmp_path):
+    """Names in a file may be anything, what a terminal obeys too."""
+    (path := tmp_path / "x.csv").write_text("a\x1b[2J,b\x7f,c\n1,2,3\n")
+    assert "it has the columns a?[2J, b?, c" in message(path)
+    with pytest.raises(UsageError, match=r"with one of a\?\[2J, b\?, c"):
+        open_flow(path, format="generic", kind="orders")
+
+
 def test_a_file_of_no_known_format(tmp_path):
     """The answer names what is supported."""
     (path := tmp_path / "notes.txt").write_text("Dear diary\n")

@@ -193,6 +193,16 @@ def test_symbols_and_flags_have_values_too(tmp_path):
     assert (column(flow, "symbol"), column(flow, "post_only")) == (["BTC"] * 2, [True] * 2)
 
 
+def test_a_symbol_that_is_null(tmp_path):
+    """Of JSON, or left out of one object: it is the name of no instrument."""
+    rows = [dict(zip(OWN.split(","), row.split(","), strict=True)) for row in ORDERS_ROWS]
+    for second in ({"symbol": None}, {}):
+        lines = [json.dumps(rows[0] | {"symbol": "A"}), json.dumps(rows[1] | second)]
+        path = write(tmp_path, *lines, name="flow.ndjson")
+        expected = f"{path}, row 2: found symbol '', expected the name of an instrument"
+        assert said(FormatError, lambda path=path: open_flow(path).table()).startswith(expected)
+
+
 # ------------------------------------------------------------------ numbers
 
 

@@ -279,7 +279,12 @@ def test_ids_may_be_text_but_not_negative(column):
 
 
 @pytest.mark.parametrize(
-    "ts", [pa.array([0, 10**11, 0], pa.timestamp("s")), np.array([0, 2**63 + 7, 0], np.uint64)]
+    "ts",
+    [
+        pa.array([0, 10**11, 0], pa.timestamp("s")),
+        pa.array([0, -(2**62), 0], pa.timestamp("us")),  # no datetime either
+        np.array([0, 2**63 + 7, 0], np.uint64),
+    ],
 )
 def test_a_time_beyond_64_bits_is_an_error_with_its_row(ts):
     """Times that don't fit nanoseconds are refused, not wrapped."""

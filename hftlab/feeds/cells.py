@@ -266,6 +266,8 @@ def names(column: pa.Array, given: Mapping[str, Any]) -> pa.DictionaryArray:
 
     column = _as_dictionary(column)
     meanings = [of(text) for text in column.dictionary.to_pylist()]
+    if column.null_count:
+        raise BadCell(pc.index(column.is_null(), True).as_py(), "''", "the name of an instrument")
     _refuse_unknown(column, meanings, "the name of an instrument")
     unique = list(dict.fromkeys(name for name in meanings if name is not None))
     place = {name: number for number, name in enumerate(unique)}

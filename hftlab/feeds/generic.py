@@ -42,7 +42,7 @@ import numpy as np
 import pyarrow as pa
 
 from hftlab.codes import Action, MboAction, OrderType, Side, Tif
-from hftlab.errors import FormatError, UsageError
+from hftlab.errors import FormatError, UsageError, printable
 from hftlab.feeds import cells, foreign
 from hftlab.feeds.cells import BadCell
 from hftlab.feeds.clock import UNITS, Clock, settled, times
@@ -307,7 +307,7 @@ def _missing(file: foreign.Foreign, kind: Kind, missing: list[str]) -> str:
 
 
 def _list(names: Iterable[str], limit: int = 30) -> str:
-    names = list(names)
+    names = [printable(name) for name in names]
     return ", ".join(names[:limit]) + (", ..." if len(names) > limit else "")
 
 

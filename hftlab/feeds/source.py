@@ -21,7 +21,7 @@ from typing import IO, Any
 
 import pyarrow as pa
 
-from hftlab.errors import FormatError, InputError, UsageError
+from hftlab.errors import FormatError, InputError, UsageError, printable
 
 BLOCK_BYTES = 1 << 24
 WINDOW_BYTES = 1 << 26  # of a plain file that are mapped at a time: a whole one would count as memory in use
@@ -286,5 +286,4 @@ def _open(path: Path, kind: str, member: str | None) -> Iterator[IO[bytes]]:
 
 def said(error: BaseException) -> str:
     """The first line of what a library said, fit for a terminal."""
-    line = (str(error).strip().splitlines() or [type(error).__name__])[0]
-    return "".join(char if char.isprintable() else "?" for char in line)
+    return printable((str(error).strip().splitlines() or [type(error).__name__])[0])
