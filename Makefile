@@ -23,7 +23,8 @@ DEV := $(VENV)/dev.stamp
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 PYTEST := $(BIN)/python -m pytest -q
 AGAINST_THE_RULES := tests/test_matching.py tests/test_differential.py tests/test_closed_loop.py \
-	tests/test_itch.py tests/test_lobster.py -m 'not data' -k 'not large_file'
+	tests/test_risk.py tests/test_risk_stories.py tests/test_risk_events.py tests/test_risk_bad_input.py \
+	tests/test_wide.py tests/test_itch.py tests/test_lobster.py -m 'not data' -k 'not large_file'
 DEMO := build/demo
 
 help:
