@@ -9,7 +9,7 @@
 
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint bench bench-peers clean
+.PHONY: help demo test test-plain test-checked test-fuzz test-notebooks lint bench bench-peers clean
 
 # The first of these that is Python 3.11 to 3.13; `make PYTHON=... test` chooses another.
 PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11; do \
@@ -23,8 +23,9 @@ DEV := $(VENV)/dev.stamp
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 PYTEST := $(BIN)/python -m pytest -q
 AGAINST_THE_RULES := tests/test_matching.py tests/test_differential.py tests/test_closed_loop.py \
-	tests/test_risk.py tests/test_risk_stories.py tests/test_risk_events.py tests/test_risk_bad_input.py \
-	tests/test_wide.py tests/test_itch.py tests/test_lobster.py -m 'not data' -k 'not large_file'
+	tests/test_itch.py tests/test_lobster.py tests/test_risk.py tests/test_risk_stories.py \
+	tests/test_risk_events.py tests/test_risk_bad_input.py tests/test_positions.py tests/test_wide.py \
+	-m 'not data' -k 'not large_file'
 DEMO := build/demo
 
 help:
@@ -58,15 +59,26 @@ lint: $(DEV)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
-# As shipped first; then the slices that need the kernels built otherwise: as plain Python (the only way to
-# see their coverage), and with every array access checked; then ten million random commands; then notebooks.
+# As shipped first; then, two at a time, the slices that need the kernels built otherwise: as plain Python (the
+# only way to see their coverage), and with every array access checked; long fuzzing; notebooks.
 test: lint
 	@echo "compiling the kernels, once"
 	@$(BIN)/hftlab verify data/sample.parquet > /dev/null
 	$(PYTEST)
+	@$(MAKE) --no-print-directory -j2 -Otarget test-checked test-fuzz test-plain test-notebooks
+
+test-plain test-checked test-fuzz test-notebooks: $(DEV)
+
+test-plain:
 	NUMBA_DISABLE_JIT=1 $(PYTEST) $(AGAINST_THE_RULES) --cov=hftlab.kernels --cov-report=term
+
+test-checked:
 	NUMBA_BOUNDSCHECK=1 $(PYTEST) $(AGAINST_THE_RULES)
+
+test-fuzz:
 	$(PYTEST) -m fuzz
+
+test-notebooks:
 	$(PYTEST) --nbmake notebooks
 
 bench: $(RUNTIME)

@@ -1,8 +1,9 @@
-"""What every test may use: the folder of public sample data, and which marked tests run by default."""
+"""What every test may use: public sample data, the command line; and which marked tests run by default."""
 
 from __future__ import annotations
 
 import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -28,3 +29,21 @@ def data_dir() -> Path:
     if not folder.is_dir():
         pytest.skip(f"no sample data at {folder}: set HFTLAB_DATA to the folder that has it")
     return folder
+
+
+@pytest.fixture
+def run(capsys):
+    """Run a command in this process: its exit status, stdout and stderr."""
+
+    def run(*arguments):
+        from hftlab.cli import main
+
+        handler = signal.getsignal(signal.SIGTERM)
+        try:
+            status = main([str(argument) for argument in arguments])
+        finally:
+            signal.signal(signal.SIGTERM, handler)
+        captured = capsys.readouterr()
+        return status, captured.out, captured.err
+
+    return run

@@ -14,6 +14,7 @@ from reference.package import settings
 import hftlab
 
 NAMES = ("outcomes", "fills", "rejects", "l1", "book")
+OF_THE_GATE = ("gate", "positions", "pnl")
 LEVELS = 3
 
 
@@ -38,7 +39,7 @@ def replayed(
     """The outputs of the package in the twin's types, and the run; `tape` saves one first, and loads it."""
     orders = flow.orders
     config = settings(orders.tick, orders.allow_nonpositive, LEVELS)
-    what = {"record": (*names, "depth", "gate"), "config": config, "limits": limits_of(flow), **options}
+    what = {"record": (*names, "depth", *OF_THE_GATE), "config": config, "limits": limits_of(flow), **options}
     if not tape:
         run = hftlab.replay(orders.table(), **what)
         return outputs(run, names, levels), run
@@ -51,5 +52,5 @@ def replayed(
 
 def outputs(run: Any, names: tuple[str, ...] = NAMES, levels: int = LEVELS) -> dict[str, pl.DataFrame]:
     """What a run recorded, in the types of the twin."""
-    gate = frames.of_frame(run.gate, frames.GATE_COLUMNS["gate"])
-    return {"gate": gate} | frames.of_run(run, names, levels)
+    more = {name: frames.of_frame(getattr(run, name), frames.GATE_COLUMNS[name]) for name in OF_THE_GATE}
+    return more | frames.of_run(run, names, levels)

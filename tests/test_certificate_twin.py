@@ -105,8 +105,8 @@ def test_the_certificate_of_real_facts_is_the_twin_s(data_dir, name, start):
 
 
 @pytest.mark.fuzz
-def test_a_million_facts():
-    """HFTLAB_FUZZ_COMMANDS says another number."""
-    budget = int(os.environ.get("HFTLAB_FUZZ_COMMANDS", 1_000_000))
+def test_many_facts():
+    """Three hundred thousand, about a minute; HFTLAB_FUZZ_COMMANDS says another number."""
+    budget = int(os.environ.get("HFTLAB_FUZZ_COMMANDS", 300_000))
     for seed in range(1_000, 1_000 + budget // 80):
         check(tellers.facts(seed, 80), seed)

@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 import pytest
 
 import hftlab
-from hftlab.cli import common, main
+from hftlab.cli import common
 from hftlab.feeds import FEEDS, Fault
 
 SAMPLE = str(Path(__file__).parents[1] / "data" / "sample.parquet")
@@ -56,22 +56,6 @@ def messy(tmp_path):
     path = tmp_path / "messy.parquet"
     pq.write_table(pa.table({name: pa.array(values) for name, values in columns.items()}), path)
     return str(path)
-
-
-@pytest.fixture
-def run(capsys):
-    """Run a command in this process: its exit status, stdout and stderr."""
-
-    def run(*arguments):
-        handler = signal.getsignal(signal.SIGTERM)
-        try:
-            status = main([str(argument) for argument in arguments])
-        finally:
-            signal.signal(signal.SIGTERM, handler)
-        captured = capsys.readouterr()
-        return status, captured.out, captured.err
-
-    return run
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""The risk gate of the package against its slow twin: every decision, fill, book and event.
+"""The risk gate of the package against its slow twin: every decision, fill, book, event, position and cent.
 
 A failure names flow, seed and way, and shrinks the flow to the few rows that still fail. `pytest -m fuzz`
 runs ten million commands; HFTLAB_FUZZ_COMMANDS says another number.
@@ -101,7 +101,7 @@ def check(flow: RiskFlow, ways: dict[str, Options], folder: Path, expected: Fram
 @pytest.mark.parametrize("seed", SEEDS)
 @pytest.mark.parametrize("name", risk_flows.FLOWS)
 def test_every_way_decides_as_the_twin_does(name, seed, tmp_path):
-    """Outcomes, fills, rejects, touch, depth, book and gate events, in every way of replaying."""
+    """Outcomes, fills, rejects, touch, depth, book, gate events, positions and P&L, in every way."""
     check(risk_flows.make(name, SIZE, seed), WAYS, tmp_path)
 
 
