@@ -27,6 +27,7 @@ from hftlab.tape import Tape
 
 FIRST_CELLS, FIRST_REPEATS = 1 << 10, 1 << 14
 FIRST_MESSAGES = 16  # times of messages an account has room for; a power of two
+LOT = 1 << 16  # cells
 OWN_ROOM = 1 << 12  # stop losses and closing orders
 
 
@@ -141,23 +142,32 @@ class RiskManager:
             copy_index(self.index, larger)
             self.index = larger
         if self.known > first:
-            self._add_cells(*new[: self.known - first].T)
+            self._make_cells(*new[: self.known - first].T)
         return cells
 
-    def _add_cells(self, numbers: np.ndarray, books: np.ndarray) -> None:
-        fresh = [n for n in dict.fromkeys(numbers.tolist()) if n not in self.numbers]
+    def _make_cells(self, numbers: np.ndarray, books: np.ndarray) -> None:
+        """Cells of these accounts and books, in lots: looking limits up takes room for each of a lot."""
+        first, more = self.cells.size, numbers.size
+        self.cells = _longer(self.cells, more)
+        if self.has_money:
+            self.money = _longer(self.money, more)
+        for start in range(0, more, LOT):
+            stop = min(start + LOT, more)
+            self._fill_cells(slice(first + start, first + stop), numbers[start:stop], books[start:stop])
+
+    def _fill_cells(self, which: slice, numbers: np.ndarray, books: np.ndarray) -> None:
+        there, first, place = np.unique(numbers, return_index=True, return_inverse=True)
+        fresh = [n for n in there[np.argsort(first)].tolist() if n not in self.numbers]
         if fresh:
             self._add_accounts(np.array(fresh, np.int32))
-        cells = np.zeros(numbers.size, CELL)
-        cells["account"] = [self.numbers[n] for n in numbers.tolist()]
+        cells = self.cells[which]
+        cells["account"] = np.array([self.numbers[n] for n in there.tolist()], np.int32)[place]
         cells["book"] = books
         cells["group"] = self.group_of[cells["account"]]
-        self.cells = np.concatenate([self.cells, cells])
-        self._set_cell_limits(slice(self.cells.size - cells.size, None))
+        self._set_cell_limits(which)
         if self.has_money:
-            money = np.zeros(numbers.size, MONEY)
-            money["peak"] = money["equity"] = self.accounts["capital"][cells["account"]]
-            self.money = np.concatenate([self.money, money])
+            capital = self.accounts["capital"][cells["account"]]
+            self.money["peak"][which] = self.money["equity"][which] = capital
 
     def _add_accounts(self, numbers: np.ndarray) -> None:
         first = self.accounts.size
@@ -264,6 +274,13 @@ class RiskManager:
     def by_name(self) -> np.ndarray:
         """Books by name of symbol."""
         return np.array(sorted(range(len(self.names)), key=self.names.__getitem__), np.int32)
+
+
+def _longer(records: np.ndarray, more: int) -> np.ndarray:
+    """The same records with empty ones behind them."""
+    longer = np.zeros(records.size + more, records.dtype)
+    longer[: records.size] = records
+    return longer
 
 
 class GateRun:

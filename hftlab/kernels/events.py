@@ -23,6 +23,7 @@ from hftlab.kernels.intake import (
     TIME,
     Intake,
     bare_intake,
+    look_ahead,
     look_at,
     needs_room,
     passes_mark,
@@ -233,21 +234,19 @@ def kind_of(action):
 
 
 @helper
-def needs_of(risk, account, book, time):
-    """What must grow before the risk gate can look at a command, or 0."""
-    cell = lookup(risk.intake.index, account, book)
+def needs_of(risk, cell, time):
+    """What must grow before the risk gate can look at a command of a cell, or 0."""
     if cell == 0:
         return NEEDS_CELL
     return NEEDS_INTAKE if needs_room(risk.intake, cell, time) else 0
 
 
 @helper
-def take_in(risk, row, book, action, side, order_type, price, qty, account, time):
-    """(cell of the sender, what the first seven checks say): the command counts from here on."""
+def take_in(risk, row, cell, book, action, side, order_type, price, qty, time):
+    """What the first seven checks say of a command of a cell: it counts from here on."""
     if risk is None:
-        return np.int64(0), np.int64(0)
-    cell = lookup(risk.intake.index, account, book)
-    return cell, look_at(risk.intake, row, cell, book, action, side, order_type, price, qty, time)
+        return np.int64(0)
+    return look_at(risk.intake, row, cell, book, action, side, order_type, price, qty, time)
 
 
 @helper
@@ -297,17 +296,18 @@ def event(
 
     `risk` is None where there is no gate; `time` is for it.
     """
-    nothing, gate = np.int64(0), gate_of(risk)
+    nothing, gate, cell = np.int64(0), gate_of(risk), np.int64(0)
     if risk is not None:
-        need = needs_of(risk, account, book, time)
+        cell = lookup(risk.intake.index, account, book)
+        need = needs_of(risk, cell, time)
         if need != 0:
             return np.int64(need), nothing, nothing, count
     reason = check(action, order_type, price, qty, desk.grid.rules, book)
     if reason != 0:
-        take_in(risk, row, book, action, side, order_type, price, qty, account, time)
+        take_in(risk, row, cell, book, action, side, order_type, price, qty, time)
         return ops.REJECTED + np.int64(reason), nothing, nothing, count
     if action not in (NEW, CANCEL, REDUCE, REPLACE):
-        take_in(risk, row, book, action, side, order_type, price, qty, account, time)
+        take_in(risk, row, cell, book, action, side, order_type, price, qty, time)
         if action in (MASS_CANCEL, CLEAR):
             release_all(desk, book, account, action == CLEAR)
         op = np.int64(kind_of(action) << ops.KIND_SHIFT) | (book << ops.BOOK_SHIFT)
@@ -345,7 +345,7 @@ def event(
             if rung == NO_RUNG:
                 return np.int64(NEEDS_LEVELS), nothing, nothing, count
             level = price_level(desk.grid, book, np.int64(side < 0), rung) if action == NEW else rung
-    cell, early = take_in(risk, row, book, action, side, order_type, price, qty, account, time)
+    early = take_in(risk, row, cell, book, action, side, order_type, price, qty, time)
     happened = events_so_far(risk)
     if action == NEW:
         op = np.int64(flags_of(order_type, tif, post_only) | facts | (ops.SELL if side < 0 else ops.BUY))
@@ -438,12 +438,38 @@ def submit(address, word, key, new_key, price, qty, account):
 
 
 @helper
+def look_ahead_for_gate(desk, risk, columns, row, last):
+    """Bring what coming rows need into the cache: entries of both indexes, then what those lead to."""
+    index, gate = risk.intake.index, risk.gate
+    ahead = min(row + 3 * LOOKAHEAD, last)
+    book = value_at(columns.book, ahead)
+    prefetch(desk.index, home(desk.index, columns.order_id[ix(ahead)], book))
+    prefetch(index, home(index, value_at(columns.account, ahead), book))
+
+    ahead = min(row + 2 * LOOKAHEAD, last)
+    book = value_at(columns.book, ahead)
+    slot = lookup(desk.index, columns.order_id[ix(ahead)], book)
+    prefetch(desk.books.orders, slot)
+    prefetch(gate.node_cells, slot)
+    prefetch(gate.cells, lookup(index, value_at(columns.account, ahead), book))
+
+    ahead = min(row + LOOKAHEAD, last)
+    book = value_at(columns.book, ahead)
+    slot = lookup(desk.index, columns.order_id[ix(ahead)], book)
+    prefetch(gate.cells, np.int64(gate.node_cells[ix(slot)]))
+    look_ahead(risk.intake, columns, ahead, lookup(index, value_at(columns.account, ahead), book))
+
+
+@helper
 def event_loop(desk, risk, columns, ts, first_ts, outputs, facts, start, count, touches):
     """`run_events`, with everything bare."""
     last, need, gate = columns.action.size - 1, np.int64(0), gate_of(risk)
     for row in range(start, columns.action.size):
-        ahead = min(row + LOOKAHEAD, last)  # the flow is known: fetch its index entries early
-        prefetch(desk.index, home(desk.index, columns.order_id[ahead], value_at(columns.book, ahead)))
+        if risk is None:
+            ahead = min(row + LOOKAHEAD, last)  # the flow is known: fetch its index entries early
+            prefetch(desk.index, home(desk.index, columns.order_id[ahead], value_at(columns.book, ahead)))
+        else:
+            look_ahead_for_gate(desk, risk, columns, row, last)
         key = columns.order_id[row]
         book = value_at(columns.book, row)
         time = np.int64(0)

@@ -191,14 +191,18 @@ def tell(gate, row, kind, entry, node, cell, gone, qty, limit, observed):
 
 
 @helper
+def choose(side, of_buys, of_sells):
+    """One of two numbers by side; without a branch, because sides can't be predicted."""
+    return of_buys ^ ((of_buys ^ of_sells) & -side)
+
+
+@helper
 def opened(grid, gate, book, side, level, slot, qty, cell):
     """An order of a cell rests."""
     gate.node_cells[ix(slot)] = cell
     place = gate.cells[ix(cell)]
-    if side:
-        place["open_sell"] += qty
-    else:
-        place["open_buy"] += qty
+    place["open_buy"] += choose(side, qty, np.int64(0))
+    place["open_sell"] += choose(side, np.int64(0), qty)
     place["open_orders"] += 1
     if gate.counts[TRACKS_NOTIONAL]:
         place["open_notional"] += abs(level_price(grid, book, level)) * qty
@@ -208,10 +212,8 @@ def opened(grid, gate, book, side, level, slot, qty, cell):
 def closed(grid, gate, book, side, level, slot, qty, gone):
     """`qty` lots of a resting order are no longer open; `gone` (0 or 1) says whether it is not either."""
     place = gate.cells[ix(gate.node_cells[ix(slot)])]
-    if side:
-        place["open_sell"] -= qty
-    else:
-        place["open_buy"] -= qty
+    place["open_buy"] -= choose(side, qty, np.int64(0))
+    place["open_sell"] -= choose(side, np.int64(0), qty)
     place["open_orders"] -= gone
     if gate.counts[TRACKS_NOTIONAL]:
         place["open_notional"] -= abs(level_price(grid, book, level)) * qty
@@ -258,7 +260,7 @@ def settle(gate, book, cell, side, qty, price):
     """A cell has bought (side 0) or sold `qty` lots at a price: its position, and where kept, its money."""
     place = gate.cells[ix(cell)]
     before = np.int64(place["position"])
-    after = before - qty if side else before + qty
+    after = before + choose(side, qty, -qty)
     place["position"] = after
     if gate.money.size:
         symbol = gate.symbols[ix(book)]

@@ -242,10 +242,8 @@ def needs_room(intake, cell, time):
 
 
 @helper
-def look_ahead(intake, columns, row_cells, row, later):
-    """Bring what a coming row needs into the cache, and the cell of one that comes later."""
-    prefetch(intake.cells, np.int64(row_cells[ix(later)]))
-    cell = np.int64(row_cells[ix(row)])
+def look_ahead(intake, columns, row, cell):
+    """Bring what a coming row of a cell needs into the cache; the cell is there already."""
     account = intake.accounts[ix(intake.cells[ix(cell)]["account"])]
     if account["room"] != 0:
         mask, sent = np.int64(account["room"]) - 1, np.int64(account["messages"])
@@ -268,7 +266,8 @@ def look_at_rows(intake, columns, ts, first_ts, row_cells, early, start, stop):
     last = row_cells.size - 1
     for row in range(start, stop):
         ahead = min(row + LOOKAHEAD, last)
-        look_ahead(intake, columns, row_cells, ahead, min(row + 2 * LOOKAHEAD, last))
+        look_ahead(intake, columns, ahead, np.int64(row_cells[ix(ahead)]))
+        prefetch(intake.cells, np.int64(row_cells[ix(min(row + 2 * LOOKAHEAD, last))]))
         time = max(intake.clock[TIME], ts[ix(row)] if ts.size else first_ts + row)
         intake.clock[TIME] = time
         if needs_room(intake, np.int64(row_cells[ix(row)]), time):

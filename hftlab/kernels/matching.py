@@ -11,7 +11,7 @@ import numpy as np
 
 from hftlab.codes import MAX_QTY, Reason, Status
 from hftlab.kernels.bits import NONE, clear_bit, previous_bit
-from hftlab.kernels.compile import helper
+from hftlab.kernels.compile import helper, rare
 from hftlab.kernels.gate import (
     CANCEL_BOTH,
     CANCEL_NEWEST,
@@ -115,6 +115,12 @@ def meet_own(books, grid, gate, row, book, maker, open_qty, qty, cell):
         return np.int64(-1)
     if mode == CANCEL_NEWEST:
         return qty
+    return take_own(books, grid, gate, row, book, maker, open_qty, qty, mode)
+
+
+@rare
+def take_own(books, grid, gate, row, book, maker, open_qty, qty, mode):
+    """Take lots off a resting order of the group of an incoming one; returns what that one loses."""
     if mode == DECREMENT:
         part = min(qty, open_qty)
         withdraw(books, grid, gate, row, book, maker, part, np.int64(SELF_TRADE_DECREMENT))

@@ -111,17 +111,15 @@ def rung_of(grid, book, price):
 @helper
 def price_of(grid, book, rung):
     """Price of a rung."""
-    page = grid.numbers[grid.starts[book] + (rung >> PAGE_BITS)]
-    return ((page << PAGE_BITS) | (rung & (PAGE - 1))) * grid.rules[book]["tick"]
+    page = grid.numbers[ix(grid.starts[ix(book)] + (rung >> PAGE_BITS))]
+    return ((page << PAGE_BITS) | (rung & (PAGE - 1))) * grid.rules[ix(book)]["tick"]
 
 
 @helper
 def level_price(grid, book, level):
     """Price of a level."""
-    rung, size = level - grid.bases[book], grid.sizes[book]
-    if rung >= size:
-        rung = 2 * size - 1 - rung  # asks are mirrored
-    return price_of(grid, book, rung)
+    rung, size = level - grid.bases[ix(book)], grid.sizes[ix(book)]
+    return price_of(grid, book, min(rung, 2 * size - 1 - rung))  # asks are mirrored
 
 
 @helper

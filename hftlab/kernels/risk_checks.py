@@ -11,13 +11,14 @@ import numpy as np
 from hftlab.codes import MAX_QTY, Reason
 from hftlab.kernels import wide
 from hftlab.kernels.bits import previous_bit
-from hftlab.kernels.compile import helper
+from hftlab.kernels.compile import helper, rare
 from hftlab.kernels.gate import (
     CANCEL_NEWEST,
     CANCEL_OLDEST,
     CHECKS_PORTFOLIO,
     NO_SELF_TRADE,
     TRACKS_NOTIONAL,
+    choose,
     reference_of,
     refuse,
 )
@@ -59,6 +60,12 @@ def band_of(limit, tick, reference):
 
 
 @helper
+def distance(a, b):
+    """How far two integers are apart, without a sign."""
+    return np.uint64(max(a, b)) - np.uint64(min(a, b))
+
+
+@helper
 def admit(books, grid, gate, row, book, op, side, level, qty, cell, old_qty, old_level, early):
     """Reason to refuse a NEW or REPLACE of a cell (the owner's) that would open or trade `qty` lots, or 0.
 
@@ -68,7 +75,7 @@ def admit(books, grid, gate, row, book, op, side, level, qty, cell, old_qty, old
     limit = gate.limits[ix(place["limits"])]
     sign = np.int64(1 - 2 * side)
     position = sign * np.int64(place["position"])  # from here on as if it were a purchase
-    base = position + np.int64(place["open_sell"] if side else place["open_buy"]) - old_qty
+    base = position + choose(side, np.int64(place["open_buy"]), np.int64(place["open_sell"])) - old_qty
     increases = base > -qty
     if (early & REDUCING or limit["reduce_only"]) and increases:
         return refuse(gate, row, REDUCE_ONLY, nothing, sign * saturating_sum(base, qty))
@@ -93,12 +100,11 @@ def admit(books, grid, gate, row, book, op, side, level, qty, cell, old_qty, old
                 if amount < 0 or amount > limit["order_notional"]:
                     observed = amount if amount >= 0 else np.int64(MAX_QTY)
                     return refuse(gate, row, MAX_NOTIONAL, np.int64(limit["order_notional"]), observed)
-            elif banded:
+            elif banded and distance(price, reference) > np.uint64(band):
                 end = saturating_sum(reference, band if price > reference else -band)
-                if price > end if price > reference else price < end:
-                    return refuse(gate, row, PRICE_BAND, end, price)
+                return refuse(gate, row, PRICE_BAND, end, price)
 
-    most = np.int64(limit["short"] if side else limit["long"])
+    most = choose(side, np.int64(limit["long"]), np.int64(limit["short"]))
     if base > most - qty:
         return refuse(gate, row, MAX_POSITION, sign * most, sign * saturating_sum(base, qty))
     if not op & NO_REST:
@@ -140,7 +146,7 @@ def meets_own_first(books, gate, book, side, level, place):
     return gate.cells[ix(gate.node_cells[ix(first)])]["group"] == place["group"]
 
 
-@helper
+@rare
 def can_fill_from_others(books, gate, book, side, level, qty, cell):
     """`matching.can_fill` for an order that doesn't trade with its own group's."""
     place = gate.cells[ix(cell)]
