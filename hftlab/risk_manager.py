@@ -10,6 +10,7 @@ import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 
@@ -47,15 +48,19 @@ class Messages:
             asked = self.accounts[places] == account
             at = np.searchsorted(sent, places[asked])
             times = self.times[sent]
-            counts[asked] = at + 1 - np.searchsorted(times, times[at] - intake.SECOND, side="right")
+            counts[asked] = at + 1 - np.searchsorted(times, _a_second_before(times[at]), side="right")
         return counts
 
     def recent(self) -> Messages:
         """Those that can still count for rows to come."""
         last = self.times[-1] if self.times.size else 0
-        keep = slice(int(np.searchsorted(self.times, last - intake.SECOND, side="right")), None)
+        keep = slice(int(np.searchsorted(self.times, _a_second_before(last), side="right")), None)
         times = self.times[keep]
         return Messages(times, self.accounts[keep], times.size)
+
+
+def _a_second_before(time: Any) -> Any:
+    return np.maximum(time, intake.NO_TIME + intake.SECOND) - intake.SECOND
 
 
 NO_MESSAGES = Messages(np.zeros(0, np.int64), np.zeros(0, np.int32), 0)
@@ -244,7 +249,8 @@ class RiskManager:
         rooms, sent = accounts["room"], accounts["messages"]
         full = np.flatnonzero((rooms > 0) & (rooms < accounts["rate"]) & (sent >= rooms))
         oldest = self.rings[accounts["ring"][full] + (sent[full] & (rooms[full] - 1))]
-        for place in full[int(self.clock[intake.TIME]) - oldest < intake.SECOND].tolist():
+        time = int(self.clock[intake.TIME])
+        for place in full[time - oldest.astype(object) < intake.SECOND].tolist():
             self._lengthen_ring(self.accounts[place : place + 1])
 
     def _lengthen_ring(self, account: np.ndarray) -> None:
@@ -257,7 +263,7 @@ class RiskManager:
 
     def _renew_repeats(self) -> None:
         """Forget repeated orders that are too old to matter, and make room for as many again as are left."""
-        oldest = int(self.clock[intake.TIME]) - int(self.clock[intake.WINDOW])
+        oldest = max(intake.NO_TIME, int(self.clock[intake.TIME]) - int(self.clock[intake.WINDOW]))
         size = max(FIRST_REPEATS, 1 << int(4 * intake.count_live(self.repeats, oldest)).bit_length())
         spare = self.spare if self.spare.size == size else np.zeros(size, REPEAT)
         self.clock[intake.REPEATS] = intake.keep_repeats(self.repeats, spare, oldest)

@@ -31,7 +31,7 @@ from hftlab.kernels.events import (
     mark_positions,
 )
 from hftlab.kernels.gate import ACCOUNT, CELL, EVENT, EVENTS, MONEY, REFUSAL, REFUSALS, SYMBOL, Gate
-from hftlab.kernels.intake import REFUSED, REPEAT, SECOND, TIME, Intake, passes_mark
+from hftlab.kernels.intake import REFUSED, REPEAT, SECOND, TIME, Intake, is_within, passes_mark
 from hftlab.kernels.machine import array_at, ix
 from hftlab.kernels.order_index import ENTRY, lookup
 from hftlab.kernels.risk_records import LIMIT
@@ -132,7 +132,7 @@ def count_message(calls, messages, sender, time):
     """Note a message of an account, and forget those that are a second old."""
     times, senders, recent = messages
     mask = times.size - 1
-    while calls[MESSAGES] > 0 and time - times[ix(calls[OLDEST])] >= SECOND:
+    while calls[MESSAGES] > 0 and not is_within(SECOND, times[ix(calls[OLDEST])], time):
         recent[ix(senders[ix(calls[OLDEST])])] -= 1
         calls[OLDEST] = (calls[OLDEST] + 1) & mask
         calls[MESSAGES] -= 1

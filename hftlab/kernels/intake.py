@@ -26,7 +26,7 @@ from hftlab.kernels.tape_compiler import (
     bare_columns,
     value_at,
 )
-from hftlab.kernels.wide import product
+from hftlab.kernels.wide import product, saturating_sum
 
 SECOND = 1_000_000_000  # ns: the window of the message rate
 LOOKAHEAD = 12  # rows
@@ -51,7 +51,7 @@ REPEAT = np.dtype(
 # columns of `clock`
 TIME, ALL_STATE, WINDOW, REFUSES_UNKNOWN, REPEATS, REFUSED = range(6)
 INTERVAL, NEXT_MARK_TIME, EVERYWHERE, CLOCK = 6, 7, 8, 9
-NO_TIME = -(2**63)
+NO_TIME, NEVER = -(2**63), MAX_QTY
 
 
 class Intake(NamedTuple):
@@ -112,6 +112,12 @@ def number_cells(accounts, books, index, known, start, cells, new):
 
 
 @helper
+def is_within(window, earlier, time):
+    """Whether less than a window (ns) has passed since an earlier time; centuries may have."""
+    return time < NO_TIME + window or earlier > time - window
+
+
+@helper
 def exceeds_rate(intake, account, time):
     """Count a message; whether the account has sent as many as it may within the second before."""
     limit, sent = np.int64(account["rate"]), np.int64(account["messages"])
@@ -122,7 +128,7 @@ def exceeds_rate(intake, account, time):
     start, mask = np.int64(account["ring"]), room - 1  # there is room for a power of two
     exceeds = limit == 0
     if 0 < limit <= sent:
-        exceeds = time - intake.rings[ix(start + ((sent - limit) & mask))] < SECOND
+        exceeds = is_within(SECOND, intake.rings[ix(start + ((sent - limit) & mask))], time)
     intake.rings[ix(start + (sent & mask))] = time
     return exceeds
 
@@ -156,7 +162,7 @@ def count_repeats(intake, cell, price, qty, time):
     if entry["cell"] == 0:
         entry["cell"], entry["price"], entry["qty"], entry["count"] = cell, price, qty, 0
         intake.clock[REPEATS] += 1
-    elif time - entry["time"] >= intake.clock[WINDOW]:
+    elif not is_within(intake.clock[WINDOW], np.int64(entry["time"]), time):
         entry["count"] = 0
     entry["time"] = time
     entry["count"] += np.int32(1)
@@ -238,7 +244,7 @@ def needs_room(intake, cell, time):
     room, sent = np.int64(account["room"]), np.int64(account["messages"])
     if room >= account["rate"] or sent < room or room == 0:
         return False
-    return time - intake.rings[ix(account["ring"] + (sent & (room - 1)))] < SECOND
+    return is_within(SECOND, intake.rings[ix(account["ring"] + (sent & (room - 1)))], time)
 
 
 @helper
@@ -291,10 +297,10 @@ def look_at_rows(intake, columns, ts, first_ts, row_cells, early, start, stop):
 def passes_mark(clock, time):
     """Whether positions are to be marked before a row at this time; the clock then waits for the next."""
     interval = clock[INTERVAL]
-    if interval <= 0 or time < clock[NEXT_MARK_TIME]:
+    if interval <= 0 or time < clock[NEXT_MARK_TIME] or clock[NEXT_MARK_TIME] == NEVER:
         return False
     started = clock[TIME] != NO_TIME
-    clock[NEXT_MARK_TIME] = (time // interval + 1) * interval
+    clock[NEXT_MARK_TIME] = saturating_sum(time, interval - time % interval)
     return started
 
 
