@@ -58,6 +58,9 @@ _EXPORTS = {
     "which_limit_first": "risk_runs",
     "generate": "synthetic",
     "Histogram": "histogram",
+    "LatencyProfiler": "latency_profiler",
+    "Profile": "latency_report",
+    "profile": "latency_profiler",
 }
 
 __all__ = ["__version__", *_EXPORTS]

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from hftlab.codes import GateEvent, Reason, RiskState
-from hftlab.kernels import events, gated, intake
+from hftlab.kernels import desk, events, gated, intake
 from hftlab.kernels import gate as kernel
 from hftlab.kernels.gate import EVENT, REFUSAL
 from hftlab.kernels.gated import Guard
@@ -140,7 +140,7 @@ class BookGate:
             self._senders,
             self._recent,
         )
-        self._block = events.block_of(self.guard)
+        self._block = desk.block_of(self.guard)
         self.address = self._block.ctypes.data
 
     def _await_change(self) -> None:

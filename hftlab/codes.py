@@ -202,6 +202,39 @@ class GateEvent(Code):
     STOP_CLOSE = 5  # an order of the gate that closes a position
 
 
+EventType = Code("EventType", {action.name: int(action) for action in Action} | {"NOTE": len(Action)})
+"""What a command is, where latencies are told apart; a NOTE is a fact that changes nothing."""
+
+
+class Effect(Code):
+    """What came of a command, where latencies are told apart."""
+
+    RESTED = 0  # it or the order it names is open, and nothing traded
+    TRADED = 1
+    REMOVED = 2  # cancelled or expired, and nothing traded
+    REJECTED = 3
+    NOTHING = 4  # a NOTE, a RISK_CONTROL
+
+
+class BookState(Code):
+    """The book a command finds, where latencies are told apart."""
+
+    EMPTY = 0  # nothing rests
+    ONE_SIDED = 1
+    TIGHT = 2  # best bid and best ask are a tick apart
+    WIDE = 3  # further
+
+
+class LatencyStage(Code):
+    """What part of a command a latency is of."""
+
+    COMMAND = 0  # all of it: from its start to where its outcome, fills and changes of the touch are written
+    LOOKUP = 1  # the row is checked, its id becomes a slot and its price a level
+    RISK = 2  # what the gate asks, to its verdict
+    MATCH = 3  # the book changes, and what the gate keeps of it
+    PUBLISH = 4  # ids of makers, dead ids, the outcome and the touch
+
+
 class MboAction(Code):
     """What the venue says has happened; only A, M, C and R change the book (Databento's letters)."""
 

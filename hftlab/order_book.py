@@ -33,7 +33,7 @@ from hftlab.codes import (
 )
 from hftlab.errors import FormatError, UsageError, require_positive
 from hftlab.grid import spread_grid
-from hftlab.kernels import events, gated
+from hftlab.kernels import desk, events, gated
 from hftlab.kernels.compile import entry_point
 from hftlab.kernels.ladder import BEST
 from hftlab.kernels.ops import REJECTED
@@ -396,7 +396,7 @@ class OrderBook:
         elif need == events.NEEDS_LEVELS:
             grown = venue.add_price(price)
         elif need == events.NEEDS_ROOM:
-            gate.take(time_ns() if ts is None else ts, self._fills(int(venue.arrays.counts[events.COUNT])))
+            gate.take(time_ns() if ts is None else ts, self._fills(int(venue.arrays.counts[desk.COUNT])))
             return True
         else:
             gate.serve(need, account)

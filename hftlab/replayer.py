@@ -103,7 +103,7 @@ def replay(
     `out` can't be written.
     """
     plan = make_plan(mode, path, threads, record, config, symbols, depth, tick_size, chunk_rows, progress)
-    plan = replace(plan, keep=keep, limits=_limits(limits, plan))
+    plan = replace(plan, keep=keep, limits=limits_for(limits, plan))
     if isinstance(flow, str | Path):
         flow = Tape.load(flow) if Path(flow).suffix == ".tape" else open_flow(flow)
     if isinstance(flow, Tape):
@@ -134,7 +134,7 @@ def replay_to(take: Callable[[str, pa.Table], None], flow: Flow, plan: Plan) -> 
     return result
 
 
-def _limits(limits: Limits | str | Path | dict[str, Any] | None, plan: Plan) -> Limits | None:
+def limits_for(limits: Limits | str | Path | dict[str, Any] | None, plan: Plan) -> Limits | None:
     """The limits of the risk gate, if there are any; facts have happened and pass none."""
     if limits is not None and plan.mode != "match":
         raise UsageError(
@@ -349,7 +349,7 @@ def _run_one(plan: Plan, tape: Tape, manager: RiskManager | None) -> TapeRun:
     return run_tape(tape, plan.threads, touch, plan.progress, manager)
 
 
-def _gate(plan: Plan, checked: CheckedTable, first: bool) -> RiskManager | None:
+def gate_for(plan: Plan, checked: CheckedTable, first: bool) -> RiskManager | None:
     """The risk gate, where limits are given or rows control it."""
     if plan.mode != "match":
         return None
@@ -383,7 +383,7 @@ def _replay_tape(tape: Tape, plan: Plan, writer: RunWriter | None) -> Result:
 
 def _single(plan: Plan, tape: Tape, skipped: int, seconds: dict[str, float]) -> Result:
     """A result of one piece: its tables are made when somebody asks for them."""
-    run = _run_one(plan, tape, _gate(plan, tape.checked, True))
+    run = _run_one(plan, tape, gate_for(plan, tape.checked, True))
     counts = Counts()
     counts.add(run, skipped)
     fills = cache(partial(outputs.expand_fills, run))
@@ -441,7 +441,7 @@ def _replay_chunks(plan: Plan, writer: RunWriter | Handover | None, first: list,
         symbols = checked.symbols if checked.rows else symbols
         tape = _compile(plan, checked, resting)
         compiled = perf_counter()
-        manager = manager or _gate(plan, checked, counts.chunks == 0)
+        manager = manager or gate_for(plan, checked, counts.chunks == 0)
         run = _run_one(plan, tape, manager)
         ran = perf_counter()
         fills = outputs.expand_fills(run)

@@ -165,6 +165,21 @@ L1 = _schema(
     _field("ask_ct", pa.int64(), "orders"),
 )
 
+
+def _moment(name: str, what: str) -> pa.Field:
+    return _field(name, TIMESTAMP, f"ns since epoch: {what}")
+
+
+LATENCY = _schema(
+    "latency",
+    SEQ,
+    _field("event_type", CODE, "EventType"),
+    _field("stage", CODE, "LatencyStage"),
+    _moment("ts_intended", "when it should have started"),
+    _moment("ts_start", "when it started"),
+    _moment("ts_end", "when it was done"),
+)
+
 BOOK = _schema(
     "book",
     _SYMBOL,

@@ -14,7 +14,7 @@ ROOT = Path(__file__).parents[1]
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "data").glob("*.md")])
 TABLES = [
     getattr(schema, name)
-    for name in ("ORDERS", "MBO", "MBP", "FILLS", "REJECTS", "ANOMALIES", "OUTCOMES", "L1", "BOOK")
+    for name in ("ORDERS", "MBO", "MBP", "FILLS", "REJECTS", "ANOMALIES", "OUTCOMES", "L1", "BOOK", "LATENCY")
 ]
 
 

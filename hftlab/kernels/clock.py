@@ -32,7 +32,9 @@ LOW_TICKS = (1 << SHIFT) - 1
 DURATION, START, ROW, LONG = range(4)  # columns of a list of the longest: ns, tick, row
 
 # columns of what a spin has seen
-PASSES, GAPS, LOST, SEEN = range(4)  # turns of the loop, turns over the threshold, ns in those
+PASSES, SPENT, GAPS, LOST, SEEN = range(
+    5
+)  # turns of the loop, ns in them; turns over the threshold, ns in those
 
 
 @intrinsic
@@ -148,6 +150,7 @@ def note_if_long(longest, duration, start, row):
 def note_gap(seen, longest, threshold, duration, start, row):
     """Count a turn of an idle loop; one over the threshold is an interruption by the machine."""
     seen[PASSES] += 1
+    seen[SPENT] += duration
     if duration > threshold:
         seen[GAPS] += 1
         seen[LOST] += duration

@@ -68,22 +68,41 @@ TOUCH_WIDTH = 8
 
 
 @helper
-def step(books, grid, gate, fills, count, row, op, slot, target, level, qty, entry, account, cell, early):
+def step(
+    books, grid, gate, fills, count, row, op, slot, target, level, qty, entry, account, cell, early, stamps
+):
     """Apply one command; returns (outcome, filled, leaves, count of fills written).
 
     `gate` is None where there is none; `cell` and `early` are for it: whose the command is, and what was
-    decided by the rows alone.
+    decided by the rows alone. `stamps` is None where no stages are measured.
     """
     kind = (op >> ops.KIND_SHIFT) & ops.KIND_MASK
     book = np.int64(op >> ops.BOOK_SHIFT)
     if kind == ops.ADD:
         return add(
-            books, grid, gate, fills, count, row, book, op, slot, level, qty, entry, account, cell, early
+            books,
+            grid,
+            gate,
+            fills,
+            count,
+            row,
+            book,
+            op,
+            slot,
+            level,
+            qty,
+            entry,
+            account,
+            cell,
+            early,
+            stamps,
         )
     if kind == ops.REDUCE:
         return reduce(books, grid, gate, count, book, slot, qty)
     if kind == ops.REPLACE:
-        return replace(books, grid, gate, fills, count, row, book, op, slot, target, level, qty, entry, early)
+        return replace(
+            books, grid, gate, fills, count, row, book, op, slot, target, level, qty, entry, early, stamps
+        )
     if kind == ops.INVALID:
         return ops.REJECTED + qty, np.int64(0), np.int64(0), count
     if kind == ops.NOTHING:
@@ -178,6 +197,7 @@ def play(books, grid, gate, commands, outputs, position, count):
         account,
         cell,
         early,
+        None,
     )
     outputs.outcomes[place] = outcome
     outputs.filled[place] = filled

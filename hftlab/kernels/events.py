@@ -1,9 +1,7 @@
 """The event path: one raw command, with an id and a price for a slot and a level, through the same `step`.
 
 What the tape compiler does for a batch happens here per command: the row is checked, its id looked up, its
-price put on the ladder, slots recycled as orders die. State is passed as the address of a block of
-addresses, because unboxing arrays is what a Python call into a kernel costs (231 ns against 1,200 for a
-tuple of them).
+price put on the ladder, slots recycled as orders die (desk.py).
 """
 
 from __future__ import annotations
@@ -14,8 +12,18 @@ import numpy as np
 
 from hftlab.codes import NO_SLOT
 from hftlab.kernels import ops
-from hftlab.kernels.bits import NONE, Bitmap, previous_bit
 from hftlab.kernels.compile import helper, kernel, quick_kernel
+from hftlab.kernels.desk import (
+    COUNT,
+    FILLED_QTY,
+    FREE,
+    LEAVES_QTY,
+    desk_at,
+    release_all,
+    release_makers,
+    release_slot,
+    take_slot,
+)
 from hftlab.kernels.engine import bare_outputs, note_touch, note_touches, step
 from hftlab.kernels.gate import EVENTS, Gate, bare_gate
 from hftlab.kernels.intake import (
@@ -28,12 +36,11 @@ from hftlab.kernels.intake import (
     needs_room,
     passes_mark,
 )
-from hftlab.kernels.ladder import BASE, BEST, HEAD_WIDTH, SIZE, Books
-from hftlab.kernels.machine import array_at, bare, ix, prefetch
+from hftlab.kernels.machine import bare, ix, prefetch
 from hftlab.kernels.matching import CANCELLED, FILLED, REPLACED, RESTING
-from hftlab.kernels.order_index import ENTRY, discard, find, home, lookup, store
-from hftlab.kernels.price_grid import NO_RUNG, RULE, Grid, book_of, price_level, rung_of, top_level
-from hftlab.kernels.records import FILL, LEVEL, ORDER, WIDE
+from hftlab.kernels.order_index import home, lookup
+from hftlab.kernels.price_grid import NO_RUNG, book_of, price_level, rung_of, top_level
+from hftlab.kernels.stages import LOOKUP, MATCH, RISK, lap
 from hftlab.kernels.stops import has_room, mark, reaches_all
 from hftlab.kernels.tape_compiler import (
     CANCEL,
@@ -52,148 +59,11 @@ from hftlab.kernels.tape_compiler import (
     value_at,
 )
 
-ORDERS, FILLS = ORDER[WIDE], FILL[WIDE]
-INT32, INT64, BOOL = np.dtype("i4"), np.dtype("i8"), np.dtype("?")
-
 # what `event` answers instead of an outcome when something must grow first; nothing has changed then
 NEEDS_SLOTS, NEEDS_LEVELS, NEEDS_CELL, NEEDS_INTAKE, NEEDS_ROOM = range(248, 253)
 NEEDS_LIMITS, NEEDS_MESSAGES = 253, 254  # see gated.py
 
 LOOKAHEAD = 8  # rows
-
-# columns of `counts`: nodes on the free stack; what the last command did
-FREE, FILLED_QTY, LEAVES_QTY, COUNT = range(4)
-
-
-class Venue(NamedTuple):
-    """Books that take raw commands. The fields, in this order, are the block `venue_at` reads."""
-
-    heads: np.ndarray
-    levels: np.ndarray
-    orders: np.ndarray
-    entries: np.ndarray
-    accounts: np.ndarray
-    words: np.ndarray
-    blocks: np.ndarray
-    regions: np.ndarray
-    rules: np.ndarray  # the grid's arrays, see price_grid.py
-    first: np.ndarray
-    whole: np.ndarray
-    sizes: np.ndarray
-    bases: np.ndarray
-    numbers: np.ndarray
-    starts: np.ndarray
-    pages: np.ndarray
-    index: np.ndarray  # ENTRY: order id -> node
-    ids: np.ndarray  # int64 [nodes]
-    free: np.ndarray  # int32 [slots]: a stack of free nodes
-    counts: np.ndarray  # int64 [4]: see above
-    fills: np.ndarray  # FILL
-    makers: np.ndarray  # int64 [fills]: order id of each maker
-
-
-FIELDS = len(Venue._fields)
-
-
-class Desk(NamedTuple):
-    """A venue as kernels use it."""
-
-    books: Books
-    grid: Grid
-    index: np.ndarray
-    ids: np.ndarray
-    free: np.ndarray
-    counts: np.ndarray
-    fills: np.ndarray
-    makers: np.ndarray
-
-
-@helper
-def desk_at(address):
-    """The venue whose block of (address, length) pairs stands at an address."""
-    block = array_at(address, (2 * FIELDS,), INT64)
-    bitmap = Bitmap(
-        array_at(block[10], (block[11],), INT64),
-        array_at(block[12], (block[13],), INT64),
-        array_at(block[14], (block[15],), INT64),
-    )
-    books = Books(
-        array_at(block[0], (block[1], HEAD_WIDTH), INT32),
-        array_at(block[2], (block[3],), LEVEL),
-        array_at(block[4], (block[5],), ORDERS),
-        array_at(block[6], (block[7],), INT32),
-        array_at(block[8], (block[9],), INT32),
-        bitmap,
-    )
-    grid = Grid(
-        array_at(block[16], (block[17],), RULE),
-        array_at(block[18], (block[19],), INT64),
-        array_at(block[20], (block[21],), BOOL),
-        array_at(block[22], (block[23],), INT64),
-        array_at(block[24], (block[25],), INT64),
-        array_at(block[26], (block[27],), INT64),
-        array_at(block[28], (block[29],), INT64),
-        array_at(block[30], (block[31],), ENTRY),
-    )
-    return Desk(
-        books,
-        grid,
-        array_at(block[32], (block[33],), ENTRY),
-        array_at(block[34], (block[35],), INT64),
-        array_at(block[36], (block[37],), INT32),
-        array_at(block[38], (block[39],), INT64),
-        array_at(block[40], (block[41],), FILLS),
-        array_at(block[42], (block[43],), INT64),
-    )
-
-
-def block_of(venue: Venue) -> np.ndarray:
-    """The block of a venue's (address, length) pairs; it must not outlive the arrays."""
-    return np.array([(a.ctypes.data, a.shape[0]) for a in venue], np.int64).ravel()
-
-
-@helper
-def take_slot(desk, key, book):
-    """A free slot, now of this order and in the index."""
-    desk.counts[FREE] -= 1
-    slot = np.int64(desk.free[desk.counts[FREE]])
-    desk.ids[slot] = key
-    store(desk.index, find(desk.index, key, book), key, book, slot)
-    return slot
-
-
-@helper
-def release_slot(desk, book, slot):
-    """The order of a slot is dead: its id may be used again, and so may the slot."""
-    discard(desk.index, find(desk.index, desk.ids[slot], book))
-    desk.free[desk.counts[FREE]] = slot
-    desk.counts[FREE] += 1
-
-
-@helper
-def release_all(desk, book, account, everyone):
-    """Release what a MASS_CANCEL or CLEAR is about to remove."""
-    books = desk.books
-    for side in range(2):
-        bottom = books.heads[book, BASE] + side * books.heads[book, SIZE]
-        level = np.int64(books.heads[book, BEST + side])
-        while level >= bottom and level != NONE:
-            slot = np.int64(books.orders[level]["next"])
-            while slot != level:
-                if everyone or books.accounts[slot] == account:
-                    release_slot(desk, book, slot)
-                slot = np.int64(books.orders[slot]["next"])
-            level = previous_bit(books.bitmap, level)
-
-
-@helper
-def release_makers(desk, book, start, count):
-    """Note the ids of the makers of some fills, and release those that are filled."""
-    for i in range(start, count):
-        slot = np.int64(desk.fills[i]["maker"])
-        desk.makers[i] = desk.ids[slot]
-        if desk.fills[i]["maker_leaves"] == 0:
-            release_slot(desk, book, slot)
 
 
 class Risk(NamedTuple):
@@ -242,11 +112,14 @@ def needs_of(risk, cell, time):
 
 
 @helper
-def take_in(risk, row, cell, book, action, side, order_type, price, qty, time):
+def take_in(risk, row, cell, book, action, side, order_type, price, qty, time, stamps):
     """What the first seven checks say of a command of a cell: it counts from here on."""
+    lap(stamps, LOOKUP)
     if risk is None:
         return np.int64(0)
-    return look_at(risk.intake, row, cell, book, action, side, order_type, price, qty, time)
+    early = look_at(risk.intake, row, cell, book, action, side, order_type, price, qty, time)
+    lap(stamps, RISK)
+    return early
 
 
 @helper
@@ -291,10 +164,11 @@ def event(
     account,
     facts,
     time,
+    stamps,
 ):
     """Apply one raw command; returns (outcome, filled, leaves, fills written).
 
-    `risk` is None where there is no gate; `time` is for it.
+    `risk` is None where there is no gate; `time` is for it. `stamps` is None where no stages are measured.
     """
     nothing, gate, cell = np.int64(0), gate_of(risk), np.int64(0)
     if risk is not None:
@@ -304,12 +178,12 @@ def event(
             return np.int64(need), nothing, nothing, count
     reason = check(action, order_type, price, qty, desk.grid.rules, book)
     if reason != 0:
-        take_in(risk, row, cell, book, action, side, order_type, price, qty, time)
+        take_in(risk, row, cell, book, action, side, order_type, price, qty, time, stamps)
         return ops.REJECTED + np.int64(reason), nothing, nothing, count
     if action not in (NEW, CANCEL, REDUCE, REPLACE):
-        take_in(risk, row, cell, book, action, side, order_type, price, qty, time)
         if action in (MASS_CANCEL, CLEAR):
             release_all(desk, book, account, action == CLEAR)
+        take_in(risk, row, cell, book, action, side, order_type, price, qty, time, stamps)
         op = np.int64(kind_of(action) << ops.KIND_SHIFT) | (book << ops.BOOK_SHIFT)
         happened = events_so_far(risk)
         answer = step(
@@ -328,13 +202,15 @@ def event(
             account,
             nothing,
             nothing,
+            stamps,
         )
+        lap(stamps, MATCH)
         if risk is not None:
             release_withdrawn(desk, gate, happened)
         return answer
 
     slot = lookup(desk.index, key, book)
-    target, level, fresh = slot, np.int64(0), False
+    target, level, fresh, lots = slot, np.int64(0), False, qty
     if action in (NEW, REPLACE):
         if desk.counts[FREE] == 0:
             return np.int64(NEEDS_SLOTS), nothing, nothing, count
@@ -345,8 +221,6 @@ def event(
             if rung == NO_RUNG:
                 return np.int64(NEEDS_LEVELS), nothing, nothing, count
             level = price_level(desk.grid, book, np.int64(side < 0), rung) if action == NEW else rung
-    early = take_in(risk, row, cell, book, action, side, order_type, price, qty, time)
-    happened = events_so_far(risk)
     if action == NEW:
         op = np.int64(flags_of(order_type, tif, post_only) | facts | (ops.SELL if side < 0 else ops.BUY))
         if slot == NO_SLOT and not op & ops.NO_REST:
@@ -359,8 +233,10 @@ def event(
                 target, fresh = take_slot(desk, new_key, book), True
     else:
         op = np.int64(ops.REDUCE << ops.KIND_SHIFT)
-        qty = np.int64(2**63 - 1) if action == CANCEL else qty
+        lots = np.int64(2**63 - 1) if action == CANCEL else qty
     op |= book << ops.BOOK_SHIFT
+    early = take_in(risk, row, cell, book, action, side, order_type, price, qty, time, stamps)
+    happened = events_so_far(risk)
 
     unknown = np.int64(desk.books.levels.size)  # the node that is never open
     outcome, filled, leaves, after = step(
@@ -374,12 +250,14 @@ def event(
         slot if slot != NO_SLOT else unknown,
         target if target != NO_SLOT else unknown,
         level,
-        qty,
+        lots,
         target if action == REPLACE else slot,
         account,
         cell,
         early,
+        stamps,
     )
+    lap(stamps, MATCH)
     release_makers(desk, book, count, after)
     if risk is not None:
         release_withdrawn(desk, gate, happened)
@@ -430,6 +308,7 @@ def submit(address, word, key, new_key, price, qty, account):
         account,
         np.int64(0),
         np.int64(0),
+        None,
     )
     if filled == 0 and leaves in (0, qty):
         return outcome
@@ -461,56 +340,68 @@ def look_ahead_for_gate(desk, risk, columns, row, last):
 
 
 @helper
+def apply_row(desk, risk, columns, ts, first_ts, facts, row, count, stamps):
+    """Apply a row of a table; returns what `event` does."""
+    key = columns.order_id[row]
+    time = np.int64(0)
+    if risk is not None:
+        clock = risk.intake.clock
+        time = max(clock[TIME], ts[ix(row)] if ts.size else first_ts + row)
+        if not has_room(risk.gate):
+            return np.int64(NEEDS_ROOM), np.int64(0), np.int64(0), count
+        if passes_mark(clock, time):
+            count = mark_positions(desk, risk.gate, clock, count, np.int64(row))
+            lap(stamps, RISK)
+        clock[TIME] = time
+    return event(
+        desk,
+        risk,
+        count,
+        row,
+        value_at(columns.book, row),
+        value_at(columns.action, row),
+        value_at(columns.side, row),
+        value_at(columns.order_type, row),
+        value_at(columns.tif, row),
+        value_at(columns.post_only, row),
+        key,
+        columns.new_order_id[row] if columns.new_order_id.size else key,
+        value_at(columns.price, row),
+        value_at(columns.qty, row),
+        value_at(columns.account, row),
+        np.int64(ops.PASSIVE if facts else 0),
+        time,
+        stamps,
+    )
+
+
+@helper
+def note_row(desk, risk, columns, outputs, row, touches):
+    """Write what a row has changed of the touch; returns how many changes have been written."""
+    if outputs.touch.size == 0:
+        return touches
+    if risk is not None and changes_all(risk, columns, row):
+        return note_touches(desk.books, risk.gate, outputs, np.int64(row), touches)
+    return note_touch(desk.books, outputs, value_at(columns.book, row), np.int64(row), touches)
+
+
+@helper
 def event_loop(desk, risk, columns, ts, first_ts, outputs, facts, start, count, touches):
     """`run_events`, with everything bare."""
-    last, need, gate = columns.action.size - 1, np.int64(0), gate_of(risk)
+    last, need = columns.action.size - 1, np.int64(0)
     for row in range(start, columns.action.size):
         if risk is None:
             ahead = min(row + LOOKAHEAD, last)  # the flow is known: fetch its index entries early
             prefetch(desk.index, home(desk.index, columns.order_id[ahead], value_at(columns.book, ahead)))
         else:
             look_ahead_for_gate(desk, risk, columns, row, last)
-        key = columns.order_id[row]
-        book = value_at(columns.book, row)
-        time = np.int64(0)
-        if risk is not None:
-            clock = risk.intake.clock
-            time = max(clock[TIME], ts[ix(row)] if ts.size else first_ts + row)
-            if not has_room(gate):
-                return np.int64(row), count, touches, np.int64(NEEDS_ROOM)
-            if passes_mark(clock, time):
-                count = mark_positions(desk, gate, clock, count, np.int64(row))
-            clock[TIME] = time
-        outcome, filled, leaves, count = event(
-            desk,
-            risk,
-            count,
-            row,
-            book,
-            value_at(columns.action, row),
-            value_at(columns.side, row),
-            value_at(columns.order_type, row),
-            value_at(columns.tif, row),
-            value_at(columns.post_only, row),
-            key,
-            columns.new_order_id[row] if columns.new_order_id.size else key,
-            value_at(columns.price, row),
-            value_at(columns.qty, row),
-            value_at(columns.account, row),
-            np.int64(ops.PASSIVE if facts else 0),
-            time,
-        )
+        outcome, filled, leaves, count = apply_row(desk, risk, columns, ts, first_ts, facts, row, count, None)
         if outcome >= NEEDS_SLOTS:
             return np.int64(row), count, touches, outcome
         outputs.outcomes[row] = outcome
         outputs.filled[row] = filled
         outputs.leaves[row] = leaves
-        if outputs.touch.size == 0:
-            continue
-        if risk is not None and changes_all(risk, columns, row):
-            touches = note_touches(desk.books, gate, outputs, np.int64(row), touches)
-        else:
-            touches = note_touch(desk.books, outputs, book, np.int64(row), touches)
+        touches = note_row(desk, risk, columns, outputs, row, touches)
     return np.int64(columns.action.size), count, touches, need
 
 

@@ -11,12 +11,10 @@ from typing import NamedTuple
 import numpy as np
 
 from hftlab.kernels.compile import helper, quick_kernel
+from hftlab.kernels.desk import COUNT, FILLED_QTY, LEAVES_QTY, desk_at
 from hftlab.kernels.events import (
     ACTION_BITS,
-    COUNT,
     DETAILS,
-    FILLED_QTY,
-    LEAVES_QTY,
     NEEDS_LIMITS,
     NEEDS_MESSAGES,
     NEEDS_ROOM,
@@ -26,7 +24,6 @@ from hftlab.kernels.events import (
     TIF_BITS,
     TYPE_BITS,
     Risk,
-    desk_at,
     event,
     mark_positions,
 )
@@ -184,6 +181,7 @@ def submit_gated(address, word, key, new_key, price, qty, account, time):
         account,
         nothing,
         time,
+        None,
     )
     if outcome >= NEEDS_SLOTS:
         return outcome

@@ -28,6 +28,7 @@ from hftlab.kernels.ladder import BASE, BEST, MIRROR, SIZE, append, level_of, lo
 from hftlab.kernels.machine import ix
 from hftlab.kernels.ops import ALL_OR_NOTHING, NO_REST, PASSIVE, POST_ONLY, REJECTED, SELL, SPECIAL
 from hftlab.kernels.risk_checks import admit, can_fill_from_others
+from hftlab.kernels.stages import RISK, lap
 
 RESTING, FILLED, CANCELLED = int(Status.RESTING), int(Status.FILLED), int(Status.CANCELLED)
 EXPIRED, REPLACED = int(Status.EXPIRED), int(Status.REPLACED)
@@ -147,7 +148,9 @@ def crosses(books, book, side, level):
 
 
 @helper
-def add(books, grid, gate, fills, count, row, book, op, slot, level, qty, entry, account, cell, early):
+def add(
+    books, grid, gate, fills, count, row, book, op, slot, level, qty, entry, account, cell, early, stamps
+):
     """NEW: match, then rest or expire what is left."""
     side, nothing = op & SELL, np.int64(0)
     if books.orders[ix(slot)]["qty"] != 0:
@@ -156,6 +159,7 @@ def add(books, grid, gate, fills, count, row, book, op, slot, level, qty, entry,
         reason = early & EARLY_REASON
         if reason == 0:
             reason = admit(books, grid, gate, row, book, op, side, level, qty, cell, nothing, nothing, early)
+            lap(stamps, RISK)
         if reason != 0:
             return REJECTED + reason, nothing, nothing, count
     if op & SPECIAL:
@@ -202,7 +206,7 @@ def reduce(books, grid, gate, count, book, slot, qty):
 
 
 @helper
-def replace(books, grid, gate, fills, count, row, book, op, slot, target, rung, qty, entry, early):
+def replace(books, grid, gate, fills, count, row, book, op, slot, target, rung, qty, entry, early, stamps):
     """REPLACE: in place when it gives nothing up, else out and in again as `target`."""
     nothing = np.int64(0)
     open_qty = np.int64(books.orders[ix(slot)]["qty"])
@@ -227,6 +231,7 @@ def replace(books, grid, gate, fills, count, row, book, op, slot, target, rung, 
         if gate.owners.size:
             gate.owners[ix(row)] = -cell if side else cell
         reason = admit(books, grid, gate, row, book, op, side, level, qty, cell, open_qty, old_level, early)
+        lap(stamps, RISK)
         if reason != 0:
             return REJECTED + reason, nothing, nothing, count
     if op & POST_ONLY and crosses(books, book, side, level):
