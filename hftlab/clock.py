@@ -37,7 +37,8 @@ class Clock:
     mult: int
     error_ppm: float  # a duration is right to within this share of it: bound, not an estimate
     tick_ns: float
-    overhead_ns: float  # of one reading: median
+    resolution_ns: float  # the least by which two readings differ, but for a single tick
+    overhead_ns: float  # of one reading: mean of all but the slowest 1 %
     overhead_p99_ns: float
     base_ticks: int  # a moment as this clock told it ...
     base_ns: int  # ... and as UTC, ns since the epoch
@@ -60,7 +61,7 @@ class Clock:
 
     def as_dict(self) -> dict[str, Any]:
         """What a result says about its clock."""
-        names = ("source", "why", "tick_ns", "error_ppm", "overhead_ns", "overhead_p99_ns")
+        names = ("source", "why", "tick_ns", "resolution_ns", "error_ppm", "overhead_ns", "overhead_p99_ns")
         return {name: getattr(self, name) for name in names}
 
 
@@ -94,9 +95,8 @@ def calibrate(seconds: float = CALIBRATION_S, source: str | None = None) -> Cloc
     mult, error, why = _rate(seconds, why) if usable else (kernel.UNIT_MULT, 0.0, why)
     counter = int(mult != 0 and usable)
     mult = mult or kernel.UNIT_MULT
-    costs = np.empty(READINGS, np.int64)
-    for _ in range(2):  # the first warms up
-        kernel.differences(counter, costs)
+    costs = _costs(counter)
+    slow = float(np.percentile(costs, 99))
     tick_ns = mult / kernel.UNIT_MULT
     base_ticks, base_ns, width = _tightest(counter, kernel.WALL)
     return Clock(
@@ -106,12 +106,30 @@ def calibrate(seconds: float = CALIBRATION_S, source: str | None = None) -> Cloc
         mult,
         1e6 * error,
         tick_ns,
-        float(np.median(costs)) * tick_ns,
-        float(np.percentile(costs, 99)) * tick_ns,
+        _resolution(costs) * tick_ns,
+        float(costs[costs <= slow].mean()) * tick_ns,
+        slow * tick_ns,
         base_ticks,
         base_ns,
         int(width * tick_ns) + 1,
     )
+
+
+def _costs(counter: int) -> np.ndarray:
+    """Ticks from one reading to the next."""
+    costs = np.empty(READINGS, np.int64)
+    for _ in range(2):  # the first warms up
+        kernel.differences(counter, costs)
+    return costs
+
+
+def _resolution(differences: np.ndarray) -> float:
+    """The least by which readings in a row differ, in ticks.
+
+    Some counters move in steps of many ticks, and add a single tick where they are read twice within a step.
+    """
+    steps = differences[differences > 1]
+    return float(np.percentile(steps, 1)) if steps.size else 1.0
 
 
 def _tightest(counter: int, which: int) -> tuple[int, int, int]:
@@ -134,8 +152,9 @@ def _rate(seconds: float, why: str) -> tuple[int, float, str]:
     mult = (ns * kernel.UNIT_MULT + ticks // 2) // ticks
     if mult >= kernel.MAX_MULT:
         return 0, 0.0, f"the cycle counter ticks only every {ns / ticks:.1f} ns"
-    # each end is off by half a bracket and a tick at most, the system's clock is cut to 1 ns, mult is rounded
-    error = ((first_width + last_width) / 2 + 2) / ticks + 2 / ns + 0.5 / mult
+    # each end is off by half a bracket and a step of either clock at most; mult is rounded
+    step, step_ns = _resolution(_costs(1)), _resolution(_costs(0))
+    error = ((first_width + last_width) / 2 + 2 * step) / ticks + 2 * step_ns / ns + 0.5 / mult
     return mult, error, why
 
 

@@ -42,7 +42,7 @@ def test_a_span_is_right_within_the_error_stated(source):
 
 @pytest.mark.parametrize("source", SOURCES)
 def test_readings_never_go_back_and_cost_what_is_said(source):
-    """Consecutive readings ascend; the median difference is the stated overhead."""
+    """Consecutive readings ascend; they differ by the stated overhead, in steps no finer than said."""
     measured = clock.calibrate(0.01, source)
     costs = np.empty(10_000, np.int64)
     kernel.differences(measured.counter, costs)
@@ -50,6 +50,22 @@ def test_readings_never_go_back_and_cost_what_is_said(source):
     assert 0 < measured.overhead_ns <= measured.overhead_p99_ns
     assert np.percentile(costs, 10) * measured.tick_ns <= measured.overhead_ns * 3
     assert measured.overhead_ns < 10_000
+    assert measured.tick_ns <= measured.resolution_ns <= measured.overhead_p99_ns
+    assert measured.as_dict()["resolution_ns"] == measured.resolution_ns
+
+
+@pytest.mark.parametrize(
+    ("differences", "resolution"),
+    [
+        ([26] * 880 + [25] * 60 + [1] * 60, 25),  # moves in steps of 26 ticks, and never gives a value twice
+        ([18, 20, 22, 24] * 100, 18),
+        ([0, 1] * 100, 1),
+        ([26] * 999 + [2], 26),
+    ],
+)
+def test_the_resolution_is_that_of_the_steps_a_counter_makes(differences, resolution):
+    """A tick may be much shorter than what the counter moves by."""
+    assert clock._resolution(np.array(differences)) == resolution
 
 
 @given(
