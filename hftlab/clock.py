@@ -159,10 +159,12 @@ def _rate(seconds: float, why: str) -> tuple[int, float, str]:
 
 
 def idle(clock: Clock, ns: int, threshold_ns: int, most: int = 32) -> tuple[np.ndarray, np.ndarray, int]:
-    """Spin for so long: (PASSES, GAPS and LOST of kernels.clock, the longest gaps, ns it took)."""
+    """Spin for so long: (what kernels.clock has SEEN, the longest gaps, ns it took)."""
     seen, longest = np.zeros(kernel.SEEN, np.int64), np.zeros((most, kernel.LONG), np.int64)
     ticks = kernel.spin(clock.counter, clock.mult, int(clock.to_ticks(ns)), threshold_ns, seen, longest)
-    return seen, longest, int(clock.to_ns(np.array([ticks]))[0])
+    took = int(clock.to_ns(np.array([ticks]))[0])
+    seen[kernel.SPENT] = took  # the kernel adds up turns, each rounded down
+    return seen, longest, took
 
 
 def pinned_to() -> list[int]:

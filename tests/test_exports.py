@@ -58,6 +58,7 @@ PUBLIC = {
     "verify",
 }
 HEAVY = ("numba", "pyarrow", "polars", "numpy", "matplotlib", "typer", "rich", "msgspec")
+PROFILER = "hftlab.kernels.profiled"
 
 
 def test_public_names_are_pinned():
@@ -81,7 +82,9 @@ def test_an_unknown_name_is_an_attribute_error():
 
 def loaded_after(statement):
     """Which heavy libraries a fresh interpreter has after a statement."""
-    program = f"import sys; {statement}; print(*[name for name in {HEAVY!r} if name in sys.modules])"
+    program = (
+        f"import sys; {statement}; print(*[name for name in {(*HEAVY, PROFILER)!r} if name in sys.modules])"
+    )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     return set(done.stdout.split())
 
@@ -94,6 +97,12 @@ def test_importing_the_package_loads_nothing_heavy():
 def test_importing_the_command_line_loads_only_what_parses_it():
     """`hftlab --help` waits for typer alone."""
     assert loaded_after("import hftlab.cli") <= {"typer", "rich", "msgspec"}
+
+
+def test_nothing_that_replays_loads_the_profiler():
+    """Kernels with a clock in them are compiled for those who measure."""
+    assert PROFILER not in loaded_after("import hftlab; hftlab.replay, hftlab.OrderBook, hftlab.verify")
+    assert PROFILER in loaded_after("import hftlab; hftlab.profile")
 
 
 def test_nothing_that_replays_loads_matplotlib():
