@@ -6,12 +6,15 @@ import time
 
 import numpy as np
 import pytest
+from called import Called
 from hypothesis import given
 from hypothesis import strategies as st
 
 from hftlab import clock
 from hftlab.errors import UsageError
-from hftlab.kernels import clock as kernel
+from hftlab.kernels import clock as clock_kernels
+
+kernel = Called(clock_kernels)
 
 HAS = kernel.HAS_COUNTER and clock.counter_flags()[0]
 SOURCES = ["system", *(["counter"] if HAS else [])]

@@ -10,6 +10,7 @@ import polars as pl
 import pyarrow.parquet as pq
 import pytest
 import risk_flows
+from called import Called
 from reference import frames, package, positions
 from reference.risk_limits import Limits
 
@@ -18,11 +19,13 @@ from hftlab import replayer
 from hftlab.codes import PRICE_SCALE
 from hftlab.config import Config
 from hftlab.errors import UsageError
-from hftlab.kernels import exact
+from hftlab.kernels import exact as exact_kernels
 from hftlab.kernels.compile import DISABLED
 from hftlab.outputs import Fills
 from hftlab.positions import Positions
 from hftlab.resting import Resting
+
+exact = Called(exact_kernels)
 
 SLOWER = 10 if DISABLED else 1
 TABLES = ("positions", "pnl")

@@ -13,14 +13,17 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from called import Called
 from reference.book import ReferenceVenue, rows_of
 
 import hftlab
 from hftlab import schema, synthetic
 from hftlab.codes import PRICE_SCALE
 from hftlab.errors import OutputError, UsageError
-from hftlab.kernels import flow
+from hftlab.kernels import flow as flow_kernels
 from hftlab.kernels.compile import DISABLED
+
+flow = Called(flow_kernels)
 
 REPOSITORY = Path(__file__).parents[1]
 SAMPLE = REPOSITORY / "data" / "sample.parquet"

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from called import Called
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hftlab.kernels import wide
+from hftlab.kernels import wide as wide_kernels
+
+wide = Called(wide_kernels)
 
 LARGEST = 2**63 - 1
 EDGES = [0, 1, -1, 2, -2, 2**31, 2**32, -(2**32), 2**62, LARGEST - 1, LARGEST, -LARGEST]
