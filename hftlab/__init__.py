@@ -30,6 +30,7 @@ _EXPORTS = {
     "FormatError": "errors",
     "TableError": "errors",
     "OutputError": "errors",
+    "MeasurementError": "errors",
     "UsageError": "errors",
     "ConfigError": "errors",
     "LimitsError": "errors",

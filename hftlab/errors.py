@@ -7,6 +7,7 @@
     │   ├── FormatError              a file is broken or is not what its name says: file, row, found, expected
     │   └── TableError               a table has the wrong shape; lists every problem at once
     ├── OutputError                  a result can't be written (exit status 1)
+    ├── MeasurementError             a benchmark came to no result (exit status 1)
     └── UsageError                   the call itself is wrong (exit status 2)
         └── ConfigError              a configuration file or variable is wrong
             └── LimitsError          limits of the risk gate are wrong; lists every problem at once
@@ -75,6 +76,10 @@ def table_of(path: str | Path | None) -> Iterator[None]:
 
 class OutputError(HftlabError):
     """A result can't be written where it was asked for."""
+
+
+class MeasurementError(HftlabError):
+    """A benchmark came to no result: runs that must be equal were not, or a process ended before its time."""
 
 
 class UsageError(HftlabError):

@@ -308,6 +308,13 @@ class Digest:
         return "".join(f"{int(half) & (2**64 - 1):016x}" for half in sums)
 
 
+def digest_of(run: TapeRun) -> str:
+    """The digest of a whole run."""
+    digest = Digest()
+    digest.add_run(run, expand_fills(run))
+    return digest.with_book(run.tape.symbols, run.open_orders)
+
+
 def _hashes(symbols: tuple[str, ...]) -> np.ndarray:
     """A stable 64-bit hash of each name."""
     digests = (hashlib.blake2b(symbol.encode(), digest_size=8).digest() for symbol in symbols)

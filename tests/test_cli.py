@@ -20,7 +20,9 @@ from hftlab.cli import common
 from hftlab.feeds import FEEDS, Fault
 
 SAMPLE = str(Path(__file__).parents[1] / "data" / "sample.parquet")
-COMMANDS = ("generate", "inspect", "replay", "risk", "verify", "certify", "compare", "convert", "plot")
+COMMANDS = (
+    *("generate", "inspect", "replay", "risk", "verify", "certify", "compare", "convert", "bench", "plot"),
+)
 LOBSTER_NAME = "TEST_2024-01-02_34200000_57600000_message_5.csv"
 LOBSTER_ROWS = (
     "34200.000000001,1,11,100,1000000,1\n"

@@ -25,6 +25,7 @@ PUBLIC = {
     "OrderBook",
     "OrderType",
     "OutputError",
+    "MeasurementError",
     "PRICE_SCALE",
     "Profile",
     "Reason",

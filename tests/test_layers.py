@@ -47,6 +47,7 @@ FLOORS = [  # ground floor first, as in docs/ARCHITECTURE.md; a module may impor
     {"latency_report"},
     {"latency_profiler"},
     {"order_book"},
+    {"book_calls"},
     {"verification"},
     {"truth_files"},
     {"truth_report"},
@@ -57,6 +58,7 @@ FLOORS = [  # ground floor first, as in docs/ARCHITECTURE.md; a module may impor
     {"certificate"},
     {"inspect_flow"},
     {"plot"},
+    {"benchmark"},
     {"cli"},
     {"__main__"},
 ]

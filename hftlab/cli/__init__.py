@@ -15,6 +15,7 @@ from collections.abc import Sequence
 import typer
 
 import hftlab
+from hftlab.cli.bench import bench
 from hftlab.cli.certify import certify
 from hftlab.cli.compare import compare
 from hftlab.cli.convert import convert
@@ -43,7 +44,7 @@ app = typer.Typer(
     help="Replay historical order flow through compiled order books: exact fills, fast.",
     epilog="Begin with: [bold]hftlab generate -o flow.parquet[/], then [bold]hftlab replay flow.parquet[/]",
 )
-for command in (generate, inspect, replay, risk, verify, certify, compare, convert, plot):
+for command in (generate, inspect, replay, risk, verify, certify, compare, convert, bench, plot):
     app.command()(command)
 
 

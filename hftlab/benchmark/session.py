@@ -1,0 +1,96 @@
+"""Many cases, one after the other, each in a process of its own; equal flows must give equal digests."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Callable, Iterable
+from time import perf_counter
+from typing import Any
+
+import msgspec
+
+from hftlab.benchmark.cases import REPETITIONS, WARMUP, Case, require_possible
+from hftlab.benchmark.child import ask, run_python
+from hftlab.benchmark.machine import Watch
+from hftlab.benchmark.measure import measure
+from hftlab.benchmark.records import Cold, Measurement, Report, Start, now
+from hftlab.errors import MeasurementError
+
+Progress = Callable[[str], object]  # told the name of what is done
+
+FIRST_CALL = """
+import json, time
+started = time.perf_counter()
+import hftlab
+imported = time.perf_counter()
+from hftlab.benchmark.tasks import first_call
+first_call(**json.loads(input()))
+print(json.dumps([imported - started, time.perf_counter() - imported]))
+"""
+
+
+def bench(
+    cases: Iterable[Case],
+    repetitions: int = REPETITIONS,
+    warmup: int = WARMUP,
+    *,
+    pin: bool = True,
+    isolated: bool = True,
+    cold: bool = False,
+    progress: Progress | None = None,
+) -> Report:
+    """Measure cases.
+
+    Each gets a process of its own unless `isolated` is False. `cold` adds the first call in a fresh process,
+    with the compile cache and without. `progress` is told each case that is done. Raises MeasurementError
+    where cases of one flow give different digests, or a process came to no result.
+    """
+    cases = list(cases)
+    require_possible(cases)
+    watch, starts, found = Watch(), {}, []
+    for case in cases:
+        if isolated:
+            how = {"case": case, "repetitions": repetitions, "warmup": warmup, "pin": pin}
+            measurement = msgspec.convert(ask("measure", f"case {case.name}", **how), Measurement)
+        else:
+            measurement = measure(case, repetitions, warmup, pin)
+        if cold:
+            key = case.path, case.risk, case.threads > 1
+            starts[key] = starts.get(key) or cold_start(case)
+            measurement = msgspec.structs.replace(measurement, cold=starts[key])
+        found.append(measurement)
+        if progress is not None:
+            progress(case.name)
+    require_agreement(found)
+    return Report(created=now(), machine=watch.machine(), isolated=isolated, measurements=tuple(found))
+
+
+def require_agreement(measurements: Iterable[Measurement]) -> None:
+    """Batch, event loop, calls and threads come to the same: raises MeasurementError where they don't."""
+    first: dict[Any, Measurement] = {}
+    for each in measurements:
+        other = first.setdefault(each.case.behaviour, each)
+        if other.digest != each.digest:
+            raise MeasurementError(
+                f"case {each.case.name}: found digest {each.digest}, expected {other.digest} as in case "
+                f"{other.case.name}; no speed counts until they agree"
+            )
+
+
+def cold_start(case: Case, compiled: bool = True) -> Cold:
+    """The first call in a fresh process: kernels from the cache, and (unless not wanted) compiled anew."""
+    _start(case, {})  # fills the cache where it is empty
+    cached = _start(case, {})
+    if not compiled:
+        return Cold(cached=cached, compiled=None)
+    with tempfile.TemporaryDirectory() as empty:
+        return Cold(cached=cached, compiled=_start(case, {"HFTLAB_CACHE_DIR": empty}))
+
+
+def _start(case: Case, env: dict[str, str]) -> Start:
+    given = json.dumps({"case": msgspec.to_builtins(case)})
+    started = perf_counter()
+    said = run_python("-c", FIRST_CALL, given=given, what=f"first call of {case.name}", env=env)
+    import_s, call_s = json.loads(said.splitlines()[-1])
+    return Start(process_s=perf_counter() - started, import_s=import_s, first_call_s=call_s)
