@@ -3,13 +3,15 @@
 #   make demo    install hftlab and replay the sample in data/
 #   make test    install everything and run every test
 #   make lint    style only
-#   make bench   time every stage (the table in the README)
+#   make bench   time every stage (the table in the README), then the targets
+#   make bench-compare BASE=main   this commit against another: asv, with digests beside the speeds
+#   make bench-site   what asv has measured so far, as a site in .asv/html
 #   make bench-peers   time packages from PyPI beside it, results compared first
 #   make clean   remove what was built
 
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-plain test-checked test-fuzz test-notebooks lint bench bench-peers clean
+.PHONY: help demo test test-plain test-checked test-fuzz test-notebooks lint bench bench-compare bench-site bench-peers clean
 
 # The first of these that is Python 3.11 to 3.13; `make PYTHON=... test` chooses another.
 PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11; do \
@@ -83,6 +85,20 @@ test-notebooks:
 
 bench: $(RUNTIME)
 	$(BIN)/python -m benchmarks.stages
+	$(BIN)/hftlab bench --targets
+
+# Each commit in an environment of its own, rounds taking turns, so that a busy minute hits both. What is not 15 %
+# apart is noise on a shared machine; SUITE=Stages measures less than everything.
+BASE ?= main
+SUITE ?= .
+ASV := PATH=$(abspath $(BIN)):$$PATH $(BIN)/asv
+
+bench-compare: $(DEV)
+	@$(ASV) machine --yes > /dev/null
+	$(ASV) continuous --factor 1.15 --interleave-rounds --split --show-stderr --bench '$(SUITE)' $(BASE) HEAD
+
+bench-site: $(DEV)
+	$(ASV) publish
 
 # The peers get an environment of their own, build/peers-venv.
 bench-peers: $(RUNTIME)

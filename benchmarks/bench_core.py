@@ -6,19 +6,18 @@ changes exactly when what the engine does changes.
 
 from __future__ import annotations
 
-import subprocess
-import sys
-import tempfile
-from pathlib import Path
+from functools import partial
 
 import hftlab
-import hftlab.synthetic
+from benchmarks.scale import digest_of, kept, messages
 from hftlab import outputs
+from hftlab.latency_profiler import LatencyProfiler
 from hftlab.runner import run_events, run_tape
 from hftlab.tables import read_orders
 from hftlab.tape import compile_checked, rules_for
 
-FLOWS = {"one": (1_000_000, 1), "hundred": (1_000_000, 100)}  # commands, symbols
+FLOWS = {"one": 1, "hundred": 100}  # symbols
+COMMANDS = messages(1_000_000)
 
 
 class Stages:
@@ -30,10 +29,8 @@ class Stages:
 
     def setup_cache(self) -> dict[str, str]:
         """Make the flows once, on disk."""
-        folder = Path(tempfile.mkdtemp())
-        for name, (messages, symbols) in FLOWS.items():
-            hftlab.synthetic.write(folder / f"{name}.parquet", messages, symbols, seed=1)
-        return {name: str(folder / f"{name}.parquet") for name in FLOWS}
+        make = partial(hftlab.generate, COMMANDS, seed=1)
+        return kept({name: partial(make, symbols=symbols) for name, symbols in FLOWS.items()})
 
     def setup(self, paths: dict[str, str], name: str) -> None:
         """Read the flow and warm every kernel that is timed."""
@@ -46,6 +43,10 @@ class Stages:
         self.fills = outputs.expand_fills(self.run)
         outputs.Digest().add_run(self.run, self.fills)
         run_events(self.tape)
+        run_tape(self.halves, 2)
+        self.profiler = LatencyProfiler()
+        self.track_p99(paths, name)
+        self.time_replay(paths, name)
 
     def time_check(self, paths, name):
         """A table to checked columns."""
@@ -81,52 +82,39 @@ class Stages:
         result.to_arrow("fills")
         result.to_arrow("outcomes")
 
+    def peakmem_flow(self, paths, name):
+        """What the process holds before anything below begins: flow, tapes, kernels."""
+
+    def peakmem_compile(self, paths, name):
+        """Checked columns to a tape, in memory."""
+        compile_checked(self.checked, self.rules)
+
+    def peakmem_run(self, paths, name):
+        """A tape through the batch kernel, in memory."""
+        run_tape(self.tape)
+
+    def peakmem_events(self, paths, name):
+        """One event at a time, in memory."""
+        run_events(self.tape)
+
     def peakmem_replay(self, paths, name):
-        """The same, in memory."""
+        """A table to its fills, in memory."""
         hftlab.replay(self.table).to_arrow("fills")
 
+    def track_p99(self, paths, name):
+        """The 99th percentile of the service in the event loop."""
+        return self.profiler.run(self.tape, warmup=0).service.percentile(99)
+
+    track_p99.unit = "ns"
+
+    def track_jitter(self, paths, name):
+        """The 99th percentile less the median, of the same."""
+        return self.profiler.run(self.tape, warmup=0).service.jitter
+
+    track_jitter.unit = "ns"
+
     def track_digest(self, paths, name):
-        """The first 52 bits of the digest: another number means another behaviour."""
-        return int(hftlab.replay(self.table).digest[:13], 16)
+        """Another number means another behaviour."""
+        return digest_of(self.table)
 
     track_digest.unit = "digest"
-
-
-class Calls:
-    """A thousand Python calls on an OrderBook."""
-
-    def setup(self) -> None:
-        """A book with a ladder around the prices used."""
-        self.book = hftlab.OrderBook(tick_size="0.01")
-        self.prices = [(10_000 + i % 50) * 10_000_000 for i in range(1_000)]
-        self.time_submit_and_cancel()
-
-    def time_submit_and_cancel(self) -> None:
-        """A thousand resting orders in and out."""
-        for order_id, price in enumerate(self.prices):
-            self.book.submit(order_id, "buy", price, 5)
-        for order_id in range(1_000):
-            self.book.cancel(order_id)
-
-    def time_depth(self) -> None:
-        """The ten best levels of each side."""
-        self.book.depth(10)
-
-
-class Start:
-    """Fresh interpreters."""
-
-    timeout = 120
-
-    def setup(self) -> None:
-        """Fill the compile cache."""
-        self.time_first_replay()
-
-    def time_import(self) -> None:
-        """`import hftlab`."""
-        subprocess.run([sys.executable, "-c", "import hftlab"], check=True)
-
-    def time_first_replay(self) -> None:
-        """Interpreter, import, kernels from the cache and a small replay."""
-        code = "import hftlab; hftlab.replay(hftlab.generate(1_000, 1, 1)).digest"
-        subprocess.run([sys.executable, "-c", code], check=True)

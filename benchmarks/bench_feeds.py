@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import tempfile
+from functools import partial
 from pathlib import Path
 
 import pyarrow as pa
@@ -11,14 +12,15 @@ import pyarrow.parquet as pq
 from pyarrow import csv
 
 import hftlab
-from benchmarks import facts
+from benchmarks import facts, itch
+from benchmarks.scale import digest_of, kept, messages, read
 from hftlab import outputs
 from hftlab.codes import PRICE_SCALE
 from hftlab.runner import run_tape
 from hftlab.tables import read_facts
 from hftlab.tape import compile_checked, rules_for
 
-MESSAGES = 500_000
+MESSAGES = messages(500_000)
 
 
 def tape_of(table: pa.Table) -> hftlab.Tape:
@@ -58,6 +60,49 @@ class Lobster:
         """The same, in memory."""
         hftlab.open_flow(self.path).table()
 
+    def track_digest(self, paths, container):
+        """Of the books rebuilt: another number means another behaviour."""
+        return digest_of(hftlab.open_flow(self.path).table(), "rebuild")
+
+    track_digest.unit = "digest"
+
+
+class Itch:
+    """Half a million messages of NASDAQ ITCH 5.0."""
+
+    params = (1, 100)
+    param_names = ("symbols",)
+    timeout = 300
+
+    def setup_cache(self) -> dict[int, str]:
+        """Write the files once."""
+        folder = Path(tempfile.mkdtemp())
+        return {symbols: str(itch.write_file(folder, MESSAGES, symbols)[0]) for symbols in self.params}
+
+    def setup(self, paths: dict[int, str], symbols: int) -> None:
+        """Warm the kernels."""
+        self.path = paths[symbols]
+        self.time_to_table(paths, symbols)
+        self.time_to_l1(paths, symbols)
+
+    def time_to_table(self, paths, symbols):
+        """File to facts."""
+        hftlab.open_flow(self.path).table()
+
+    def time_to_l1(self, paths, symbols):
+        """File to a table of every change of the touch."""
+        itch.file_to_l1(Path(self.path))
+
+    def peakmem_to_table(self, paths, symbols):
+        """File to facts, in memory."""
+        hftlab.open_flow(self.path).table()
+
+    def track_digest(self, paths, symbols):
+        """Of the books rebuilt: another number means another behaviour."""
+        return digest_of(hftlab.open_flow(self.path).table(), "rebuild")
+
+    track_digest.unit = "digest"
+
 
 class Tables:
     """Half a million facts of a hundred instruments, as files of tables."""
@@ -83,8 +128,22 @@ class Tables:
 
     def time_to_table(self, paths, format):
         """File to facts."""
+        self.table(paths, format)
+
+    def peakmem_to_table(self, paths, format):
+        """The same, in memory."""
+        self.table(paths, format)
+
+    def track_digest(self, paths, format):
+        """Of the books rebuilt: another number means another behaviour."""
+        return digest_of(self.table(paths, format), "rebuild")
+
+    track_digest.unit = "digest"
+
+    def table(self, paths: dict[str, str], format: str) -> pa.Table:
+        """What the reader makes of the file."""
         options = {"price_scale": PRICE_SCALE} if format == "csv" else {}
-        hftlab.open_flow(paths[format], **options).table()
+        return hftlab.open_flow(paths[format], **options).table()
 
 
 class Rebuild:
@@ -94,38 +153,46 @@ class Rebuild:
     param_names = ("symbols",)
     timeout = 300
 
-    def setup(self, symbols: int) -> None:
-        """Make the facts and warm every kernel that is timed."""
-        self.table = facts.facts(MESSAGES, symbols)
+    def setup_cache(self) -> dict[str, str]:
+        """Make the facts once."""
+        return kept({str(symbols): partial(facts.facts, MESSAGES, symbols) for symbols in self.params})
+
+    def setup(self, paths: dict[str, str], symbols: int) -> None:
+        """Read the facts and warm every kernel that is timed."""
+        self.table = read(paths[str(symbols)])
         self.checked = read_facts(self.table)
         self.rules = rules_for(self.checked.symbols, None, None)
         self.tape = compile_checked(self.checked, self.rules)
         self.run = run_tape(self.tape, touch=True)
         outputs.l1_table(self.run)
 
-    def time_check(self, symbols):
+    def time_check(self, paths, symbols):
         """A table to checked columns."""
         read_facts(self.table)
 
-    def time_compile(self, symbols):
+    def time_compile(self, paths, symbols):
         """Checked columns to a tape."""
         compile_checked(self.checked, self.rules)
 
-    def time_run(self, symbols):
+    def time_run(self, paths, symbols):
         """A tape to books."""
         run_tape(self.tape)
 
-    def time_run_with_l1(self, symbols):
+    def time_run_with_l1(self, paths, symbols):
         """A tape to books and every change of the best bid and offer."""
         run_tape(self.tape, touch=True)
 
-    def time_l1_table(self, symbols):
+    def time_l1_table(self, paths, symbols):
         """Those changes as a table."""
         outputs.l1_table(self.run)
 
-    def track_digest(self, symbols):
-        """The first 52 bits of the digest: another number means another behaviour."""
-        return int(hftlab.replay(self.table, mode="rebuild").digest[:13], 16)
+    def peakmem_run(self, paths, symbols):
+        """A tape to books, in memory."""
+        run_tape(self.tape)
+
+    def track_digest(self, paths, symbols):
+        """Another number means another behaviour."""
+        return digest_of(self.table, "rebuild")
 
     track_digest.unit = "digest"
 
@@ -137,19 +204,23 @@ class Trust:
     param_names = ("symbols",)
     timeout = 300
 
-    def setup(self, symbols: int) -> None:
-        """Make the facts and warm every kernel that is timed."""
-        self.table = facts.facts(MESSAGES, symbols)
-        self.time_certify(symbols)
+    def setup_cache(self) -> dict[str, str]:
+        """Make the facts once."""
+        return kept({str(symbols): partial(facts.facts, MESSAGES, symbols) for symbols in self.params})
 
-    def time_infer(self, symbols):
+    def setup(self, paths: dict[str, str], symbols: int) -> None:
+        """Read the facts and warm every kernel that is timed."""
+        self.table = read(paths[str(symbols)])
+        self.time_certify(paths, symbols)
+
+    def time_infer(self, paths, symbols):
         """Facts to commands."""
         hftlab.infer_orders(self.table)
 
-    def time_certify(self, symbols):
+    def time_certify(self, paths, symbols):
         """Rebuilt, matched, compared."""
         hftlab.certify(self.table)
 
-    def track_reproduced(self, symbols):
+    def track_reproduced(self, paths, symbols):
         """The share of executions reproduced: all of them, since the venue has our rules."""
         return hftlab.certify(self.table).execution_share

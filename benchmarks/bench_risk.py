@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-import hftlab
+from functools import partial
+
 from benchmarks.risk import OF_ACCOUNTS, OF_BOOK, OF_ROWS, OF_STREAM, flow, manager_of, stages, tape_of
+from benchmarks.scale import digest_of, kept, messages, read
+from hftlab.latency_profiler import LatencyProfiler
 from hftlab.runner import run_events, run_tape
 
-COMMANDS = 1_000_000
+COMMANDS = messages(1_000_000)
 GATES = {
     "none": None,
     "rows": OF_ROWS,
@@ -24,33 +27,50 @@ class Gates:
     param_names = ("checks",)
     timeout = 600
 
-    def setup(self, name: str) -> None:
+    def setup_cache(self) -> dict[str, str]:
+        """Make the flow once."""
+        return kept({"flow": partial(flow, COMMANDS)})
+
+    def setup(self, paths: dict[str, str], name: str) -> None:
         """Compile the flow and warm every kernel that is timed."""
-        self.table = flow(COMMANDS)
+        self.table = read(paths["flow"])
         self.tape = tape_of(self.table)
-        self.time_run(name)
-        self.time_events(name)
+        self.time_run(paths, name)
+        self.time_events(paths, name)
+        self.time_stages(paths, name)
+        self.profiler = LatencyProfiler()
+        self.track_p99(paths, name)
 
     def manager(self, name: str):
         """A gate of no history, or None."""
         return None if GATES[name] is None else manager_of(GATES[name])
 
-    def time_run(self, name):
+    def time_run(self, paths, name):
         """A tape through the batch kernel."""
         run_tape(self.tape, manager=self.manager(name))
 
-    def time_events(self, name):
+    def time_events(self, paths, name):
         """The same rows one event at a time, in a compiled loop."""
         run_events(self.tape, manager=self.manager(name))
 
-    def time_stages(self, name):
+    def time_stages(self, paths, name):
         """What comes before a run: numbering of cells, and checks 1 to 7."""
         if GATES[name] is not None:
             stages(self.tape, GATES[name])
 
-    def track_digest(self, name):
-        """The first 52 bits of the digest: another number means another behaviour."""
-        limits = None if GATES[name] is None else hftlab.Limits(**GATES[name])
-        return int(hftlab.replay(self.table, limits=limits).digest[:13], 16)
+    def peakmem_run(self, paths, name):
+        """A tape through the batch kernel, in memory."""
+        run_tape(self.tape, manager=self.manager(name))
+
+    def track_p99(self, paths, name):
+        """The 99th percentile of the service in the event loop."""
+        profile = self.profiler.run(self.tape, self.manager(name), warmup=0)
+        return profile.service.percentile(99)
+
+    track_p99.unit = "ns"
+
+    def track_digest(self, paths, name):
+        """Another number means another behaviour."""
+        return digest_of(self.table, limits=GATES[name])
 
     track_digest.unit = "digest"

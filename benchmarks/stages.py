@@ -23,10 +23,10 @@ from time import perf_counter, perf_counter_ns
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 
 import hftlab
 from hftlab import outputs
+from hftlab.benchmark.flows import scattered
 from hftlab.codes import Action
 from hftlab.run_folder import cpu_name
 from hftlab.runner import TapeRun, run_events, run_tape
@@ -71,12 +71,6 @@ def kernel_time(run: Callable[[], TapeRun], commands: int, repetitions: int) -> 
     return statistics.median(times), min(times)
 
 
-def with_scattered_ids(table: pa.Table) -> pa.Table:
-    """The same flow with ids all over 64 bits, so that they must be hashed."""
-    ids = table.column("order_id").to_numpy() * np.uint64(0x9E3779B97F4A7C15)
-    return table.set_column(table.schema.get_field_index("order_id"), "order_id", pa.array(ids))
-
-
 def stages(name: str, table: Any, repetitions: int) -> dict[str, tuple[float, float]]:
     """Every stage of one flow."""
     rows = table.num_rows
@@ -91,7 +85,7 @@ def stages(name: str, table: Any, repetitions: int) -> dict[str, tuple[float, fl
         result.to_arrow("fills")
         result.to_arrow("outcomes")
 
-    scattered = read_orders(with_scattered_ids(table))
+    hashed = read_orders(scattered(table))
 
     def timed(work: Callable[[], Any]) -> tuple[float, float]:
         return repeated(work, rows, repetitions)
@@ -99,7 +93,7 @@ def stages(name: str, table: Any, repetitions: int) -> dict[str, tuple[float, fl
     return {
         f"{name}: check the table": timed(lambda: read_orders(table)),
         f"{name}: compile": timed(lambda: compile_checked(checked, rules)),
-        f"{name}: compile, ids scattered": timed(lambda: compile_checked(scattered, rules)),
+        f"{name}: compile, ids scattered": timed(lambda: compile_checked(hashed, rules)),
         f"{name}: tape run": kernel_time(lambda: run_tape(tape), rows, repetitions),
         f"{name}: fills as a table": timed(lambda: outputs.fills_table(tape, outputs.expand_fills(run))),
         f"{name}: digest": timed(lambda: outputs.Digest().add_run(run, fills)),

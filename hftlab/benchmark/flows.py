@@ -27,7 +27,7 @@ def make_flow(name: str, orders: int, symbols: int, seed: int = 1) -> pa.Table:
     """An orders table of so many rows. Raises UsageError for a flow that isn't one of FLOWS."""
     if name in ("market", "scattered"):
         table = hftlab.generate(orders, symbols, seed)
-        return table if name == "market" else _scattered(table)
+        return table if name == "market" else scattered(table)
     if name == "resting":
         return _resting(orders, symbols)
     if name == "crossing":
@@ -35,7 +35,8 @@ def make_flow(name: str, orders: int, symbols: int, seed: int = 1) -> pa.Table:
     raise UsageError(f"flow: found {name!r}, expected one of {', '.join(FLOWS)}")
 
 
-def _scattered(table: pa.Table) -> pa.Table:
+def scattered(table: pa.Table) -> pa.Table:
+    """The same flow with ids all over 64 bits, so that they must be hashed."""
     ids = table.column("order_id").to_numpy() * MIXER
     return table.set_column(table.schema.get_field_index("order_id"), "order_id", pa.array(ids))
 

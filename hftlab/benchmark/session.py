@@ -80,12 +80,17 @@ def require_agreement(measurements: Iterable[Measurement]) -> None:
 
 def cold_start(case: Case, compiled: bool = True) -> Cold:
     """The first call in a fresh process: kernels from the cache, and (unless not wanted) compiled anew."""
-    _start(case, {})  # fills the cache where it is empty
-    cached = _start(case, {})
-    if not compiled:
-        return Cold(cached=cached, compiled=None)
+    first_start(case)  # fills the cache where it is empty
+    cached = first_start(case)
+    return Cold(cached=cached, compiled=first_start(case, cached=False) if compiled else None)
+
+
+def first_start(case: Case, cached: bool = True) -> Start:
+    """One first call of a case, with the compile cache as it is or with an empty one."""
+    if cached:
+        return _start(case, {})
     with tempfile.TemporaryDirectory() as empty:
-        return Cold(cached=cached, compiled=_start(case, {"HFTLAB_CACHE_DIR": empty}))
+        return _start(case, {"HFTLAB_CACHE_DIR": empty})
 
 
 def _start(case: Case, env: dict[str, str]) -> Start:

@@ -10,6 +10,7 @@ from time import perf_counter, perf_counter_ns
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 
 import hftlab
 from hftlab.benchmark.cases import Case
@@ -37,11 +38,13 @@ Call = tuple[Callable[..., Ack], tuple[Any, ...]]
 
 
 class Prepared:
-    """A flow, its tape, and the gate of a case."""
+    """A flow, its tape, and the gate of a case; of fewer `orders`, or of a `table` that is there already."""
 
-    def __init__(self, case: Case, orders: int | None = None) -> None:
+    def __init__(self, case: Case, orders: int | None = None, table: pa.Table | None = None) -> None:
         self.case = case
-        self.table = make_flow(case.flow, orders or case.orders, case.symbols, case.seed)
+        if table is None:
+            table = make_flow(case.flow, orders or case.orders, case.symbols, case.seed)
+        self.table = table
         checked = read_orders(self.table)
         self.tape = compile_checked(checked, rules_for(checked.symbols, None, None), parts=case.threads)
         self.limits = Limits(**GATE) if case.risk else None
