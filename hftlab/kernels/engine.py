@@ -11,7 +11,7 @@ import numpy as np
 
 from hftlab.kernels import ops
 from hftlab.kernels.bits import NONE, previous_bit
-from hftlab.kernels.compile import helper, kernel
+from hftlab.kernels.compile import helper, kernel, unless_none
 from hftlab.kernels.gate import EVENTS, bare_gate
 from hftlab.kernels.ladder import BASE, BEST, SIZE, bare_books
 from hftlab.kernels.machine import bare, ix, prefetch
@@ -222,11 +222,9 @@ def note_touches(books, gate, outputs, row, count):
     return count
 
 
-@helper
+@unless_none
 def bare_visit(visit):
     """The same places without a reference count (see machine.py); None stays None."""
-    if visit is None:
-        return None
     return bare(visit)
 
 

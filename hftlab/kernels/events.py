@@ -12,7 +12,7 @@ import numpy as np
 
 from hftlab.codes import NO_SLOT
 from hftlab.kernels import ops
-from hftlab.kernels.compile import helper, kernel, quick_kernel
+from hftlab.kernels.compile import helper, kernel, quick_kernel, unless_none
 from hftlab.kernels.desk import (
     COUNT,
     FILLED_QTY,
@@ -73,18 +73,16 @@ class Risk(NamedTuple):
     intake: Intake
 
 
-@helper
+@unless_none
 def bare_risk(risk):
     """The same without reference counts (see machine.py); None stays None."""
-    if risk is None:
-        return None
     return Risk(bare_gate(risk.gate), bare_intake(risk.intake))
 
 
-@helper
+@unless_none
 def gate_of(risk):
     """The gate, or None where there is none."""
-    return None if risk is None else risk.gate
+    return risk.gate
 
 
 @helper

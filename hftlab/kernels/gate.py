@@ -15,7 +15,7 @@ import numpy as np
 from hftlab.codes import GateEvent, RiskState, SelfTrade
 from hftlab.kernels import wide
 from hftlab.kernels.bits import NONE, previous_bit
-from hftlab.kernels.compile import helper
+from hftlab.kernels.compile import helper, unless_none
 from hftlab.kernels.ladder import BASE, BEST, SIZE, Books, remove, side_of
 from hftlab.kernels.machine import bare, ix
 from hftlab.kernels.price_grid import level_price
@@ -140,11 +140,9 @@ class Gate(NamedTuple):
     counts: np.ndarray  # int64 [COUNTS]
 
 
-@helper
+@unless_none
 def bare_gate(gate):
     """The same gate without reference counts (see machine.py); None stays None."""
-    if gate is None:
-        return None
     return Gate(
         bare(gate.cells),
         bare(gate.money),

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from hftlab.codes import LatencyStage
 from hftlab.kernels.clock import now
-from hftlab.kernels.compile import helper
+from hftlab.kernels.compile import helper, unless_none
 from hftlab.kernels.machine import bare, ix
 
 LOOKUP, RISK, MATCH, PUBLISH = (int(LatencyStage[name]) for name in ("LOOKUP", "RISK", "MATCH", "PUBLISH"))
@@ -38,9 +38,7 @@ def first_lap(stamps, tick):
             stamps[ix(stage)] = 0
 
 
-@helper
+@unless_none
 def bare_stamps(stamps):
     """The same without a reference count (see machine.py); None stays None."""
-    if stamps is None:
-        return None
     return bare(stamps)
