@@ -29,6 +29,7 @@ from hftlab.tape import Tape
 FIRST_CELLS, FIRST_REPEATS = 1 << 10, 1 << 14
 FIRST_MESSAGES = 16  # times of messages an account has room for; a power of two
 LOT = 1 << 16  # cells
+NEAR = 1 << 20  # cells of a table of all accounts and books: 4 MB
 OWN_ROOM = 1 << 12  # stop losses and closing orders
 
 
@@ -137,9 +138,10 @@ class RiskManager:
         """The cell of each row, made where there is none; a column that is absent means 0."""
         cells, done = np.empty(rows, np.int32), 0
         new, first = np.empty((rows, 2), np.int32), self.known
+        near, lowest = _near(accounts, books, rows)
         while True:
             done, self.known = intake.number_cells(
-                accounts, books, self.index, self.known, done, cells, new[self.known - first :]
+                accounts, books, self.index, near, lowest, self.known, done, cells, new[self.known - first :]
             )
             if done == rows:
                 break
@@ -280,6 +282,16 @@ class RiskManager:
     def by_name(self) -> np.ndarray:
         """Books by name of symbol."""
         return np.array(sorted(range(len(self.names)), key=self.names.__getitem__), np.int32)
+
+
+def _near(accounts: np.ndarray, books: np.ndarray, rows: int) -> tuple[np.ndarray, np.int64]:
+    """An empty table of all accounts by all books, and its lowest account; [0, 0] where it would be large."""
+    spans = [(int(c.min()), int(c.max())) if c.size else (0, 0) for c in (accounts, books)] if rows else []
+    (lowest, highest), (lowest_book, highest_book) = spans or [(0, -1), (0, -1)]
+    shape = highest - lowest + 1, highest_book + 1
+    if lowest_book < 0 or shape[0] * shape[1] > min(NEAR, rows):
+        shape = 0, 0
+    return np.zeros(shape, np.int32), np.int64(lowest)
 
 
 def _longer(records: np.ndarray, more: int) -> np.ndarray:

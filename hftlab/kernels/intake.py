@@ -85,19 +85,26 @@ def bare_intake(intake):
 
 
 @kernel
-def number_cells(accounts, books, index, known, start, cells, new):
+def number_cells(accounts, books, index, near, lowest, known, start, cells, new):
     """The cell of each row from `start`, into `cells` [rows]; new ones are numbered on from `known`.
 
-    `new` [rows, 2] takes account and book of those. It stops before the index is more than half full; returns
-    (rows done, cells known).
+    `new` [rows, 2] takes account and book of those. `near` [accounts from the `lowest`, books] or [0, 0] is
+    where cells are looked up first: it starts empty, `index` has them all. It stops before that is more than
+    half full; returns (rows done, cells known).
     """
-    accounts, books, index = bare(accounts), bare(books), bare(index)
+    accounts, books, index, near = bare(accounts), bare(books), bare(index), bare(near)
     cells, new = bare(cells), bare(new)
     first, last = known, cells.size - 1
     for row in range(start, cells.size):
-        ahead = min(row + LOOKAHEAD, last)
-        prefetch(index, home(index, value_at(accounts, ahead), value_at(books, ahead)))
         account, book = value_at(accounts, row), value_at(books, row)
+        if near.size:
+            cell = np.int64(near[ix(account - lowest), ix(book)])
+            if cell != 0:
+                cells[ix(row)] = cell
+                continue
+        else:
+            ahead = min(row + LOOKAHEAD, last)
+            prefetch(index, home(index, value_at(accounts, ahead), value_at(books, ahead)))
         place = find(index, account, book)
         cell = np.int64(index[ix(place)]["value"])
         if cell == 0:
@@ -107,6 +114,8 @@ def number_cells(accounts, books, index, known, start, cells, new):
             store(index, place, account, book, cell)
             new[ix(known - first), 0], new[ix(known - first), 1] = account, book
             known += 1
+        if near.size:
+            near[ix(account - lowest), ix(book)] = cell
         cells[ix(row)] = cell
     return cells.size, known
 
