@@ -139,6 +139,7 @@ class BookGate:
             self._times,
             self._senders,
             self._recent,
+            manager.terms,
         )
         self._block = desk.block_of(self.guard)
         self.address = self._block.ctypes.data

@@ -19,7 +19,7 @@ from hftlab.kernels import gate as kernel
 from hftlab.kernels import intake
 from hftlab.kernels.events import Risk
 from hftlab.kernels.gate import ACCOUNT, CELL, EVENT, MONEY, REFUSAL, SYMBOL, Gate
-from hftlab.kernels.intake import REPEAT, Intake
+from hftlab.kernels.intake import REPEAT, TERM, Intake
 from hftlab.kernels.order_index import copy_index, make_index
 from hftlab.kernels.risk_records import FIXED, LIMIT
 from hftlab.limits import Limits
@@ -87,7 +87,7 @@ class RiskManager:
         self.has_money = limits.ties_instruments
         self.index = make_index(FIRST_CELLS)
         self.known = 1  # cells, the one of nobody included
-        self.cells = np.zeros(1, CELL)
+        self.cells, self.terms = np.zeros(1, CELL), np.zeros(1, TERM)
         self.money = np.zeros(1 if self.has_money else 0, MONEY)
         self.accounts = np.zeros(0, ACCOUNT)
         self.numbers: dict[int, int] = {}  # account -> its place in `accounts`
@@ -155,7 +155,7 @@ class RiskManager:
     def _make_cells(self, numbers: np.ndarray, books: np.ndarray) -> None:
         """Cells of these accounts and books, in lots: looking limits up takes room for each of a lot."""
         first, more = self.cells.size, numbers.size
-        self.cells = _longer(self.cells, more)
+        self.cells, self.terms = _longer(self.cells, more), _longer(self.terms, more)
         if self.has_money:
             self.money = _longer(self.money, more)
         for start in range(0, more, LOT):
@@ -171,6 +171,7 @@ class RiskManager:
         cells["account"] = np.array([self.numbers[n] for n in there.tolist()], np.int32)[place]
         cells["book"] = books
         cells["group"] = self.group_of[cells["account"]]
+        self.terms["account"][which] = cells["account"]
         self._set_cell_limits(which)
         if self.has_money:
             capital = self.accounts["capital"][cells["account"]]
@@ -216,7 +217,7 @@ class RiskManager:
         cells = self.cells[which]
         numbers = self.accounts["number"][cells["account"]]
         sets, records = self.limits.cell_limits(numbers, self.names, cells["book"])
-        cells["limits"] = sets + self.sets.size
+        cells["limits"] = self.terms["limits"][which] = sets + self.sets.size
         self.sets = np.concatenate([self.sets, records])
 
     def change(self, limits: Limits) -> None:
@@ -233,7 +234,7 @@ class RiskManager:
         """The state as the first seven checks take it."""
         return Intake(
             self.index,
-            self.cells,
+            self.terms,
             self.accounts,
             self.symbols,
             self.sets,

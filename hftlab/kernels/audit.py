@@ -32,10 +32,10 @@ from hftlab.kernels.stops import (
     STATE_MASK,
     account_strikes,
     cell_strikes,
-    end_of_account,
     is_marking,
     lift,
     take_marks,
+    value_account,
 )
 from hftlab.kernels.tape_compiler import (
     LAST_CONTROL,
@@ -97,12 +97,12 @@ def mark_strikes(books, grid, gate):
     take_marks(books, grid, gate)
     first = np.int64(0)
     while first < gate.stop_order.size:
-        number, last = end_of_account(gate, first)
+        number, last, value = value_account(gate, first)
         if gate.accounts[ix(number)]["by_position"]:
             for i in range(first, last):
                 if cell_strikes(gate, np.int64(gate.stop_order[ix(i)])):
                     return True
-        elif account_strikes(gate, first, last):
+        elif account_strikes(gate.accounts[ix(number)], value):
             return True
         first = last
     return False

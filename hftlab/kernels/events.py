@@ -328,7 +328,9 @@ def look_ahead_for_gate(desk, risk, columns, row, last):
     slot = lookup(desk.index, columns.order_id[ix(ahead)], book)
     prefetch(desk.books.orders, slot)
     prefetch(gate.node_cells, slot)
-    prefetch(gate.cells, lookup(index, value_at(columns.account, ahead), book))
+    cell = lookup(index, value_at(columns.account, ahead), book)
+    prefetch(gate.cells, cell)
+    prefetch(risk.intake.terms, cell)
 
     ahead = min(row + LOOKAHEAD, last)
     book = value_at(columns.book, ahead)

@@ -28,7 +28,7 @@ from hftlab.kernels.events import (
     mark_positions,
 )
 from hftlab.kernels.gate import ACCOUNT, CELL, EVENT, EVENTS, MONEY, REFUSAL, REFUSALS, SYMBOL, Gate
-from hftlab.kernels.intake import REFUSED, REPEAT, SECOND, TIME, Intake, is_within, passes_mark
+from hftlab.kernels.intake import REFUSED, REPEAT, SECOND, TERM, TIME, Intake, is_within, passes_mark
 from hftlab.kernels.machine import array_at, ix
 from hftlab.kernels.order_index import ENTRY, lookup
 from hftlab.kernels.risk_records import LIMIT
@@ -65,6 +65,7 @@ class Guard(NamedTuple):
     times: np.ndarray  # int64: messages of the last second, in a ring; [0] where nobody limits them
     senders: np.ndarray  # int32: the account (as in `accounts`) of each
     recent: np.ndarray  # int64 [accounts]: how many of them each has sent
+    terms: np.ndarray  # of intake.Intake
 
 
 GUARD_FIELDS = len(Guard._fields)
@@ -107,7 +108,7 @@ def guard_at(address):
     )
     intake = Intake(
         array_at(block[22], (block[23],), ENTRY),
-        cells,
+        array_at(block[38], (block[39],), TERM),
         accounts,
         symbols,
         limits,
@@ -188,7 +189,7 @@ def submit_gated(address, word, key, new_key, price, qty, account, time):
     calls[ROW] += 1
     if messages.times.size != 0 and action != RISK_CONTROL:
         cell = lookup(risk.intake.index, account, nothing)
-        count_message(calls, messages, np.int64(risk.intake.cells[ix(cell)]["account"]), time)
+        count_message(calls, messages, np.int64(risk.intake.terms[ix(cell)]["account"]), time)
     if gate.counts[EVENTS] != 0:
         outcome += TOLD
     if filled == 0 and leaves in (0, qty):

@@ -37,6 +37,8 @@ RESTRICTED_SYMBOL, RATE_LIMIT = int(Reason.RESTRICTED_SYMBOL), int(Reason.RATE_L
 REPEATED_ORDER, MAX_ORDER_QTY = int(Reason.REPEATED_ORDER), int(Reason.MAX_ORDER_QTY)
 MAX_NOTIONAL = int(Reason.MAX_NOTIONAL)
 
+TERM = np.dtype([("account", "i4"), ("limits", "i4")], align=True)  # what these checks need of a CELL
+
 REPEAT = np.dtype(
     [
         ("price", "i8"),  # 0 for MARKET
@@ -58,7 +60,7 @@ class Intake(NamedTuple):
     """What the first seven checks remember."""
 
     index: np.ndarray  # ENTRY: (account, book) -> cell
-    cells: np.ndarray  # CELL
+    terms: np.ndarray  # TERM, by cell
     accounts: np.ndarray  # ACCOUNT
     symbols: np.ndarray  # SYMBOL
     limits: np.ndarray  # LIMIT
@@ -73,7 +75,7 @@ def bare_intake(intake):
     """The same without reference counts (see machine.py)."""
     return Intake(
         bare(intake.index),
-        bare(intake.cells),
+        bare(intake.terms),
         bare(intake.accounts),
         bare(intake.symbols),
         bare(intake.limits),
@@ -146,8 +148,9 @@ def exceeds_rate(intake, account, time):
 def home_of_repeat(repeats, cell, price, qty):
     """Where the search for equal orders begins; `cell` is negative for sales."""
     mixed = np.uint64(price) * np.uint64(0x9E3779B97F4A7C15)
-    mixed = (mixed ^ (mixed >> np.uint64(29)) ^ np.uint64(cell)) * np.uint64(0xBF58476D1CE4E5B9)
-    mixed = (mixed ^ (mixed >> np.uint64(32)) ^ np.uint64(qty)) * np.uint64(0x94D049BB133111EB)
+    mixed ^= np.uint64(qty) * np.uint64(0xBF58476D1CE4E5B9)
+    mixed ^= np.uint64(cell) * np.uint64(0xC2B2AE3D27D4EB4F)
+    mixed = (mixed ^ (mixed >> np.uint64(32))) * np.uint64(0x94D049BB133111EB)
     return np.int64(mixed >> np.uint64(32)) & (repeats.size - 1)
 
 
@@ -155,27 +158,24 @@ def home_of_repeat(repeats, cell, price, qty):
 def place_of_repeat(repeats, cell, price, qty):
     """The entry of equal orders, or the free one where it would go."""
     place = home_of_repeat(repeats, cell, price, qty)
-    while repeats[ix(place)]["cell"] != 0 and (
-        repeats[ix(place)]["cell"] != cell
-        or repeats[ix(place)]["price"] != price
-        or repeats[ix(place)]["qty"] != qty
-    ):
+    while True:
+        entry = repeats[ix(place)]
+        differs = (np.int64(entry["cell"]) ^ cell) | (entry["price"] ^ price) | (entry["qty"] ^ qty)
+        if (entry["cell"] == 0) | (differs == 0):  # one question for four: each on its own would be a branch
+            return place
         place = (place + 1) & (repeats.size - 1)
-    return place
 
 
 @helper
 def count_repeats(intake, cell, price, qty, time):
     """How many equal orders have followed each other, this one included."""
     entry = intake.repeats[ix(place_of_repeat(intake.repeats, cell, price, qty))]
-    if entry["cell"] == 0:
-        entry["cell"], entry["price"], entry["qty"], entry["count"] = cell, price, qty, 0
-        intake.clock[REPEATS] += 1
-    elif not is_within(intake.clock[WINDOW], np.int64(entry["time"]), time):
-        entry["count"] = 0
-    entry["time"] = time
-    entry["count"] += np.int32(1)
-    return np.int64(entry["count"])
+    is_new = np.int64(entry["cell"] == 0)
+    goes_on = is_within(intake.clock[WINDOW], np.int64(entry["time"]), time) & (is_new == 0)
+    count = np.int64(entry["count"]) * np.int64(goes_on) + 1
+    intake.clock[REPEATS] += is_new
+    entry["cell"], entry["price"], entry["qty"], entry["time"], entry["count"] = cell, price, qty, time, count
+    return count
 
 
 @helper
@@ -195,7 +195,7 @@ def set_state(intake, cell, book, code):
     """Follow a RISK_CONTROL."""
     scope, state = code >> SCOPE_SHIFT, min(code & STATE_MASK, np.int64(HALTED))
     if scope == OF_ACCOUNT:
-        intake.accounts[ix(intake.cells[ix(cell)]["account"])]["state"] = state
+        intake.accounts[ix(intake.terms[ix(cell)]["account"])]["state"] = state
     elif scope == OF_SYMBOL:
         intake.symbols[ix(book)]["state"] = state
     else:
@@ -209,7 +209,7 @@ def look_at(intake, row, cell, book, action, side, order_type, price, qty, time)
         if 0 <= qty <= LAST_CONTROL:
             set_state(intake, cell, book, qty)
         return np.int64(0)
-    place = intake.cells[ix(cell)]
+    place = intake.terms[ix(cell)]
     account, limit = intake.accounts[ix(place["account"])], intake.limits[ix(place["limits"])]
     too_many = exceeds_rate(intake, account, time)
     repeats = np.int64(0)
@@ -249,7 +249,7 @@ def needs_room(intake, cell, time):
     """Whether a message could forget another that still counts, or fill the table of repeats too far."""
     if intake.repeats.size and 2 * (intake.clock[REPEATS] + 1) > intake.repeats.size:
         return True
-    account = intake.accounts[ix(intake.cells[ix(cell)]["account"])]
+    account = intake.accounts[ix(intake.terms[ix(cell)]["account"])]
     room, sent = np.int64(account["room"]), np.int64(account["messages"])
     if room >= account["rate"] or sent < room or room == 0:
         return False
@@ -259,7 +259,7 @@ def needs_room(intake, cell, time):
 @helper
 def look_ahead(intake, columns, row, cell):
     """Bring what a coming row of a cell needs into the cache; the cell is there already."""
-    account = intake.accounts[ix(intake.cells[ix(cell)]["account"])]
+    account = intake.accounts[ix(intake.terms[ix(cell)]["account"])]
     if account["room"] != 0:
         mask, sent = np.int64(account["room"]) - 1, np.int64(account["messages"])
         prefetch(intake.rings, np.int64(account["ring"]) + ((sent - np.int64(account["rate"])) & mask))
@@ -282,7 +282,7 @@ def look_at_rows(intake, columns, ts, first_ts, row_cells, early, start, stop):
     for row in range(start, stop):
         ahead = min(row + LOOKAHEAD, last)
         look_ahead(intake, columns, ahead, np.int64(row_cells[ix(ahead)]))
-        prefetch(intake.cells, np.int64(row_cells[ix(min(row + 2 * LOOKAHEAD, last))]))
+        prefetch(intake.terms, np.int64(row_cells[ix(min(row + 2 * LOOKAHEAD, last))]))
         time = max(intake.clock[TIME], ts[ix(row)] if ts.size else first_ts + row)
         intake.clock[TIME] = time
         if needs_room(intake, np.int64(row_cells[ix(row)]), time):

@@ -20,7 +20,7 @@ from hftlab.kernels.gate import (
     withdraw_all,
 )
 from hftlab.kernels.ladder import SIZE
-from hftlab.kernels.machine import ix
+from hftlab.kernels.machine import ix, prefetch
 from hftlab.kernels.matching import cross
 from hftlab.kernels.risk_checks import share
 from hftlab.kernels.wide import saturated
@@ -28,6 +28,7 @@ from hftlab.kernels.wide import saturated
 SCOPE_SHIFT, STATE_MASK = 2, 3  # of a RISK_CONTROL's qty
 OF_ACCOUNT, OF_SYMBOL, OF_ALL = range(3)
 KILLED = 3
+LOOKAHEAD = 8  # cells
 
 
 @helper
@@ -59,20 +60,52 @@ def equity_of(value, capital):
 
 @helper
 def take_marks(books, grid, gate):
-    """Every symbol's mark becomes its reference; every account's portfolio value follows."""
+    """Every symbol's mark becomes its reference; where nobody is judged, portfolio values follow here."""
     for book in range(gate.symbols.size):
         known, reference = reference_of(books, grid, gate, np.int64(book))
         if known:
             gate.symbols[ix(book)]["mark"], gate.symbols[ix(book)]["has_mark"] = reference, 1
-    for number in range(gate.accounts.size):
-        gate.accounts[ix(number)]["gross_high"], gate.accounts[ix(number)]["gross_low"] = 0, 0
-    for cell in range(1, gate.cells.size):
+    if gate.stop_order.size == 0:
+        for number in range(gate.accounts.size):
+            gate.accounts[ix(number)]["gross_high"], gate.accounts[ix(number)]["gross_low"] = 0, 0
+        for cell in range(1, gate.cells.size):
+            account = gate.accounts[ix(gate.cells[ix(cell)]["account"])]
+            gross = (np.int64(account["gross_high"]), np.int64(account["gross_low"]))
+            account["gross_high"], account["gross_low"] = wide.add(
+                gross, gross_of(gate, gate.cells[ix(cell)])
+            )
+
+
+@helper
+def gross_of(gate, place):
+    """The value of a cell's position at its symbol's mark, whatever its side, as a pair."""
+    mark = np.int64(gate.symbols[ix(place["book"])]["mark"])
+    return wide.multiply(abs(mark), abs(np.int64(place["position"])))
+
+
+@helper
+def value_account(gate, first):
+    """Value the account whose cells begin at a place of `stop_order`; its portfolio value follows.
+
+    Returns (its place in `accounts`, where the next one's cells begin, P&L as a pair).
+    """
+    order, nothing = gate.stop_order, np.int64(0)
+    number = np.int64(gate.cells[ix(order[ix(first)])]["account"])
+    value, gross, last = (nothing, nothing), (nothing, nothing), first
+    while last < order.size:
+        ahead = np.int64(order[ix(min(last + LOOKAHEAD, order.size - 1))])
+        prefetch(gate.cells, ahead)
+        prefetch(gate.money, ahead)
+        cell = np.int64(order[ix(last)])
         place = gate.cells[ix(cell)]
-        account = gate.accounts[ix(place["account"])]
-        mark = abs(np.int64(gate.symbols[ix(place["book"])]["mark"]))
-        held = wide.multiply(mark, abs(np.int64(place["position"])))
-        gross = wide.add((np.int64(account["gross_high"]), np.int64(account["gross_low"])), held)
-        account["gross_high"], account["gross_low"] = gross
+        if place["account"] != number:
+            break
+        if place["traded"]:
+            value = wide.add(value, value_of(gate, cell))
+            gross = wide.add(gross, gross_of(gate, place))
+        last += 1
+    gate.accounts[ix(number)]["gross_high"], gate.accounts[ix(number)]["gross_low"] = gross
+    return number, last, value
 
 
 @helper
@@ -117,12 +150,8 @@ def cell_strikes(gate, cell):
 
 
 @helper
-def account_strikes(gate, first, last):
-    """Value an account, whose cells are those places of `stop_order`; whether its stop strikes now."""
-    account = gate.accounts[ix(gate.cells[ix(gate.stop_order[ix(first)])]["account"])]
-    value = (np.int64(0), np.int64(0))
-    for i in range(first, last):
-        value = wide.add(value, value_of(gate, np.int64(gate.stop_order[ix(i)])))
+def account_strikes(account, value):
+    """Whether the stop of an account of that P&L strikes now."""
     account["equity"] = equity_of(value, np.int64(account["capital"]))
     waits = account["traded"] != 0 and account["stopped"] == 0
     return waits and strikes(account, np.int64(account["stop_ppm"]))
@@ -147,13 +176,13 @@ def judge_cells(books, grid, gate, fills, count, row, first, last):
 
 
 @helper
-def judge_account(books, grid, gate, fills, count, row, first, last):
-    """Let the stop of an account strike."""
+def judge_account(books, grid, gate, fills, count, row, first, last, value):
+    """Let the stop of an account of that P&L strike."""
     nobody, nothing = np.int64(-1), np.int64(0)
-    if not account_strikes(gate, first, last):
-        return count
     cell = np.int64(gate.stop_order[ix(first)])
     account = gate.accounts[ix(gate.cells[ix(cell)]["account"])]
+    if not account_strikes(account, value):
+        return count
     account["stopped"] = 1
     gate.counts[OWN] += 1
     strike, equity = np.int64(account["strike"]), np.int64(account["equity"])
@@ -165,15 +194,6 @@ def judge_account(books, grid, gate, fills, count, row, first, last):
     return count
 
 
-@helper
-def end_of_account(gate, first):
-    """The account whose cells begin at a place of `stop_order`, and where the next one's do."""
-    number, last = np.int64(gate.cells[ix(gate.stop_order[ix(first)])]["account"]), first
-    while last < gate.stop_order.size and gate.cells[ix(gate.stop_order[ix(last)])]["account"] == number:
-        last += 1
-    return number, last
-
-
 @rare
 def mark(books, grid, gate, fills, count, row):
     """Mark all positions, then let stops strike; returns the count of fills written."""
@@ -181,11 +201,11 @@ def mark(books, grid, gate, fills, count, row):
     take_marks(books, grid, gate)
     first = np.int64(0)
     while first < gate.stop_order.size:
-        number, last = end_of_account(gate, first)
+        number, last, value = value_account(gate, first)
         if gate.accounts[ix(number)]["by_position"]:
             count = judge_cells(books, grid, gate, fills, count, row, first, last)
         else:
-            count = judge_account(books, grid, gate, fills, count, row, first, last)
+            count = judge_account(books, grid, gate, fills, count, row, first, last, value)
         first = last
     return count
 
