@@ -16,11 +16,12 @@ import numpy as np
 
 from hftlab.codes import Action, RiskControl
 from hftlab.kernels import gate as kernel
-from hftlab.kernels import intake
+from hftlab.kernels import intake, repeats
 from hftlab.kernels.events import Risk
 from hftlab.kernels.gate import ACCOUNT, CELL, EVENT, MONEY, REFUSAL, SYMBOL, Gate
-from hftlab.kernels.intake import REPEAT, TERM, Intake
+from hftlab.kernels.intake import TERM, Intake
 from hftlab.kernels.order_index import copy_index, make_index
+from hftlab.kernels.repeats import NO_TIME, REPEAT
 from hftlab.kernels.risk_records import FIXED, LIMIT
 from hftlab.limits import Limits
 from hftlab.tables import ABSENT, CheckedTable, frozen
@@ -61,7 +62,7 @@ class Messages:
 
 
 def _a_second_before(time: Any) -> Any:
-    return np.maximum(time, intake.NO_TIME + intake.SECOND) - intake.SECOND
+    return np.maximum(time, NO_TIME + intake.SECOND) - intake.SECOND
 
 
 NO_MESSAGES = Messages(np.zeros(0, np.int64), np.zeros(0, np.int32), 0)
@@ -98,13 +99,12 @@ class RiskManager:
         self.sets = np.zeros(0, LIMIT)
         self.rings, self.ring_room = np.zeros(0, np.int64), 0
         self.repeats = np.zeros(FIRST_REPEATS if "max_repeated_orders" in limits.uses else 0, REPEAT)
-        self.spare = np.zeros(0, REPEAT)  # to move repeats that are still young to
         self.clock = np.zeros(intake.CLOCK, np.int64)
-        self.clock[intake.TIME] = intake.NO_TIME
-        self.clock[intake.WINDOW] = limits.repeated_order_window
+        self.clock[[intake.TIME, repeats.PERIOD, repeats.BEFORE]] = NO_TIME
+        self.clock[repeats.WINDOW] = limits.repeated_order_window
         self.clock[intake.REFUSES_UNKNOWN] = limits.unknown_reject
         self.clock[intake.INTERVAL] = limits.mark_interval if self.has_money else 0
-        self.clock[intake.NEXT_MARK_TIME] = intake.NO_TIME
+        self.clock[intake.NEXT_MARK_TIME] = NO_TIME
         self.mark_clock = np.zeros(2, np.int64)
         self.recent = NO_MESSAGES  # those of the last second
 
@@ -246,8 +246,8 @@ class RiskManager:
 
     def grow_intake(self) -> None:
         """Room to remember one more message and one more repeated order."""
-        if 2 * (self.clock[intake.REPEATS] + 1) > self.repeats.size > 0:
-            self._renew_repeats()
+        if 4 * (self.clock[repeats.ENTRIES] + 1) > self.repeats.size > 0:
+            self._grow_repeats()
         accounts = self.accounts
         rooms, sent = accounts["room"], accounts["messages"]
         full = np.flatnonzero((rooms > 0) & (rooms < accounts["rate"]) & (sent >= rooms))
@@ -264,13 +264,11 @@ class RiskManager:
         self.rings[start + (kept & (2 * room - 1))] = self.rings[ring + (kept & (room - 1))]
         account["room"], account["ring"] = 2 * room, start
 
-    def _renew_repeats(self) -> None:
-        """Forget repeated orders that are too old to matter, and make room for as many again as are left."""
-        oldest = max(intake.NO_TIME, int(self.clock[intake.TIME]) - int(self.clock[intake.WINDOW]))
-        size = max(FIRST_REPEATS, 1 << int(4 * intake.count_live(self.repeats, oldest)).bit_length())
-        spare = self.spare if self.spare.size == size else np.zeros(size, REPEAT)
-        self.clock[intake.REPEATS] = intake.keep_repeats(self.repeats, spare, oldest)
-        self.repeats, self.spare = spare, self.repeats
+    def _grow_repeats(self) -> None:
+        """Twice the room for orders that may be repeated."""
+        larger = np.zeros(2 * self.repeats.size, REPEAT)
+        repeats.move_repeats(self.repeats, larger, self.clock)
+        self.repeats = larger
 
     def stop_order(self) -> np.ndarray:
         """Cells by account number, then by name of symbol."""

@@ -186,6 +186,26 @@ def test_a_great_many_messages_a_second_are_counted_in_the_memory_they_take():
         assert rejects["observed_value"].to_list() == [row // 2 + 1 for row in range(2_000, rows)]
 
 
+@pytest.mark.parametrize("path", ["batch", "event"])
+def test_more_orders_in_a_window_than_there_was_room_for(path):
+    """Ten thousand different ones within a second, then the same again; then once more, and after a second."""
+    starts = {0: 20_000, 10**9 - 1: 20_000, 3 * 10**9: 10_000}
+    times = [start + i for start, rows in starts.items() for i in range(rows)]
+    rows, different = len(times), 10_000
+    flow = {
+        "ts": times,
+        "action": ["NEW"] * rows,
+        "order_id": list(range(rows)),
+        "side": [1] * rows,
+        "price": [1] * rows,
+        "qty": [1 + row % different for row in range(rows)],
+        "account": [5] * rows,
+    }
+    rejects = hftlab.replay(flow, path=path, limits=hftlab.Limits(max_repeated_orders=2)).rejects
+    assert rejects["seq"].to_list() == list(range(20_000, 40_000))
+    assert rejects["observed_value"].to_list() == [3] * different + [4] * different
+
+
 # -- properties of what the package says
 
 

@@ -28,9 +28,10 @@ from hftlab.kernels.events import (
     mark_positions,
 )
 from hftlab.kernels.gate import ACCOUNT, CELL, EVENT, EVENTS, MONEY, REFUSAL, REFUSALS, SYMBOL, Gate
-from hftlab.kernels.intake import REFUSED, REPEAT, SECOND, TERM, TIME, Intake, is_within, passes_mark
+from hftlab.kernels.intake import REFUSED, SECOND, TERM, TIME, Intake, passes_mark
 from hftlab.kernels.machine import array_at, ix
 from hftlab.kernels.order_index import ENTRY, lookup
+from hftlab.kernels.repeats import REPEAT, is_within
 from hftlab.kernels.risk_records import LIMIT
 from hftlab.kernels.tape_compiler import RISK_CONTROL
 

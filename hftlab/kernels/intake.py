@@ -15,6 +15,14 @@ from hftlab.codes import MAX_QTY, Reason, RiskState
 from hftlab.kernels.compile import helper, kernel
 from hftlab.kernels.machine import bare, ix, prefetch
 from hftlab.kernels.order_index import find, home, store
+from hftlab.kernels.repeats import (
+    NO_TIME,
+    OF_REPEATS,
+    count_repeats,
+    is_full,
+    is_within,
+    prefetch_repeat,
+)
 from hftlab.kernels.risk_checks import REDUCING
 from hftlab.kernels.stops import OF_ACCOUNT, OF_SYMBOL, SCOPE_SHIFT, STATE_MASK
 from hftlab.kernels.tape_compiler import (
@@ -39,21 +47,10 @@ MAX_NOTIONAL = int(Reason.MAX_NOTIONAL)
 
 TERM = np.dtype([("account", "i4"), ("limits", "i4")], align=True)  # what these checks need of a CELL
 
-REPEAT = np.dtype(
-    [
-        ("price", "i8"),  # 0 for MARKET
-        ("qty", "i8"),
-        ("time", "i8"),  # of the latest
-        ("cell", "i4"),  # negative for sales; 0: a free entry
-        ("count", "i4"),  # in a row, as far as 31 bits go
-    ],
-    align=True,
-)  # 32 bytes: two a cache line
-
-# columns of `clock`
-TIME, ALL_STATE, WINDOW, REFUSES_UNKNOWN, REPEATS, REFUSED = range(6)
-INTERVAL, NEXT_MARK_TIME, EVERYWHERE, CLOCK = 6, 7, 8, 9
-NO_TIME, NEVER = -(2**63), MAX_QTY
+# columns of `clock` behind those of repeats.py
+TIME, ALL_STATE, REFUSES_UNKNOWN, REFUSED = range(OF_REPEATS, OF_REPEATS + 4)
+INTERVAL, NEXT_MARK_TIME, EVERYWHERE, CLOCK = range(OF_REPEATS + 4, OF_REPEATS + 8)
+NEVER = MAX_QTY
 
 
 class Intake(NamedTuple):
@@ -65,7 +62,7 @@ class Intake(NamedTuple):
     symbols: np.ndarray  # SYMBOL
     limits: np.ndarray  # LIMIT
     rings: np.ndarray  # int64: times of each account's latest messages
-    repeats: np.ndarray  # REPEAT: open addressing, or [0] where nobody limits them
+    repeats: np.ndarray  # REPEAT: two tables, or [0] where nobody limits them
     refusals: np.ndarray  # REFUSAL
     clock: np.ndarray  # int64 [CLOCK]
 
@@ -123,12 +120,6 @@ def number_cells(accounts, books, index, near, lowest, known, start, cells, new)
 
 
 @helper
-def is_within(window, earlier, time):
-    """Whether less than a window (ns) has passed since an earlier time; centuries may have."""
-    return time < NO_TIME + window or earlier > time - window
-
-
-@helper
 def exceeds_rate(intake, account, time):
     """Count a message; whether the account has sent as many as it may within the second before."""
     limit, sent = np.int64(account["rate"]), np.int64(account["messages"])
@@ -142,40 +133,6 @@ def exceeds_rate(intake, account, time):
         exceeds = is_within(SECOND, intake.rings[ix(start + ((sent - limit) & mask))], time)
     intake.rings[ix(start + (sent & mask))] = time
     return exceeds
-
-
-@helper
-def home_of_repeat(repeats, cell, price, qty):
-    """Where the search for equal orders begins; `cell` is negative for sales."""
-    mixed = np.uint64(price) * np.uint64(0x9E3779B97F4A7C15)
-    mixed ^= np.uint64(qty) * np.uint64(0xBF58476D1CE4E5B9)
-    mixed ^= np.uint64(cell) * np.uint64(0xC2B2AE3D27D4EB4F)
-    mixed = (mixed ^ (mixed >> np.uint64(32))) * np.uint64(0x94D049BB133111EB)
-    return np.int64(mixed >> np.uint64(32)) & (repeats.size - 1)
-
-
-@helper
-def place_of_repeat(repeats, cell, price, qty):
-    """The entry of equal orders, or the free one where it would go."""
-    place = home_of_repeat(repeats, cell, price, qty)
-    while True:
-        entry = repeats[ix(place)]
-        differs = (np.int64(entry["cell"]) ^ cell) | (entry["price"] ^ price) | (entry["qty"] ^ qty)
-        if (entry["cell"] == 0) | (differs == 0):  # one question for four: each on its own would be a branch
-            return place
-        place = (place + 1) & (repeats.size - 1)
-
-
-@helper
-def count_repeats(intake, cell, price, qty, time):
-    """How many equal orders have followed each other, this one included."""
-    entry = intake.repeats[ix(place_of_repeat(intake.repeats, cell, price, qty))]
-    is_new = np.int64(entry["cell"] == 0)
-    goes_on = is_within(intake.clock[WINDOW], np.int64(entry["time"]), time) & (is_new == 0)
-    count = np.int64(entry["count"]) * np.int64(goes_on) + 1
-    intake.clock[REPEATS] += is_new
-    entry["cell"], entry["price"], entry["qty"], entry["time"], entry["count"] = cell, price, qty, time, count
-    return count
 
 
 @helper
@@ -215,9 +172,8 @@ def look_at(intake, row, cell, book, action, side, order_type, price, qty, time)
     repeats = np.int64(0)
     market = action == NEW and order_type == MARKET
     if action == NEW and intake.repeats.size:
-        repeats = count_repeats(
-            intake, cell if side > 0 else -cell, np.int64(0) if market else price, qty, time
-        )
+        key, at = cell if side > 0 else -cell, np.int64(0) if market else price
+        repeats = count_repeats(intake.repeats, intake.clock, key, at, qty, time)
     if action not in (NEW, REPLACE):
         return np.int64(0)
     state = max(
@@ -246,8 +202,8 @@ def look_at(intake, row, cell, book, action, side, order_type, price, qty, time)
 
 @helper
 def needs_room(intake, cell, time):
-    """Whether a message could forget another that still counts, or fill the table of repeats too far."""
-    if intake.repeats.size and 2 * (intake.clock[REPEATS] + 1) > intake.repeats.size:
+    """Whether a message could forget another that still counts, or fill a table of repeats too far."""
+    if is_full(intake.repeats, intake.clock, time):
         return True
     account = intake.accounts[ix(intake.terms[ix(cell)]["account"])]
     room, sent = np.int64(account["room"]), np.int64(account["messages"])
@@ -265,8 +221,7 @@ def look_ahead(intake, columns, row, cell):
         prefetch(intake.rings, np.int64(account["ring"]) + ((sent - np.int64(account["rate"])) & mask))
     if intake.repeats.size:
         cell = cell if value_at(columns.side, row) > 0 else -cell
-        price = value_at(columns.price, row)
-        prefetch(intake.repeats, home_of_repeat(intake.repeats, cell, price, value_at(columns.qty, row)))
+        prefetch_repeat(intake.repeats, cell, value_at(columns.price, row), value_at(columns.qty, row))
 
 
 @kernel
@@ -311,31 +266,6 @@ def passes_mark(clock, time):
     started = clock[TIME] != NO_TIME
     clock[NEXT_MARK_TIME] = saturating_sum(time, interval - time % interval)
     return started
-
-
-@kernel
-def count_live(repeats, oldest):
-    """How many entries are younger than `oldest`."""
-    repeats, live = bare(repeats), 0
-    for i in range(repeats.size):
-        live += (repeats[ix(i)]["cell"] != 0) & (repeats[ix(i)]["time"] > oldest)
-    return live
-
-
-@kernel
-def keep_repeats(old, new, oldest):
-    """Put the entries of one table of repeats that are younger than `oldest` into another, emptied first."""
-    old, new = bare(old), bare(new)
-    for i in range(new.size):
-        new[ix(i)]["cell"] = 0
-    kept = 0
-    for i in range(old.size):
-        entry = old[ix(i)]
-        if entry["cell"] != 0 and entry["time"] > oldest:
-            cell, price, qty = np.int64(entry["cell"]), np.int64(entry["price"]), np.int64(entry["qty"])
-            new[ix(place_of_repeat(new, cell, price, qty))] = entry
-            kept += 1
-    return kept
 
 
 @kernel
