@@ -188,7 +188,7 @@ def test_a_great_many_messages_a_second_are_counted_in_the_memory_they_take():
 
 @pytest.mark.parametrize("path", ["batch", "event"])
 def test_more_orders_in_a_window_than_there_was_room_for(path):
-    """Ten thousand different ones within a second, then the same again; then once more, and after a second."""
+    """Ten thousand within a second, then the same again; twice more in the next one, once after a pause."""
     starts = {0: 20_000, 10**9 - 1: 20_000, 3 * 10**9: 10_000}
     times = [start + i for start, rows in starts.items() for i in range(rows)]
     rows, different = len(times), 10_000
