@@ -116,7 +116,7 @@ class BookGate:
         """
         manager, venue = self.manager, self.venue
         if venue.spare_fills < 2 * manager.cells.size:
-            venue.grow_fills(4 * manager.cells.size - venue.spare_fills)
+            venue.grow_fills(4 * manager.cells.size - venue.spare_fills, venue.arrays.fills.size)
         self._events = np.empty(venue.slots + 4 * manager.cells.size, EVENT)
         self.calls[gated.VENUE] = venue.address
         self.guard = Guard(

@@ -165,7 +165,8 @@ def _quote_refusals(
     limit[by_gate] = np.where(np.isin(reason[by_gate], _NO_LIMIT), NOT_A_VALUE, found["limit"])
     observed[by_gate] = np.where(np.isin(reason[by_gate], _NO_VALUES), NOT_A_VALUE, found["observed"])
     rated = np.flatnonzero(reason == Reason.RATE_LIMIT)
-    observed[rated] = run.gate.messages.counted(rows[rated])
+    if rated.size:
+        observed[rated] = run.gate.messages().counted(rows[rated])
 
 
 def gate_table(run: TapeRun) -> pa.Table:

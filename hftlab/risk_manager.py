@@ -7,10 +7,10 @@ need to know by row, and room for what they say.
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
-from typing import Any
 
 import numpy as np
 
@@ -24,6 +24,7 @@ from hftlab.kernels.order_index import copy_index, make_index
 from hftlab.kernels.repeats import NO_TIME, REPEAT
 from hftlab.kernels.risk_records import FIXED, LIMIT
 from hftlab.limits import Limits
+from hftlab.messages import NO_MESSAGES, Messages, a_second_before
 from hftlab.tables import ABSENT, CheckedTable, frozen
 from hftlab.tape import Tape
 
@@ -35,40 +36,6 @@ OWN_ROOM = 1 << 12  # stop losses and closing orders
 
 
 @dataclass(frozen=True)
-class Messages:
-    """When which account sent a message: rows of a tape, after those of the second before it."""
-
-    times: np.ndarray  # int64, ns
-    accounts: np.ndarray  # int32: place in `accounts`; -1 for what is no message
-    before: int  # how many come before the tape's first row
-
-    def counted(self, rows: np.ndarray) -> np.ndarray:
-        """How many its sender has sent in the second up to each row, that one included."""
-        places, counts = rows + self.before, np.empty(rows.size, np.int64)
-        for account in np.unique(self.accounts[places]):
-            sent = np.flatnonzero(self.accounts == account)
-            asked = self.accounts[places] == account
-            at = np.searchsorted(sent, places[asked])
-            times = self.times[sent]
-            counts[asked] = at + 1 - np.searchsorted(times, _a_second_before(times[at]), side="right")
-        return counts
-
-    def recent(self) -> Messages:
-        """Those that can still count for rows to come."""
-        last = self.times[-1] if self.times.size else 0
-        keep = slice(int(np.searchsorted(self.times, _a_second_before(last), side="right")), None)
-        times = self.times[keep]
-        return Messages(times, self.accounts[keep], times.size)
-
-
-def _a_second_before(time: Any) -> Any:
-    return np.maximum(time, NO_TIME + intake.SECOND) - intake.SECOND
-
-
-NO_MESSAGES = Messages(np.zeros(0, np.int64), np.zeros(0, np.int32), 0)
-
-
-@dataclass(frozen=True)
 class GateOutputs:
     """What the gate said about a tape."""
 
@@ -76,7 +43,7 @@ class GateOutputs:
     events: np.ndarray  # EVENT in input order; `row` is the input row
     cells: np.ndarray  # CELL, to look accounts and books of events up
     numbers: np.ndarray  # int32: account numbers by CELL's `account`
-    messages: Messages  # to count them
+    messages: Callable[[], Messages]  # to count them, should somebody ask
 
 
 class RiskManager:
@@ -469,24 +436,40 @@ class GateRun:
             ordered = said["node"] >= 0
             said["order_id"][ordered] = self.tape.ids(said["entry"][ordered])
         manager = self.manager
-        messages = self._messages()
-        manager.recent = messages.recent()
+        before = manager.recent
+        manager.recent = self._recent(before)
         return GateOutputs(
-            np.concatenate(refusals), said, manager.cells, manager.accounts["number"], messages
+            np.concatenate(refusals),
+            said,
+            manager.cells,
+            manager.accounts["number"],
+            partial(self._messages, before),
         )
 
-    def _messages(self) -> Messages:
-        manager, checked = self.manager, self.tape.checked
-        if "max_orders_per_second" not in manager.limits.uses:
+    def _times(self) -> np.ndarray:
+        """Of each row, ns, as the flow says them."""
+        first, ts = self.tape.checked.first_row, self.tape.checked.ts
+        return ts if ts.size else np.arange(first, first + self.tape.rows)
+
+    def _messages(self, before: Messages, first: int = 0) -> Messages:
+        """Those of the rows from `first` on, behind those of `before`."""
+        if "max_orders_per_second" not in self.manager.limits.uses:
             return NO_MESSAGES
-        ts, rows = checked.ts, self.tape.rows
-        if not ts.size:
-            ts = np.arange(checked.first_row, checked.first_row + rows)
-        before = manager.recent
-        times = np.maximum.accumulate(np.concatenate([before.times, ts]))
-        accounts = manager.cells["account"][self.row_cells]
-        accounts = np.where(checked.columns.action == Action.RISK_CONTROL, -1, accounts)
+        checked = self.tape.checked
+        times = np.maximum.accumulate(np.concatenate([before.times, self._times()[first:]]))
+        accounts = self.manager.terms["account"][self.row_cells[first:]]
+        accounts = np.where(checked.columns.action[first:] == Action.RISK_CONTROL, -1, accounts)
         return Messages(times, np.concatenate([before.accounts, accounts]), before.times.size)
+
+    def _recent(self, before: Messages) -> Messages:
+        """Those of the last second, without going through all where none of `before` is among them."""
+        times = self._times()
+        if not times.size or "max_orders_per_second" not in self.manager.limits.uses:
+            return before
+        oldest = a_second_before(times.max())
+        if before.times.size and before.times[-1] > oldest:
+            return self._messages(before).recent()
+        return self._messages(NO_MESSAGES, int(np.argmax(times > oldest))).recent()
 
 
 def first_control(checked: CheckedTable) -> int | None:

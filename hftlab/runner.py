@@ -231,7 +231,7 @@ def run_events(
     if touch:
         engine.start_touch(venue.books, last)
     if gate is not None:
-        venue.grow_fills(gate.own_room)
+        venue.grow_fills(gate.own_room, 0)
         room += len(venue.arrays.fills)
     outputs = outputs._replace(touch=np.empty((room if touch else 0, TOUCH_WIDTH), np.int64), last_touch=last)
     fills = touches = 0
@@ -264,7 +264,7 @@ def run_events(
                 manager.grow_intake()
             elif need == events.NEEDS_ROOM:
                 more = gate.make_own_room()
-                venue.grow_fills(more)
+                venue.grow_fills(more, fills)
                 outputs = outputs._replace(touch=longer(outputs.touch, more) if touch else outputs.touch)
     return TapeRun(
         tape,

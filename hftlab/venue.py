@@ -109,13 +109,13 @@ class Venue:
         self._take(arrays)
         return True
 
-    def grow_fills(self, more: int) -> None:
-        """Room for more fills, beside that which grows with the slots."""
+    def grow_fills(self, more: int, written: int) -> None:
+        """Room for more fills than the slots ask for, behind those that have been written."""
         self.spare_fills += more
         fills = np.empty(self.arrays.fills.size + more, FILL[WIDE])
-        fills[: self.arrays.fills.size] = self.arrays.fills
+        fills[:written] = self.arrays.fills[:written]
         makers = np.empty(fills.size, np.int64)
-        makers[: self.arrays.makers.size] = self.arrays.makers
+        makers[:written] = self.arrays.makers[:written]
         self._take(self.arrays._replace(fills=fills, makers=makers))
 
     def add_price(self, price: int) -> bool:

@@ -28,6 +28,7 @@ FLOORS = [  # ground floor first, as in docs/ARCHITECTURE.md; a module may impor
     {"grid"},
     {"tape", "tape_file"},
     {"venue"},
+    {"messages"},
     {"risk_manager"},
     {"lanes"},
     {"speculation"},
