@@ -32,7 +32,7 @@ from hftlab.kernels.histogram import TALLY
 from hftlab.latency_report import Profile, Spin
 from hftlab.replayer import Source, gate_for, limits_for, make_plan
 from hftlab.risk_manager import RiskManager
-from hftlab.runner import TapeRun, run_events
+from hftlab.runner import run_events
 from hftlab.tape import Tape, compile_checked, rules_for
 
 ARRIVALS = ("uniform", "poisson", "flow")
@@ -153,7 +153,7 @@ class LatencyProfiler:
             idle=Spin.of(clock, seen, gaps, self.threshold_ns),
             waits=waited,
             machine={name: after[name] - before[name] for name in before},
-            digest=_digest(run),
+            digest=outputs.digest_of(run),
         )
 
     def _probe(
@@ -270,9 +270,3 @@ def _usage() -> dict[str, int]:
         "preemptions": used.ru_nivcsw,
         "yields": used.ru_nvcsw,
     }
-
-
-def _digest(run: TapeRun) -> str:
-    digest = outputs.Digest()
-    digest.add_run(run, outputs.expand_fills(run))
-    return digest.with_book(run.tape.symbols, run.open_orders)

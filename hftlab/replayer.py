@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 
 from hftlab import outputs
-from hftlab.config import Config, load_config
+from hftlab.config import RECORDABLE, Config, load_config
 from hftlab.errors import UsageError, require_positive, split_symbols, table_of
 from hftlab.feeds import Flow, open_flow
 from hftlab.feeds.tables import read_table
@@ -23,7 +23,7 @@ from hftlab.limits import Limits
 from hftlab.positions import Positions, changes_of_fills, of_fills
 from hftlab.price_levels import LevelReader
 from hftlab.resting import Resting, nothing
-from hftlab.result import TABLES, Counts, Result
+from hftlab.result import Counts, Result
 from hftlab.risk_manager import RiskManager, first_control
 from hftlab.run_folder import RunWriter
 from hftlab.runner import Progress, TapeRun, run_events, run_tape
@@ -170,7 +170,8 @@ def make_plan(
         _one_of("path", path or settings.replay.path, PATHS),
         require_positive("threads", settings.replay.threads if threads is None else threads),
         tuple(
-            _one_of("record", name, TABLES) for name in (settings.replay.record if record is None else record)
+            _one_of("record", name, RECORDABLE)
+            for name in (settings.replay.record if record is None else record)
         ),
         require_positive("depth", settings.replay.depth if depth is None else depth),
         settings.replay.chunk_rows if chunk_rows is None else require_positive("chunk_rows", chunk_rows),

@@ -15,25 +15,13 @@ import pyarrow as pa
 
 from hftlab import outputs
 from hftlab.codes import GateEvent, Reason, Status
+from hftlab.config import RECORDABLE
 from hftlab.errors import UsageError, require_positive
 from hftlab.kernels.ops import REJECTED
 from hftlab.kernels.outputs import LANES, count_outcomes
 from hftlab.resting import Resting
 from hftlab.run_folder import manifest, write_run
 from hftlab.runner import TapeRun, run_tape
-
-TABLES = (
-    "fills",
-    "rejects",
-    "outcomes",
-    "l1",
-    "depth",
-    "book",
-    "anomalies",
-    "gate",
-    "positions",
-    "pnl",
-)
 
 
 def exact_sum(values: np.ndarray) -> int:
@@ -171,8 +159,8 @@ class Result:
 
     def to_arrow(self, name: str, levels: int | None = None) -> pa.Table:
         """A table as Arrow. Raises UsageError for one that this replay can't give."""
-        if name not in TABLES:
-            raise UsageError(f"table: found {name!r}, expected one of {', '.join(TABLES)}")
+        if name not in RECORDABLE:
+            raise UsageError(f"table: found {name!r}, expected one of {', '.join(RECORDABLE)}")
         levels = self.settings["depth"] if levels is None else require_positive("levels", levels)
         key = (name, levels if name == "depth" else 0)
         if key not in self._cache:
