@@ -72,7 +72,8 @@ test: lint
 test-plain test-checked test-fuzz test-notebooks: $(DEV)
 
 test-plain:
-	NUMBA_DISABLE_JIT=1 $(PYTEST) $(AGAINST_THE_RULES) --cov=hftlab.kernels --cov-report=term
+	NUMBA_DISABLE_JIT=1 $(PYTEST) tests/test_clock.py tests/test_latency_profiler.py $(AGAINST_THE_RULES) \
+		--cov=hftlab.kernels --cov-report=term
 
 test-checked:
 	NUMBA_BOUNDSCHECK=1 $(PYTEST) $(AGAINST_THE_RULES)

@@ -163,7 +163,6 @@ def idle(clock: Clock, ns: int, threshold_ns: int, most: int = 32) -> tuple[np.n
     seen, longest = np.zeros(kernel.SEEN, np.int64), np.zeros((most, kernel.LONG), np.int64)
     ticks = kernel.spin(clock.counter, clock.mult, int(clock.to_ticks(ns)), threshold_ns, seen, longest)
     took = int(clock.to_ns(np.array([ticks]))[0])
-    seen[kernel.SPENT] = took  # the kernel adds up turns, each rounded down
     return seen, longest, took
 
 

@@ -30,7 +30,7 @@ from hftlab.runner import TapeRun
 class Spin:
     """What an idle loop has met: gaps over the threshold are interruptions by the machine."""
 
-    seconds: float  # in the loop; of waits, each turn of it is rounded down to 1 ns
+    seconds: float  # in the loop
     threshold_ns: int
     passes: int  # turns of the loop
     gaps: int  # over the threshold

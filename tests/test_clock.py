@@ -105,6 +105,15 @@ def test_a_spin_lasts_and_tells_its_interruptions():
     assert none[:, kernel.DURATION].max() == 0
 
 
+def test_a_spin_s_time_is_not_the_sum_of_rounded_turns():
+    """By a clock so fine that a turn is no whole nanosecond: the spin is many, and none is lost."""
+    mult = kernel.UNIT_MULT // 10_000
+    seen, longest = np.zeros(kernel.SEEN, np.int64), np.zeros((5, kernel.LONG), np.int64)
+    ticks = kernel.spin(0, mult, 5_000_000, 10**9, seen, longest)
+    assert seen[kernel.PASSES] > 10
+    assert 450 <= seen[kernel.SPENT] <= kernel.to_ns(ticks, mult)
+
+
 def test_the_longest_are_kept_in_order():
     """Of a thousand durations the ten longest remain, with start and row, shortest first."""
     durations = np.random.default_rng(3).permutation(1_000)
@@ -121,7 +130,7 @@ def test_the_longest_are_kept_in_order():
 
 def test_a_counter_is_only_used_where_it_is_invariant(tmp_path, monkeypatch):
     """Without the flags, or the file, the system's clock is read; asking for the counter is an error."""
-    monkeypatch.setattr(kernel, "HAS_COUNTER", True)
+    monkeypatch.setattr(clock_kernels, "HAS_COUNTER", True)
     path = tmp_path / "cpuinfo"
     assert clock.counter_flags(path)[0] is False
     for flags, usable in (("fpu constant_tsc nonstop_tsc", True), ("fpu constant_tsc", False), ("", False)):

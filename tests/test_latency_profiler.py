@@ -55,11 +55,17 @@ def actions_of(flow) -> list[str]:
     return [str(a) for a in pl.from_arrow(flow)["action"].to_list()]
 
 
-def test_every_command_is_counted_once_by_type_and_effect(flow, profiler):
-    """Counts by event type and effect are those of the outcomes; the digest is that of a replay."""
-    measured = hftlab.profile(flow, profiler=profiler)
-    result = hftlab.replay(flow)
+@pytest.mark.parametrize("limit", [None, 50])
+def test_every_command_is_counted_once_by_type_and_effect(flow, profiler, limit):
+    """Counts by event type and effect are those of the outcomes, refusals of a gate too; the digest is that
+    of a replay.
+    """
+    limits = limit and hftlab.Limits(max_order_qty=limit)
+    measured = hftlab.profile(flow, profiler=profiler, limits=limits)
+    result = hftlab.replay(flow, limits=limits)
     assert measured.digest == result.digest
+    assert measured.summary()["gate"] is (limit is not None)
+    assert (measured.digest == hftlab.replay(flow).digest) is (limit is None)
     assert {name: service.count for name, (service, _) in measured.cells.items()} == counted(
         result, actions_of(flow)
     )

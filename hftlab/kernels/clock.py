@@ -150,7 +150,6 @@ def note_if_long(longest, duration, start, row):
 def note_gap(seen, longest, threshold, duration, start, row):
     """Count a turn of an idle loop; one over the threshold is an interruption by the machine."""
     seen[PASSES] += 1
-    seen[SPENT] += duration
     if duration > threshold:
         seen[GAPS] += 1
         seen[LOST] += duration
@@ -160,11 +159,12 @@ def note_gap(seen, longest, threshold, duration, start, row):
 @helper
 def spin_until(counter, mult, deadline, threshold, seen, longest, row):
     """Read the clock until a tick, noting what interrupts the loop; returns the first reading past it."""
-    before = now(counter)
+    first = before = now(counter)
     while before < deadline:
         after = now(counter)
         note_gap(seen, longest, threshold, to_ns(after - before, mult), before, row)
         before = after
+    seen[SPENT] += to_ns(before - first, mult)  # at once: turns are rounded down, and take few ns
     return before
 
 
