@@ -321,6 +321,7 @@ class _Rules:
         owners = _Scope(given.account[at], version[at], {})
         self.known, self._since = owners.places, owners.since
         self._given = given
+        self._for_all: tuple[int, dict[str, int]] = (-1, {})  # of the version asked for last
 
     def cells(self, accounts: np.ndarray, symbols: np.ndarray) -> np.ndarray:
         """A number for each account and symbol, where symbol -1 is none of those with limits."""
@@ -337,9 +338,14 @@ class _Rules:
 
     def of_all(self, key: str, version: int) -> int:
         """What holds of a key where nobody has it for himself."""
-        row = self.all.rows(np.zeros(1, np.int64), version)
-        value = int(self.all.values[key][row][0]) if key in self.all.values else NONE_GIVEN
-        return KEYS[key].default if value == NONE_GIVEN else value
+        held, values = self._for_all  # kept, for every new account asks for every key
+        if held != version:
+            row = int(self.all.rows(np.zeros(1, np.int64), version)[0])
+            given = {key: int(column[row]) for key, column in self.all.values.items()}
+            given = {key: value for key, value in given.items() if value != NONE_GIVEN}
+            values = {key: kind.default for key, kind in KEYS.items()} | given
+            self._for_all = version, values
+        return values[key]
 
     def are_known(self, accounts: np.ndarray, version: int) -> np.ndarray:
         """Whether accounts have limits of their own."""
@@ -389,7 +395,7 @@ class _Lookup:
 def _alike(keys: Sequence[str], lookup: _Lookup) -> tuple[np.ndarray, np.ndarray]:
     """A number for each, the same where all keys are (int32), and the first of each number."""
     which, count = np.zeros(lookup.size, np.int64), 1
-    for key in keys:
+    for key in keys if lookup.size > 1 else ():
         column, different = _numbered(lookup.of(key))
         if count * different > MAX_QTY:
             which, count = _numbered(which)
