@@ -96,7 +96,8 @@ ASV := PATH=$(abspath $(BIN)):$$PATH $(BIN)/asv
 
 bench-compare: $(DEV)
 	@$(ASV) machine --yes > /dev/null
-	$(ASV) continuous --factor 1.15 --interleave-rounds --split --show-stderr --bench '$(SUITE)' $(BASE) HEAD
+	$(ASV) continuous --factor 1.15 --interleave-rounds --split --show-stderr --bench '$(SUITE)' $(BASE) HEAD; \
+		status=$$?; $(BIN)/python -m benchmarks.digests $(BASE) HEAD || status=1; exit $$status
 
 bench-site: $(DEV)
 	$(ASV) publish

@@ -14,6 +14,7 @@ from hftlab.benchmark import measure as measuring
 from hftlab.benchmark import session, ways
 from hftlab.benchmark.cases import PATHS, Case, Matrix, comprehensive, load_plan, possible, quick
 from hftlab.benchmark.child import ask, run_python
+from hftlab.benchmark.estimate import seconds_of, seconds_of_each
 from hftlab.benchmark.flows import FLOWS, make_flow
 from hftlab.benchmark.machine import memory_bytes, pinned, reset_peak
 from hftlab.benchmark.measure import measure
@@ -53,6 +54,20 @@ def test_quick_cases_take_every_path():
     assert {case.rate for case in quick(ORDERS, 1e6)} == {1e6}
 
 
+def test_what_takes_long_is_expected_to():
+    """More commands, repetitions and a rate that is slow; cold starts once a path and gate, on one thread."""
+    few, many, behind, slow = (
+        seconds_of(Case(path="event", **how), 9, 2)
+        for how in ({}, {"orders": 10_000_000}, {"risk": True}, {"rate": 1e4})
+    )
+    assert few < behind < many
+    assert slow >= few + 2 * 1_000_000 / 1e4
+    assert seconds_of(Case(), 90, 2) > seconds_of(Case(), 9, 2)
+    cases = [Case(), Case(symbols=2), Case(symbols=2, threads=2), Case(risk=True)]
+    warm, cold = (seconds_of_each(cases, 9, 2, cold) for cold in (False, True))
+    assert [a == b for a, b in zip(warm, cold, strict=True)] == [False, True, True, False]
+
+
 def test_the_declared_matrix_of_the_project_is_valid():
     """benchmarks/config.toml can be read, and measures every path and flow."""
     plan = load_plan(REPOSITORY / "benchmarks" / "config.toml")
@@ -78,6 +93,7 @@ def test_the_declared_matrix_of_the_project_is_valid():
         ("[[matrix]]\nflows = ['nasdaq']", "matrix[0].flows[0]: found 'nasdaq', expected one of market"),
         ("[[matrix]]\nrisk = ['yes']", "matrix[0].risk[0]: found 'yes', expected true or false"),
         ("[[matrix]]\nrates = [0]", "matrix[0].rates[0]: found 0, expected commands per second, more than 0"),
+        ("[[matrix]]\nseed = -1", "matrix[0].seed: found -1, expected a whole number of 0 or more"),
         ("[[matrix]]\nthreads = [2]\npaths = ['python']", "matrix: no combination of these values can be"),
         ("[[matrix", "not valid TOML"),
     ],
@@ -259,8 +275,8 @@ def test_cases_of_a_kind_share_their_cold_start(monkeypatch):
     monkeypatch.setattr(
         session, "cold_start", lambda case: asked.append(case) or Cold(cached=start, compiled=start)
     )
-    cases = [Case(orders=1), Case(orders=2), Case(orders=2, risk=True)]
+    cases = [Case(orders=1), Case(orders=2), Case(orders=2, risk=True), Case(symbols=2, threads=2)]
     monkeypatch.setattr(session, "require_agreement", lambda found: None)
     found = bench(cases, isolated=False, cold=True)
     assert asked == [cases[0], cases[2]]
-    assert all(m.cold.cached == start for m in found.measurements)
+    assert [m.cold and m.cold.cached for m in found.measurements] == [start, start, start, None]

@@ -15,10 +15,13 @@ from hftlab.benchmark.comparison import compare_reports, rank_test
 from hftlab.benchmark.flows import make_flow
 from hftlab.benchmark.machine import Idle
 from hftlab.benchmark.measure import measure
-from hftlab.benchmark.page import page
-from hftlab.benchmark.records import Cold, Measurement, Start, read_report, spread
+from hftlab.benchmark.page import page, panels
+from hftlab.benchmark.records import Cold, Latency, Measurement, Start, read_report, spread
 from hftlab.benchmark.session import bench
+from hftlab.benchmark.tables import latency_rows, target_rows
+from hftlab.cli import common
 from hftlab.errors import FormatError, MeasurementError, UsageError
+from hftlab.histogram import Histogram
 
 ORDERS = 2_000
 
@@ -267,6 +270,49 @@ def test_verdicts_look_at_the_median():
     assert msgspec.structs.replace(row, values=(4.0, 6.0)).verdict == "missed"
 
 
+def test_targets_missed_by_far_are_legible():
+    """A rate far below a million is no 0.0 M/s, and both ends of a span are in one unit."""
+    row = targets.Target(name="n", limit=50e6, below=False, unit="/s", how="h", values=(2_448.0, 3e5, 4e5))
+    (shown,) = target_rows([row.as_dict()])
+    assert shown[1:4] == ("> 50.0 M/s", "0.30 M/s", "0.0024 to 0.40 M/s")
+
+
+def test_percentiles_that_few_values_can_t_tell_are_left_out():
+    """Of a hundred values the 99.9th percentile would be the largest; the JSON has them all."""
+    few = Latency.of("service", Histogram(range(1, 101)), 0.0, "")
+    (shown,) = latency_rows([msgspec.structs.replace(measurement(), latency=(few,))])
+    assert shown[1:] == ("service", "50", "95", "99", "-", "-", "100", "49")
+    assert few.p99_9 == 100
+
+
+def test_long_work_says_how_long_and_how_far(capsys):
+    """In a pipe: what is expected, then a line a step; nothing where it takes under a minute."""
+    with common.steps("2 cases", [("one", 30.0), ("other", 95.0)]) as done:
+        done("one")
+    told = capsys.readouterr().err.splitlines()
+    assert told == ["hftlab: 2 cases, about 2 minutes on a quiet machine", "hftlab: 1/2 one"]
+    with common.steps("1 case", [("one", 30.0)]) as done:
+        done("one")
+    assert capsys.readouterr().err == ""
+
+
+def test_steps_are_told_of_on_a_terminal(monkeypatch, capsys):
+    """A bar with the name of what is measured, how many are done, and the time left."""
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True)
+    monkeypatch.setenv("TERM", "xterm")
+    with common.steps("2 cases", [("one", 1.0), ("other", 3.0)]) as done:
+        done("one")
+        done("other")
+    assert "2/2" in capsys.readouterr().err
+
+
+def test_targets_tell_each_step(measured_targets):
+    """As many as are announced, in that order."""
+    found, _ = measured_targets
+    names = [name for name, _ in targets.steps(ORDERS, 3)]
+    assert names == [*(m.case.name for m in found.measurements), "memory", "paced", "windows"]
+
+
 def test_windows_that_were_interrupted_do_not_count():
     """Jitter is of calm windows; a flow shorter than one is one."""
     calm = np.tile(np.arange(1, 101), 10)
@@ -292,6 +338,7 @@ def test_paced_commands_come_to_the_same():
         (("--rate", "0"), 2, "--rate: found '0', expected commands per second, more than 0"),
         (("--rate", "fast"), 2, "--rate: found 'fast', expected commands per second"),
         (("--rate", "5", "--targets"), 2, "--targets: found with --rate, expected one of --comprehensive"),
+        (("--cold", "--targets"), 2, "--cold: found with --targets, which are about warm kernels"),
         (("--strict",), 2, "--strict: found without --targets"),
         (("--orders", "0"), 2, "--orders: found '0', expected a whole number from 1 to 100,000,000"),
         (("--repetitions", "2"), 2, "--repetitions: found '2', expected a whole number from 3"),
@@ -299,6 +346,10 @@ def test_paced_commands_come_to_the_same():
         (("--orders", "5", "--config", "x.toml"), 2, "--orders: found with --config, whose cases have"),
         (("--compare", "a.json", "b.json"), 1, "a.json: no such file or directory"),
         (("--compare", "a.json", "b.json", "--html", "x"), 2, "--html: found with --compare"),
+        (("--compare", "a.json", "b.json", "--cold"), 2, "--cold: found with --compare, expected it where"),
+        (("--compare", "a", "b", "--repetitions", "5"), 2, "--repetitions: found with --compare"),
+        (("--compare", "a", "b", "--orders", "5"), 2, "--orders: found with --compare"),
+        (("--compare", "a", "b", "--no-pin"), 2, "--no-pin: found with --compare"),
         (("--json", "/nowhere/x.json"), 1, "/nowhere/x.json: there is no folder /nowhere"),
     ],
 )
@@ -333,6 +384,19 @@ def test_a_page_is_self_contained(measured_targets):
     assert found.measurements[0].digest in text
     for section in ("Targets", "Speed", "Latency", "Whose the stalls are", "Digests"):
         assert f"<h2>{section}" in text
+
+
+def test_no_two_curves_of_a_panel_look_alike():
+    """Few cases are in one plot, a response in the colour of its service; of many each kind has its own."""
+    one = Latency.of("service", Histogram([1, 2]), 0.0, "")
+    both = one, msgspec.structs.replace(one, kind="response")
+    pairs = [(measurement(Case(orders=n + 1)), each) for n in range(9) for each in both]
+    assert panels(pairs[:16]) == [pairs[:16]]
+    split = panels(pairs)
+    assert [{each.kind for _, each in part} for part in split] == 2 * [{"service"}] + 2 * [{"response"}]
+    assert [len(part) for part in split] == [8, 1, 8, 1]
+    cases = [measurement(Case(orders=n + 1), latency=both) for n in range(9)]
+    assert page(report(*cases)).count("percentile") >= 4
 
 
 def test_a_page_of_a_noisy_machine_says_so():

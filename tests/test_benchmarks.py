@@ -135,10 +135,11 @@ def asv(tmp_path, monkeypatch):
     settings = {"version": 1, "project": "x", "repo": ".", "branches": ["main"], "benchmark_dir": "b"}
     (suite / "asv.conf.json").write_text(json.dumps(settings | {"environment_type": "existing"}))
 
-    def call(*words):
-        done = subprocess.run(words, cwd=suite, capture_output=True, text=True, check=False)
-        assert done.returncode == 0, done.stderr + done.stdout
-        return done.stdout
+    def call(*words, status=0):
+        env = os.environ | {"PYTHONPATH": str(REPOSITORY)}
+        done = subprocess.run(words, cwd=suite, env=env, capture_output=True, text=True, check=False)
+        assert done.returncode == status, done.stderr + done.stdout
+        return done.stderr + done.stdout if status else done.stdout
 
     def asv(*words):
         return call(sys.executable, "-m", "asv", *words)
@@ -153,7 +154,7 @@ def asv(tmp_path, monkeypatch):
     call("git", "init", "-q", "-b", "main", ".")
     specs = ("os", "arch", "cpu", "num_cpu", "ram")
     asv("machine", "--machine", "m", "--yes", *(word for s in specs for word in (f"--{s}", "1")))
-    asv.commit = commit
+    asv.commit, asv.call = commit, call
     return asv
 
 
@@ -168,3 +169,20 @@ def test_asv_flags_a_slowdown_of_thirty_percent(asv, after_s, mark):
         row.split("|")[5].strip(): row.split("|")[1].strip() for row in told.splitlines() if "Wait" in row
     }
     assert marks == {"bench_wait.Wait.time_step": mark, "bench_wait.Wait.track_digest": ""}, told
+    digests = sys.executable, "-m", "benchmarks.digests"
+    assert asv.call(*digests, "HEAD~1", "HEAD") == "same behaviour: 1 digest is equal\n"
+
+
+def test_another_digest_is_noticed_where_asv_sees_the_same_number(asv):
+    """Two of them within asv's factor; and where there is none to compare, that is no agreement."""
+    asv.commit(1e-3, 1_000)
+    asv.commit(1e-3, 1_001)
+    factor = re.search(r"--factor (\S+)", (REPOSITORY / "Makefile").read_text())[1]
+    told = asv("compare", "--machine", "m", "--factor", factor, "--only-changed", "HEAD~1", "HEAD")
+    assert "track_digest" not in told
+    digests = sys.executable, "-m", "benchmarks.digests"
+    told = asv.call(*digests, "HEAD~1", "HEAD", status=1)
+    assert told == "different behaviour, so that times say nothing: bench_wait.Wait.track_digest\n"
+    asv.call("git", "commit", "-q", "--allow-empty", "-m", "x")
+    told = asv.call(*digests, "HEAD~1", "HEAD", status=1)
+    assert told == "no digest was measured of both commits: let SUITE include track_digest\n"

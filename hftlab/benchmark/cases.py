@@ -28,6 +28,7 @@ Orders = Annotated[int, Meta(ge=1, le=MOST_ORDERS, description=f"a whole number 
 Symbols = Annotated[int, Meta(ge=1, le=10_000, description="a whole number from 1 to 10,000")]
 Threads = Annotated[int, Meta(ge=1, le=256, description="a whole number from 1 to 256")]
 Rate = Annotated[float, Meta(gt=0, le=1e9, description="commands per second, more than 0 and at most 1e9")]
+Seed = Annotated[int, Meta(ge=0, description="a whole number of 0 or more")]
 Flow = Literal["market", "scattered", "resting", "crossing"]
 Way = Literal["batch", "replay", "event", "python"]
 
@@ -42,7 +43,7 @@ class Case(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
     risk: bool = False
     threads: Threads = 1
     rate: Rate | None = None
-    seed: Annotated[int, Meta(ge=0, description="a whole number of 0 or more")] = 1
+    seed: Seed = 1
 
     @property
     def name(self) -> str:
@@ -73,6 +74,16 @@ def possible(case: Case) -> bool:
     return threads and (case.rate is None or case.path == "event")
 
 
+def kernels_of(case: Case) -> tuple[str, bool, bool]:
+    """Cases that agree in this run the same kernels."""
+    return case.path, case.risk, case.threads > 1
+
+
+def cold_kind(case: Case) -> tuple[str, bool] | None:
+    """Cases of one kind share a cold start: a path, with the gate or without; on one thread."""
+    return (case.path, case.risk) if case.threads == 1 else None
+
+
 class Matrix(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """All combinations of some values; those that can't be are left out (see `possible`)."""
 
@@ -83,7 +94,7 @@ class Matrix(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     risk: tuple[bool, ...] = (False,)
     threads: tuple[Threads, ...] = (1,)
     rates: tuple[Rate, ...] = ()  # besides the closed loop
-    seed: int = 1
+    seed: Seed = 1
 
     def cases(self) -> list[Case]:
         """In the order in which a reader looks for them: flow, size, then the ways."""
@@ -120,13 +131,17 @@ def quick(orders: int, rate: float | None = None) -> list[Case]:
 
 
 def comprehensive(orders: int, threads: int) -> list[Case]:
-    """Flows, sizes, symbols, ways, risk and threads: everything that differs."""
+    """Flows, sizes, symbols, ways, risk and threads: everything that differs.
+
+    A call from Python takes so much longer than what it calls that only the market has it on many symbols.
+    """
     sizes = tuple(sorted({max(1, orders // 10), orders}))
     ways, counts = tuple(PATHS), tuple(sorted({1, min(threads, 2), threads}))
     plan = Plan(
         matrix=(
             Matrix(paths=ways, orders=sizes, symbols=(1, 100), risk=(False, True), threads=counts),
-            Matrix(paths=ways, flows=tuple(FLOWS)[1:], orders=(orders,), symbols=(1, 100)),
+            Matrix(paths=ways, flows=tuple(FLOWS)[1:], orders=(orders,)),
+            Matrix(paths=("batch", "event"), flows=tuple(FLOWS)[1:], orders=(orders,), symbols=(100,)),
             Matrix(paths=("batch", "event"), orders=(orders,), symbols=(2_000,), threads=counts),
             Matrix(paths=("event",), orders=(orders,), risk=(False, True), rates=(100_000, 1_000_000)),
         )

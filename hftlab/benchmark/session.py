@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 
-from hftlab.benchmark.cases import REPETITIONS, WARMUP, Case, require_possible
+from hftlab.benchmark.cases import REPETITIONS, WARMUP, Case, cold_kind, kernels_of, require_possible
 from hftlab.benchmark.child import ask, run_python
 from hftlab.benchmark.machine import Watch
 from hftlab.benchmark.measure import measure
@@ -43,20 +43,22 @@ def bench(
     """Measure cases.
 
     Each gets a process of its own unless `isolated` is False. `cold` adds the first call in a fresh process,
-    with the compile cache and without. `progress` is told each case that is done. Raises MeasurementError
-    where cases of one flow give different digests, or a process came to no result.
+    with the compile cache and without, to cases on one thread. `progress` is told each case that is done.
+    Raises MeasurementError where cases of one flow give different digests, or a process came to no result.
     """
     cases = list(cases)
     require_possible(cases)
-    watch, starts, found = Watch(), {}, []
+    watch, loaded, starts, found = Watch(), set(), {}, []
     for case in cases:
         if isolated:
+            if kernels_of(case) not in loaded:  # compiled elsewhere: what that takes is no memory of a run
+                first_start(case)
+                loaded.add(kernels_of(case))
             how = {"case": case, "repetitions": repetitions, "warmup": warmup, "pin": pin}
             measurement = msgspec.convert(ask("measure", f"case {case.name}", **how), Measurement)
         else:
             measurement = measure(case, repetitions, warmup, pin)
-        if cold:
-            key = case.path, case.risk, case.threads > 1
+        if cold and (key := cold_kind(case)):
             starts[key] = starts.get(key) or cold_start(case)
             measurement = msgspec.structs.replace(measurement, cold=starts[key])
         found.append(measurement)
@@ -80,7 +82,7 @@ def require_agreement(measurements: Iterable[Measurement]) -> None:
 
 def cold_start(case: Case, compiled: bool = True) -> Cold:
     """The first call in a fresh process: kernels from the cache, and (unless not wanted) compiled anew."""
-    first_start(case)  # fills the cache where it is empty
+    first_start(case)  # fills the cache where it is empty, and that of the system
     cached = first_start(case)
     return Cold(cached=cached, compiled=first_start(case, cached=False) if compiled else None)
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from typing import Any
 
 from hftlab.benchmark.comparison import Comparison
-from hftlab.benchmark.records import Cold, Measurement, Report
+from hftlab.benchmark.records import Cold, Latency, Measurement, Report
 
 Row = tuple[str, ...]
 
@@ -15,6 +16,7 @@ LATENCY_COLUMNS = ("case", "", "p50", "p95", "p99", "p99.9", "p99.99", "max", "j
 COLD_COLUMNS = ("case", "", "cached", "compiled")
 TARGET_COLUMNS = ("target", "", "measured", "lowest to highest", "verdict", "how")
 DIFFERENCE_COLUMNS = ("case", "A ns", "B ns", "ratio", "spread A", "spread B", "by chance", "verdict")
+LATENCY_TITLE = "Latency (ns unless said)"
 SHORT = 8  # digits of a digest in a table; all of them are in the JSON
 
 
@@ -37,22 +39,30 @@ def speed_rows(measurements: Iterable[Measurement]) -> list[Row]:
 
 
 def latency_rows(measurements: Iterable[Measurement]) -> list[Row]:
-    """Of each histogram: percentiles."""
+    """Of each histogram: percentiles, those that so many values can tell from the largest."""
     return [
-        (
-            m.case.name,
-            one.kind,
-            *(_time(ns) for ns in (one.p50, one.p95, one.p99, one.p99_9, one.p99_99, one.max, one.jitter)),
-        )
+        (m.case.name, one.kind, *(_time(ns) if told else "-" for ns, told in _percentiles(one)))
         for m in measurements
         for one in m.latency
     ]
 
 
+def _percentiles(one: Latency) -> list[tuple[int, bool]]:
+    """Each in ns, and whether it is told."""
+    at = ((50, one.p50), (95, one.p95), (99, one.p99), (99.9, one.p99_9), (99.99, one.p99_99))
+    found = [(ns, is_told(percent, one.count)) for percent, ns in at]
+    return [*found, (one.max, one.count > 0), (one.jitter, is_told(99, one.count))]
+
+
+def is_told(percent: float, count: int) -> bool:
+    """Whether so many values tell this percentile from the largest."""
+    return count * (100 - percent) >= 100
+
+
 def _time(ns: int) -> str:
-    """Whole ns while they are few."""
+    """Whole ns, without their unit, while they are few."""
     if ns < 10_000:
-        return f"{ns:,} ns"
+        return f"{ns:,}"
     return f"{ns / 1e3:.3g} us" if ns < 999_500 else f"{ns / 1e6:,.3g} ms"
 
 
@@ -66,21 +76,30 @@ def cold_rows(measurements: Iterable[Measurement]) -> list[Row]:
     for cold, name in found.items():
         starts = (cold.cached, cold.compiled)
         for what, field in (("process", "process_s"), ("import", "import_s"), ("first call", "first_call_s")):
-            cells = ("-" if start is None else f"{getattr(start, field):.2f} s" for start in starts)
+            cells = ("-" if start is None else _seconds(getattr(start, field)) for start in starts)
             rows.append((name if what == "process" else "", what, *cells))
     return rows
+
+
+def _cores(numbers: tuple[int, ...]) -> str:
+    return f"core{'s' * (len(numbers) > 1)} {' and '.join(map(str, numbers))}"
+
+
+def _seconds(seconds: float) -> str:
+    """The import of what loads everything else when it is used takes few ms."""
+    return f"{seconds:.2f} s" if seconds >= 0.1 else f"{1e3 * seconds:.1f} ms"
 
 
 def machine_rows(report: Report) -> list[Row]:
     """Where it was measured and how."""
     machine = report.machine
     pinned = sorted({m.pinned for m in report.measurements})
-    cores = " or ".join(", ".join(map(str, each)) for each in pinned if each)
+    cores = ", ".join(_cores(each) for each in pinned if each)
     counts = sorted({len(m.times_ns) for m in report.measurements})
     idle = machine.idle
     return [
         ("processor", f"{machine.cpu}, {machine.cores} cores"),
-        ("pinned to", f"core {cores}" if cores else "no core"),
+        ("pinned to", f"{cores}, as threads need" if len(pinned) > 1 else cores or "no core"),
         ("load", f"{machine.load_before:.2f} before, {machine.load_after:.2f} after"),
         ("clock", f"{machine.clock}, one reading {machine.clock_overhead_ns:.0f} ns, never subtracted"),
         (
@@ -100,19 +119,20 @@ def target_rows(targets: Iterable[dict[str, Any]]) -> list[Row]:
     for row in targets:
         sign = "<" if row["below"] else ">"
         measured = "-" if row["value"] is None else _figure(row["value"], row["unit"])
-        span = "-"
-        if row["value"] is not None and len(row["values"]) > 1:
-            span = f"{_figure(row['low'], '')} to {_figure(row['high'], row['unit'])}"
+        several = len(row["values"]) > 1
+        low, high = (_figure(row[end], row["unit"]) if several else "-" for end in ("low", "high"))
+        span = f"{low.split()[0]} to {high}" if several else "-"
         limit = f"{sign} {_figure(row['limit'], row['unit'])}"
         rows.append((row["name"], limit, measured, span, row["verdict"], row["how"]))
     return rows
 
 
 def _figure(value: float, unit: str) -> str:
-    """Large rates in millions; else as many places as say something."""
-    if unit == "/s" or (not unit and value >= 100_000):
-        return f"{value / 1e6:,.1f} M{unit}"
-    return f"{value:,.{0 if value >= 100 else 1}f}{' ' if unit else ''}{unit}"
+    """Rates in millions; as many places as say something."""
+    if unit == "/s":
+        value, unit = value / 1e6, "M/s"
+    places = 0 if value >= 100 else 1 if value >= 1 or not value else 1 - math.floor(math.log10(value))
+    return f"{value:,.{places}f} {unit}"
 
 
 def difference_rows(comparison: Comparison) -> list[Row]:

@@ -11,8 +11,9 @@ from typing import Any
 
 import msgspec
 
-from hftlab.benchmark.cases import REPETITIONS, Case
+from hftlab.benchmark.cases import REPETITIONS, WARMUP, Case
 from hftlab.benchmark.child import ask
+from hftlab.benchmark.estimate import seconds_of_each
 from hftlab.benchmark.records import Measurement, Report
 from hftlab.benchmark.session import bench
 from hftlab.errors import MeasurementError
@@ -20,7 +21,7 @@ from hftlab.errors import MeasurementError
 MET, MISSED, NOT_MEASURED = "met", "missed", "not measured"
 ORDERS, RATE = 1_000_000, 1_000_000
 PATHS = ("event", "batch", "replay")
-STEPS = 1 + len(PATHS) + 3  # cases and tasks, of which `progress` is told
+TASKS_S = {"memory": 6.0, "paced": 8.0, "windows": 5.0}  # roughly
 
 
 class Target(msgspec.Struct, frozen=True, kw_only=True):
@@ -62,8 +63,7 @@ def measure_targets(
     progress: Callable[[str], object] | None = None,
 ) -> tuple[Report, list[Target]]:
     """Measure what the targets are about: the cases, and the rows. Raises as `bench` does."""
-    cases = [Case(path="event", orders=orders, risk=True)]
-    cases += [Case(path=path, orders=orders) for path in PATHS]
+    cases = _cases(orders)
     report = bench(cases, repetitions, pin=pin, isolated=isolated, progress=progress)
     by_case = {m.case: m for m in report.measurements}
     measured = [by_case[case] for case in cases]
@@ -82,12 +82,23 @@ def measure_targets(
     gated = msgspec.to_builtins(cases[0])
     rows = of_measurements(measured)
     rows[2:2] = [
-        _memory(orders, task("memory", orders=orders)),
+        _memory(task("memory", orders=ORDERS)),
         _share(task("paced", case=gated, rate=RATE)),
         _window(task("windows", case=gated)),
     ]
     report.targets = tuple(row.as_dict() for row in rows)
     return report, rows
+
+
+def _cases(orders: int) -> list[Case]:
+    return [Case(path="event", orders=orders, risk=True), *(Case(path=p, orders=orders) for p in PATHS)]
+
+
+def steps(orders: int, repetitions: int) -> list[tuple[str, float]]:
+    """What `progress` is told of, each with its seconds, roughly."""
+    cases = _cases(orders)
+    expected = seconds_of_each(cases, repetitions, WARMUP, cold=False)
+    return [*zip((case.name for case in cases), expected, strict=True), *TASKS_S.items()]
 
 
 def of_measurements(measured: list[Measurement]) -> list[Target]:
@@ -113,16 +124,14 @@ def _rate(name: str, limit: float, how: str, m: Measurement) -> Target:
     return Target(name=name, limit=limit, below=False, unit="/s", how=how, values=values)
 
 
-def _memory(orders: int, values: list[float]) -> Target:
-    scale = ORDERS / orders
-    how = f"peak, {orders:,} in an OrderBook"
+def _memory(values: list[float]) -> Target:
     return Target(
         name="memory of 1 M orders",
         limit=100,
         below=True,
         unit="MB",
-        how=how if orders == ORDERS else f"{how}, scaled",
-        values=tuple(value * scale for value in values),
+        how=f"peak, {ORDERS:,} in an OrderBook",
+        values=tuple(values),
     )
 
 

@@ -24,7 +24,8 @@ FIRST = 1_000  # commands of a first call
 BLOCK = (
     1_000  # commands that arrive together where arrivals are paced by sleeping: 1 ms at a million a second
 )
-WINDOW, DISTURBED_NS = 10_000, 10_000  # commands; one that took longer was interrupted
+WINDOW = 1_000  # commands
+DISTURBED_NS = 10_000  # a command that took longer was interrupted
 LEVELS, TICK = 500, 10_000_000
 
 

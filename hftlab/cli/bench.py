@@ -59,7 +59,7 @@ def bench(
         bool,
         typer.Option(
             "--comprehensive",
-            help="Flows x sizes x symbols x paths x risk x threads, and cold starts (half an hour and more).",
+            help="Flows x sizes x symbols x paths x risk x threads, and cold starts (a quarter of an hour).",
         ),
     ] = False,
     config: Annotated[
@@ -117,7 +117,8 @@ def bench(
     from hftlab.run_folder import new_file
 
     ways = {"--comprehensive": comprehensive, "--config": config, "--rate": rate, "--targets": targets}
-    _refuse_contradictions({**ways, "--compare": compare}, orders, file, page, as_json, strict)
+    settings = {"--orders": orders, "--repetitions": repetitions, "--cold": cold, "--no-pin": not pin}
+    _refuse_contradictions({**ways, "--compare": compare}, settings, file, page, as_json, strict)
     if compare is not None:
         return _compare(*compare, file if as_json else None, as_json)
     with ExitStack() as files:  # opened before the work, so that a wrong name shows at once
@@ -142,7 +143,7 @@ def bench(
 
 def _refuse_contradictions(
     ways: dict[str, Any],
-    orders: int | None,
+    settings: dict[str, Any],
     file: Path | None,
     page: Path | None,
     as_json: bool,
@@ -153,10 +154,13 @@ def _refuse_contradictions(
         raise UsageError(f"{asked[1]}: found with {asked[0]}, expected one of {', '.join(ways)}")
     if file is not None and not as_json:
         raise UsageError(f"FILE: found {str(file)!r} without --json, expected --json {file}")
-    if orders is not None and asked and asked[0] in ("--config", "--compare"):
-        raise UsageError(f"--orders: found with {asked[0]}, whose cases have sizes of their own")
-    if page is not None and ways["--compare"]:
-        raise UsageError("--html: found with --compare, expected it where something is measured")
+    if ways["--config"] and settings["--orders"]:
+        raise UsageError("--orders: found with --config, whose cases have sizes of their own")
+    if ways["--targets"] and settings["--cold"]:
+        raise UsageError("--cold: found with --targets, which are about warm kernels")
+    for name, value in {**settings, "--html": page}.items():
+        if ways["--compare"] and value:
+            raise UsageError(f"{name}: found with --compare, expected it where something is measured")
     if strict and not ways["--targets"]:
         raise UsageError("--strict: found without --targets")
 
@@ -167,12 +171,12 @@ def _measure(
     """Measure what was asked for, with a progress bar."""
     from hftlab.benchmark import cases, session
     from hftlab.benchmark import targets as asked
+    from hftlab.benchmark.estimate import seconds_of_each
 
     how |= {"repetitions": repetitions or cases.REPETITIONS}
     if ways["--targets"]:
-        with common.progress("measuring", asked.STEPS) as bar:
-            advance = bar and (lambda _: bar.advance(1))
-            return asked.measure_targets(orders, progress=advance, **how)[0]
+        with common.steps("targets", asked.steps(orders, how["repetitions"])) as done:
+            return asked.measure_targets(orders, progress=done, **how)[0]
     if ways["--config"] is not None:
         plan = cases.load_plan(ways["--config"])
         found = plan.cases()
@@ -182,8 +186,10 @@ def _measure(
         found, cold = cases.comprehensive(orders, min(MOST_THREADS, os.cpu_count() or 1)), True
     else:
         found = cases.quick(orders, ways["--rate"])
-    with common.progress("measuring", len(found)) as bar:
-        return session.bench(found, cold=cold, progress=bar and (lambda _: bar.advance(1)), **how)
+    seconds = seconds_of_each(found, how["repetitions"], how.get("warmup", cases.WARMUP), cold)
+    expected = [*zip((case.name for case in found), seconds, strict=True)]
+    with common.steps(common.plural(len(found), "case"), expected) as done:
+        return session.bench(found, cold=cold, progress=done, **how)
 
 
 def _compare(before: Path, after: Path, file: Path | None, as_json: bool) -> int:
@@ -228,7 +234,7 @@ def _show(report: Report) -> None:
     speeds = rows.speed_rows(report.measurements)
     shown.append(_filled("Speed (ns per command) and cost", rows.SPEED_COLUMNS, speeds))
     if latencies := rows.latency_rows(report.measurements):
-        shown.append(_filled("Latency", rows.LATENCY_COLUMNS, latencies, left=2))
+        shown.append(_filled(rows.LATENCY_TITLE, rows.LATENCY_COLUMNS, latencies, left=2))
     if starts := rows.cold_rows(report.measurements):
         title = "First call in a fresh process"
         shown.append(_filled(title, rows.COLD_COLUMNS, starts, left=2))
@@ -241,6 +247,7 @@ def _filled(
     title: str, columns: tuple[str, ...], rows: list[Row], left: int = 1, last_is_verdict: bool = False
 ) -> Table:
     table = common.grid(title, *columns, left=left)
+    table.collapse_padding, table.pad_edge = True, False  # so that few names take two lines
     for row in rows:
         table.add_row(*row[:-1], _verdict(row[-1]) if last_is_verdict else row[-1])
     return table

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from functools import partial
@@ -228,6 +228,52 @@ def progress(what: str, total: int | None) -> Iterator[Bar | None]:
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task(what, total=total)
         yield Bar(partial(bar.advance, task), lambda done: bar.update(task, completed=done))
+
+
+LONG_S = 60.0
+
+
+@contextmanager
+def steps(what: str, expected: Sequence[tuple[str, float]]) -> Iterator[Callable[[object], None]]:
+    """Show on stderr how far work in steps is, each a name and the seconds it will take, roughly.
+
+    Gives what is to be called after each. Work of over a minute is announced; of that a pipe gets a line per
+    step. A terminal has a bar, drawn once a second: what is measured shares the machine with it.
+    """
+    total = sum(seconds for _, seconds in expected)
+    if total > LONG_S:
+        print(f"hftlab: {what}, about {minutes(total)} on a quiet machine", file=sys.stderr, flush=True)
+    left = iter(enumerate(expected, 1))
+    if not sys.stderr.isatty():
+
+        def line(_: object) -> None:
+            number, (name, _seconds) = next(left)
+            if total > LONG_S:
+                print(f"hftlab: {number}/{len(expected)} {name}", file=sys.stderr, flush=True)
+
+        yield line
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+    done = f"{{task.fields[done]}}/{len(expected)}"
+    columns = TextColumn("{task.description}"), BarColumn(), TextColumn(done), TimeRemainingColumn()
+    how = {"refresh_per_second": 1, "speed_estimate_period": 3_600, "transient": True}
+    with Progress(*columns, console=Console(stderr=True), **how) as bar:
+        names = [*(name for name, _ in expected), ""]
+        task = bar.add_task(names[0], total=total, done=0)
+
+        def advance(_: object) -> None:
+            number, (_name, seconds) = next(left)
+            bar.update(task, advance=seconds, done=number, description=names[number])
+
+        yield advance
+
+
+def minutes(seconds: float) -> str:
+    """A rough time."""
+    count = max(1, round(seconds / 60))
+    return plural(count, "minute")
 
 
 def show(*tables: Table) -> None:
