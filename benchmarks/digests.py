@@ -13,14 +13,13 @@ import subprocess
 import sys
 from typing import Any
 
-from asv.config import Config
-from asv.results import iter_results
-
 NAME = ".track_digest"
 
 
 def digests_of(commit: str, folder: str) -> dict[tuple[Any, ...], dict[str, Any]]:
     """By machine, environment, benchmark and its version: the digest of each set of parameters."""
+    from asv.results import iter_results  # asv imports this folder where asv itself isn't installed
+
     found = {}
     for result in iter_results(folder):
         for name in result.get_all_result_keys():
@@ -34,6 +33,8 @@ def digests_of(commit: str, folder: str) -> dict[tuple[Any, ...], dict[str, Any]
 
 def main() -> None:
     """Compare and say."""
+    from asv.config import Config
+
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("base")
     parser.add_argument("head")

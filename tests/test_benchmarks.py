@@ -75,13 +75,15 @@ def test_no_benchmark_has_rotted(smoke):
 
 
 def test_asv_finds_what_the_smoke_run_runs(tmp_path):
-    """From outside the repository, where only what is installed is on the path."""
+    """From outside the repository, where only what is installed is on the path, and asv isn't."""
     from benchmarks.smoke import benchmarks_of, suites
 
     asv = pytest.importorskip("asv")
     script, result = Path(asv.__file__).with_name("benchmark.py"), tmp_path / "found.json"
     words = [sys.executable, script, "discover", REPOSITORY / "benchmarks", result]
-    done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, check=False)
+    (tmp_path / "asv.py").write_text("raise ModuleNotFoundError('asv')")
+    env = os.environ | {"ASV_PYTHONPATH": str(tmp_path)}  # it takes PYTHONPATH away
+    done = subprocess.run(words, cwd=tmp_path, env=env, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     found = {".".join(each["name"].split(".")[1:]) for each in json.loads(result.read_text())}
     assert found == {f"{suite.__name__}.{name}" for suite in suites() for name in benchmarks_of(suite)}
