@@ -28,6 +28,8 @@ AGAINST_THE_RULES := tests/test_matching.py tests/test_differential.py tests/tes
 	tests/test_itch.py tests/test_lobster.py tests/test_risk.py tests/test_risk_stories.py \
 	tests/test_risk_events.py tests/test_risk_bad_input.py tests/test_positions.py tests/test_wide.py \
 	-m 'not data' -k 'not large_file'
+OF_EVERY_KERNEL := tests/test_matching.py tests/test_differential.py tests/test_itch.py tests/test_lobster.py \
+	tests/test_risk.py tests/test_positions.py -m 'not data' -k 'not large_file'
 DEMO := build/demo
 
 help:
@@ -76,7 +78,7 @@ test-plain:
 		--cov=hftlab.kernels --cov-report=term
 
 test-checked:
-	NUMBA_BOUNDSCHECK=1 $(PYTEST) $(AGAINST_THE_RULES)
+	NUMBA_BOUNDSCHECK=1 $(PYTEST) $(OF_EVERY_KERNEL)
 
 test-fuzz:
 	$(PYTEST) -m fuzz

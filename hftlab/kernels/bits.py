@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from hftlab.kernels.compile import helper
-from hftlab.kernels.machine import highest_bit, ix
+from hftlab.kernels.machine import highest_bit, ix, likely
 
 NONE = -1
 
@@ -36,7 +36,7 @@ def make_bitmap(size: int) -> Bitmap:
 def set_bit(bitmap, index):
     """Mark `index`."""
     word, block = index >> 6, index >> 12
-    if bitmap.words[ix(word)] == 0:
+    if not likely(bitmap.words[ix(word)] != 0):
         if bitmap.blocks[ix(block)] == 0:
             bitmap.regions[ix(block >> 6)] |= np.int64(1) << (block & 63)
         bitmap.blocks[ix(block)] |= np.int64(1) << (word & 63)

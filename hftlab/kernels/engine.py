@@ -14,12 +14,16 @@ from hftlab.kernels.bits import NONE, previous_bit
 from hftlab.kernels.compile import helper, kernel, unless_none
 from hftlab.kernels.gate import EVENTS, bare_gate
 from hftlab.kernels.ladder import BASE, BEST, SIZE, bare_books
-from hftlab.kernels.machine import bare, ix, prefetch
+from hftlab.kernels.machine import bare, bare_rows, choose, ix, likely, prefetch
 from hftlab.kernels.matching import APPLIED, CANCELLED, NO_EFFECT, add, reduce, remove_all, replace
 from hftlab.kernels.price_grid import bare_grid
 from hftlab.kernels.stops import control, has_room, is_marking, mark, reaches_all
 
+TOUCH_ROW, TOUCH_LEVEL, TOUCH_QTY, TOUCH_COUNT, TOUCH_BOOK = 0, 1, 3, 5, 7  # + side
+TOUCH_WIDTH = 8
+
 LOOKAHEAD = 8  # commands; the future of a batch is known
+NEAR = 1 << 19  # nodes of orders (8 MB)
 
 
 class Commands(NamedTuple):
@@ -58,13 +62,9 @@ def bare_outputs(outputs):
         bare(outputs.outcomes),
         bare(outputs.filled),
         bare(outputs.leaves),
-        bare(outputs.touch),
-        bare(outputs.last_touch),
+        bare_rows(outputs.touch, TOUCH_WIDTH),
+        bare_rows(outputs.last_touch, TOUCH_WIDTH),
     )
-
-
-TOUCH_ROW, TOUCH_LEVEL, TOUCH_QTY, TOUCH_COUNT, TOUCH_BOOK = 0, 1, 3, 5, 7  # + side
-TOUCH_WIDTH = 8
 
 
 @helper
@@ -78,7 +78,7 @@ def step(
     """
     kind = (op >> ops.KIND_SHIFT) & ops.KIND_MASK
     book = np.int64(op >> ops.BOOK_SHIFT)
-    if kind == ops.ADD:
+    if likely(kind == ops.ADD):
         return add(
             books,
             grid,
@@ -97,7 +97,7 @@ def step(
             early,
             stamps,
         )
-    if kind == ops.REDUCE:
+    if likely(kind == ops.REDUCE):
         return reduce(books, grid, gate, count, book, slot, qty)
     if kind == ops.REPLACE:
         return replace(
@@ -149,9 +149,19 @@ def note_touch(books, outputs, book, row, count):
 
 @helper
 def look_ahead(books, rows, position):
-    """Bring what a coming command will touch into the cache."""
-    if position < rows.size:
-        prefetch(books.orders, np.int64(rows[ix(position)]["slot"]))
+    """Bring what coming commands will touch into the cache: first their orders, then where those lead.
+
+    The second step pays where the books don't fit the second-level cache.
+    """
+    if position + 2 * LOOKAHEAD < rows.size:
+        prefetch(books.orders, np.int64(rows[ix(position + 2 * LOOKAHEAD)]["slot"]))
+        if books.orders.size > NEAR:
+            row = rows[ix(position + LOOKAHEAD)]
+            leaving = (np.int64(row["op"]) >> ops.KIND_SHIFT) & ops.KIND_MASK != ops.ADD
+            order, level = books.orders[ix(row["slot"])], np.int64(row["level"])
+            prefetch(books.orders, choose(leaving, np.int64(order["prev"]), level))
+            prefetch(books.orders, choose(leaving, np.int64(order["next"]), level))
+            prefetch(books.levels, choose(leaving, np.int64(order["level"]), level))
 
 
 @helper
@@ -167,7 +177,7 @@ def look_ahead_for_gate(gate, rows, position):
 @helper
 def play(books, grid, gate, commands, outputs, position, count):
     """Apply the command at a position and write its outcome; returns (book, fills written)."""
-    look_ahead(books, commands.rows, position + LOOKAHEAD)
+    look_ahead(books, commands.rows, position)
     if gate is not None:
         look_ahead_for_gate(gate, commands.rows, position)
     place = ix(position)

@@ -18,7 +18,7 @@ import numpy as np
 
 from hftlab.kernels.bits import NONE, Bitmap, clear_bit, make_bitmap, previous_bit, set_bit
 from hftlab.kernels.compile import helper, kernel
-from hftlab.kernels.machine import bare, ix
+from hftlab.kernels.machine import bare, bare_rows, choose, highest_bit, ix, likely
 from hftlab.kernels.records import LEVEL, ORDER
 
 BASE, SIZE, MIRROR, BEST = 0, 1, 2, 3  # columns of `heads`; BEST + side
@@ -69,7 +69,7 @@ def bare_books(books):
     """The same books without reference counts (see machine.py)."""
     bitmap = books.bitmap
     return Books(
-        bare(books.heads),
+        bare_rows(books.heads, HEAD_WIDTH),
         bare(books.levels),
         bare(books.orders),
         bare(books.entries),
@@ -129,7 +129,15 @@ def remove(books, book, slot):
     orders[ix(slot)]["qty"] = 0
     orders[ix(older)]["next"] = younger
     orders[ix(younger)]["prev"] = older
-    if older == younger:  # only the level's own node is left in the ring
+    word = books.bitmap.words[ix(level >> 6)]
+    word ^= np.int64(older == younger) << (level & 63)  # only the level's own node is left in the ring
+    if likely(word != 0):  # the level is the best or below it: so are its neighbours of the same word
+        books.bitmap.words[ix(level >> 6)] = word
+        side = side_of(books, book, level)
+        best = np.int64(books.heads[ix(book), BEST + side])
+        top = (level & -64) | highest_bit(word)
+        books.heads[ix(book), BEST + side] = choose(level == best, top, best)
+    else:
         clear_bit(books.bitmap, level)
         side = side_of(books, book, level)
         if level == books.heads[ix(book), BEST + side]:

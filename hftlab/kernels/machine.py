@@ -49,6 +49,28 @@ def _prefetch(typingctx, array, index):
 
 
 @intrinsic
+def _likely(typingctx, condition):
+    def codegen(context, builder, signature, args):
+        bit = ir.IntType(1)
+        expect = cgutils.get_or_insert_function(
+            builder.module, ir.FunctionType(bit, [bit, bit]), "llvm.expect.i1"
+        )
+        return builder.call(expect, [builder.trunc(args[0], bit), bit(1)])
+
+    return types.boolean(types.boolean), codegen
+
+
+@intrinsic
+def _choose(typingctx, condition, a, b):
+    def codegen(context, builder, signature, args):
+        select = builder.select(builder.trunc(args[0], ir.IntType(1)), args[1], args[2])
+        select.set_metadata("unpredictable", builder.module.add_metadata([]))
+        return select
+
+    return types.int64(types.boolean, types.int64, types.int64), codegen
+
+
+@intrinsic
 def _pointer(typingctx, address):
     def codegen(context, builder, signature, args):
         return builder.inttoptr(args[0], cgutils.voidptr_t)
@@ -86,12 +108,24 @@ if DISABLED:
     def prefetch(array, index):
         """Ask for array[index] to be brought into the cache."""
 
+    def likely(condition):
+        """The same condition: it is nearly always true, so what follows if it isn't is put elsewhere."""
+        return condition
+
+    def choose(condition, a, b):
+        """`a` if the condition holds, else `b`, without a branch: for what nobody can predict."""
+        return a if condition else b
+
     def array_at(address, shape, dtype):
         """The array of this shape and type at a memory address."""
         size = int(np.prod(shape)) * np.dtype(dtype).itemsize
         return np.frombuffer((ctypes.c_char * size).from_address(int(address)), dtype).reshape(shape)
 
     def bare(array):
+        """The same array without a reference count."""
+        return array
+
+    def bare_rows(array, width):
         """The same array without a reference count."""
         return array
 
@@ -120,6 +154,16 @@ else:
         _prefetch(array, index)
 
     @helper
+    def likely(condition):
+        """The same condition: it is nearly always true, so what follows if it isn't is put elsewhere."""
+        return _likely(condition)
+
+    @helper
+    def choose(condition, a, b):
+        """`a` if the condition holds, else `b`, without a branch: for what nobody can predict."""
+        return _choose(condition, a, b)
+
+    @helper
     def array_at(address, shape, dtype):
         """The array of this shape and type at a memory address."""
         return carray(_pointer(address), shape, dtype)
@@ -128,6 +172,11 @@ else:
     def bare(array):
         """The same array without a reference count."""
         return carray(_pointer(array.ctypes.data), array.shape, array.dtype)
+
+    @helper
+    def bare_rows(array, width):
+        """The same for rows of a width the compiler may know: a place in it then takes no multiplication."""
+        return carray(_pointer(array.ctypes.data), (array.shape[0], width), array.dtype)
 
     @helper
     def within(array, index, size):

@@ -25,8 +25,9 @@ from hftlab.kernels.gate import (
     withdraw,
 )
 from hftlab.kernels.ladder import BASE, BEST, MIRROR, SIZE, append, level_of, lower_best, remove, side_of
-from hftlab.kernels.machine import ix
-from hftlab.kernels.ops import ALL_OR_NOTHING, NO_REST, PASSIVE, POST_ONLY, REJECTED, SELL, SPECIAL
+from hftlab.kernels.machine import ix, likely
+from hftlab.kernels.ops import ALL_OR_NOTHING, NO_REST, PASSIVE, POST_ONLY, REJECTED, SELL
+from hftlab.kernels.records import NARROW, ORDER
 from hftlab.kernels.risk_checks import admit, can_fill_from_others
 from hftlab.kernels.stages import RISK, lap
 
@@ -37,6 +38,7 @@ UNKNOWN_ORDER = REJECTED + int(Reason.UNKNOWN_ORDER)
 DUPLICATE_ORDER = REJECTED + int(Reason.DUPLICATE_ORDER)
 WOULD_CROSS = REJECTED + int(Reason.POST_ONLY_WOULD_CROSS)
 CAPACITY = REJECTED + int(Reason.CAPACITY_EXHAUSTED)
+NARROW_ORDER = ORDER[NARROW].itemsize
 EARLY_REASON = 127  # bits of `early`: see intake.py
 
 
@@ -55,7 +57,12 @@ def can_fill(books, book, side, level, qty):
 
 @helper
 def overflows(books, level, qty, leaving):
-    """Whether a level's quantity, less what is leaving it, plus `qty` passes 2^63-1."""
+    """Whether a level's quantity, less what is leaving it, plus `qty` passes 2^63-1.
+
+    Never with quantities of 32 bits: there are fewer than 2^31 orders.
+    """
+    if books.orders.itemsize == NARROW_ORDER:
+        return False
     return books.levels[ix(level)]["qty"] - leaving > MAX_QTY - qty
 
 
@@ -153,7 +160,7 @@ def add(
 ):
     """NEW: match, then rest or expire what is left."""
     side, nothing = op & SELL, np.int64(0)
-    if books.orders[ix(slot)]["qty"] != 0:
+    if not likely(books.orders[ix(slot)]["qty"] == 0):
         return DUPLICATE_ORDER, nothing, nothing, count
     if gate is not None:
         reason = early & EARLY_REASON
@@ -162,8 +169,9 @@ def add(
             lap(stamps, RISK)
         if reason != 0:
             return REJECTED + reason, nothing, nothing, count
-    if op & SPECIAL:
-        if op & POST_ONLY and crosses(books, book, side, level):
+    leaves, lost = qty, nothing
+    if not likely(op & PASSIVE != 0 or not crosses(books, book, side, level)):
+        if op & POST_ONLY:
             return WOULD_CROSS, nothing, nothing, count
         if op & ALL_OR_NOTHING:
             if gate is not None:
@@ -172,17 +180,17 @@ def add(
                 fillable = can_fill(books, book, side, level, qty)
             if not fillable:
                 return EXPIRED, nothing, nothing, count
-    if not op & NO_REST and overflows(books, level, qty, nothing):
-        return CAPACITY, nothing, nothing, count
-    leaves, lost = qty, nothing
-    if not op & PASSIVE:
+        if not op & NO_REST and overflows(books, level, qty, nothing):
+            return CAPACITY, nothing, nothing, count
         leaves, lost, count = cross(
             books, grid, gate, fills, count, row, book, side, level, qty, account, cell
         )
-    if leaves == 0:
-        return (FILLED if lost == 0 else CANCELLED), qty - lost, nothing, count
-    if op & NO_REST:
+        if leaves == 0:
+            return (FILLED if lost == 0 else CANCELLED), qty - lost, nothing, count
+    if not likely(op & NO_REST == 0):
         return EXPIRED, qty - lost - leaves, nothing, count
+    if not likely(not overflows(books, level, leaves, nothing)):
+        return CAPACITY, nothing, nothing, count
     rest(books, grid, gate, book, side, level, slot, leaves, entry, account, cell)
     return RESTING, qty - lost - leaves, leaves, count
 
@@ -191,13 +199,13 @@ def add(
 def reduce(books, grid, gate, count, book, slot, qty):
     """REDUCE, and CANCEL as a reduce by everything: priority is kept."""
     open_qty = np.int64(books.orders[ix(slot)]["qty"])
-    if open_qty == 0:
+    if not likely(open_qty != 0):
         return UNKNOWN_ORDER, np.int64(0), np.int64(0), count
     if gate is not None:
         level = np.int64(books.orders[ix(slot)]["level"])
         side, gone = side_of(books, book, level), np.int64(qty >= open_qty)
         closed(grid, gate, book, side, level, slot, min(qty, open_qty), gone)
-    if qty >= open_qty:
+    if likely(qty >= open_qty):
         remove(books, book, slot)
         return CANCELLED, np.int64(0), np.int64(0), count
     books.orders[ix(slot)]["qty"] = open_qty - qty

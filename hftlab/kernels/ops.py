@@ -14,7 +14,6 @@ ALL_OR_NOTHING = 1 << 5  # FOK
 POST_ONLY = 1 << 6
 PASSIVE = 1 << 7  # a fact: rests whatever it crosses
 MARKET = 1 << 8  # no price; its level is the far end of the ladder
-SPECIAL = ALL_OR_NOTHING | POST_ONLY | PASSIVE
 
 BOOK_SHIFT = 9
 
