@@ -149,6 +149,16 @@ def test_cases_of_one_result_only_are_listed():
     assert found.only_after == ("event market 1M x1",)
 
 
+def test_few_of_many_cases_of_one_result_are_named(tmp_path, run):
+    """Two matrices that have little in common would fill the screen."""
+    cases = [measurement(Case(orders=number)) for number in range(1, 9)]
+    report(cases[0]).write(tmp_path / "a.json")
+    report(*cases).write(tmp_path / "b.json")
+    _, out, _ = run("bench", "--compare", tmp_path / "a.json", tmp_path / "b.json")
+    names = ", ".join(m.case.name for m in cases[1:6])
+    assert f"only in B: {names} and 2 more\n" in out
+
+
 def test_doubts_are_told():
     """Another machine, a load, a hypervisor that takes its share."""
     other = msgspec.structs.replace(QUIET, cpu="another", load_before=1.7, steal_share=0.2)

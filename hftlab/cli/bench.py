@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 DEFAULT_ORDERS = 1_000_000
 MOST_THREADS = 8
+LISTED = 5  # cases of one result only; the JSON has all of them
 
 COLOURS = {
     "met": "green",
@@ -216,7 +217,8 @@ def _show_comparison(title: str, found: Comparison) -> None:
     common.show(_filled(title, DIFFERENCE_COLUMNS, difference_rows(found), last_is_verdict=True))
     for which, names in (("A", found.only_before), ("B", found.only_after)):
         if names:
-            print(f"only in {which}: {', '.join(names)}")
+            more = f" and {len(names) - LISTED:,} more" if len(names) > LISTED else ""
+            print(f"only in {which}: {', '.join(names[:LISTED])}{more}")
     for doubt in found.doubts():
         print(f"noisy: {doubt}")
     bad = sum(pair.verdict in ("slower", "different behaviour") for pair in found.pairs)
