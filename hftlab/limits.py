@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from hftlab.codes import MAX_QTY
 from hftlab.config import Config, load_config
@@ -260,6 +259,14 @@ class Limits:
 # ------------------------------------------------------------------ looking up
 
 
+def _found_in(places: np.ndarray, wanted: np.ndarray) -> np.ndarray:
+    """Where each is among the sorted `places`, -1 where it isn't one."""
+    if not places.size:
+        return np.full(wanted.size, -1)
+    at = np.minimum(np.searchsorted(places, wanted), places.size - 1)
+    return np.where(places[at] == wanted, at, -1)
+
+
 class _Scope:
     """What some places give, each from some version on: a place is a number, a version a change of limits.
 
@@ -284,9 +291,7 @@ class _Scope:
 
     def rows(self, places: np.ndarray, version: int) -> np.ndarray:
         """The row that holds for each place, -1 for none."""
-        if not self.places.size:
-            return np.full(places.size, -1)
-        found = pc.index_in(pa.array(places), pa.array(self.places)).fill_null(-1).to_numpy()
+        found = _found_in(self.places, places)
         if not self._has_changes:
             return found
         ends = np.append(self._starts[1:], self._versions.size)
@@ -349,8 +354,7 @@ class _Rules:
 
     def are_known(self, accounts: np.ndarray, version: int) -> np.ndarray:
         """Whether accounts have limits of their own."""
-        found = pc.index_in(pa.array(accounts), pa.array(self.known)).fill_null(-1).to_numpy()
-        return np.append(self._since <= version, False)[found]
+        return np.append(self._since <= version, False)[_found_in(self.known, accounts)]
 
 
 class _Lookup:
