@@ -6,7 +6,7 @@
 #   make bench   time every stage (the table in the README), then the targets
 #   make bench-compare BASE=main   this commit against another: asv, with digests beside the speeds
 #   make bench-site   what asv has measured so far, as a site in .asv/html
-#   make bench-peers   time packages from PyPI beside it, results compared first
+#   make bench-peers   time feeds and order books from PyPI beside it, results compared first
 #   make clean   remove what was built
 
 SHELL := /bin/sh

@@ -8,7 +8,7 @@ import pytest
 
 import hftlab
 from benchmarks.peers import __main__ as command
-from benchmarks.peers import environment, files
+from benchmarks.peers import environment, files, orders
 from benchmarks.peers.contest import HERE, Contender, Entry, Failed, contest, difference
 
 
@@ -88,3 +88,55 @@ def test_facts_of_the_generator():
     same = ("symbol", "side", "price", "qty", "order_id")
     books = [pl.from_arrow(r.to_arrow("book")).select(same).cast({"symbol": pl.String}) for r in (run, made)]
     assert books[0].sort(same).equals(books[1].sort(same))
+
+
+def test_books_are_compared_by_fills_and_levels(tmp_path, ours):
+    """Orders call by call make the fills of `hftlab.replay`; so does the event loop."""
+    commands, _ = orders.write(tmp_path, 3_000)
+    path, to = tmp_path / orders.ORDERS_NAME, tmp_path / "found.npz"
+    ours.run("match", path, to)
+    found, flow = np.load(to), orders.flow(3_000)
+    run = hftlab.replay(orders.table_of(flow.to_dict(as_series=True)), record=("fills", "book", "rejects"))
+    assert commands == flow.height > 2_500
+    assert run.rejects.height == 0
+    for name, column in (("maker", "maker_order_id"), ("taker", "taker_order_id"), ("qty", "qty")):
+        assert found[f"fills_{name}"].tolist() == run.fills[column].to_list()
+    assert (found["fills_px"] * orders.TICK).tolist() == run.fills["price"].to_list()
+    assert found["levels_sz"].sum() == run.book["qty"].sum() > 0
+    other = Contender("hftlab, event loop", "hftlab_paths.py", "event", ours=True)
+    entries = contest([ours, other], "match", path, commands, rounds=1)
+    other.close()
+    assert [(entry.verdict, entry.told) for entry in entries] == [("same", "fills, levels, best")] * 2
+
+
+def test_levels_end_where_the_book_does(tmp_path, ours):
+    """What the updates leave is what rests, and the last touch is the book's."""
+    orders.write(tmp_path, 3_000)
+    flow = orders.flow(3_000)
+    updates = orders.level_updates(flow)
+    left = updates.group_by("side", "price").last().filter(pl.col("qty") != 0)
+    book = hftlab.replay(orders.table_of(flow.to_dict(as_series=True)), record=("book",)).book
+    rests = book.group_by("side", pl.col("price") // orders.TICK).agg(pl.col("qty").sum())
+    rests = rests.cast({"side": pl.Int64})
+    assert updates["qty"].min() == 0
+    assert left.sort("side", "price").equals(rests.sort("side", "price"))
+    ours.run("touch", tmp_path / orders.LEVELS_NAME, to := tmp_path / "found.npz")
+    touch = np.load(to)
+    assert touch["bbo_bid_px"][-1] == left.filter(pl.col("side") > 0)["price"].max()
+    assert touch["bbo_ask_px"][-1] == left.filter(pl.col("side") < 0)["price"].min()
+
+
+def test_no_package_is_left_out(capsys):
+    """Among the books that match stands every package: figures, in brackets where they differ, or why not."""
+    figures = {"version": "1", "messages": 9, "wall_ns": 1.5, "best_ns": 1.0, "cpu_ns": 1.5, "rows": 3}
+    books = [name for name in command.SCRIPTS if name not in command.NOT_MATCHING and name != "liquibook"]
+    entries = [Entry(name, **figures, verdict="same", told="fills") for name in books[1:]]
+    entries += [Entry(books[0], **figures, verdict="fills_px: 2 rows, hftlab has 3", told="fills")]
+    command.show(1, {"match": entries}, {"liquibook": "no such version"})
+    lines = {line[:18].strip(): line for line in capsys.readouterr().out.splitlines()}
+    assert set(command.SCRIPTS) <= set(lines)
+    assert "no such version" in lines["liquibook"]
+    assert "(1.5)" in lines[books[0]]
+    assert lines[books[0]].endswith("differs: fills_px: 2 rows, hftlab has 3")
+    assert "(" not in lines[books[1]]
+    assert lines[books[1]].endswith("same: fills")

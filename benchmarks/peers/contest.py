@@ -74,6 +74,7 @@ class Entry(NamedTuple):
     cpu_ns: float  # median, all threads together
     rows: int  # of the result in its common form
     verdict: str  # "same", or what is different
+    told: str  # what of the result was compared: the forms that both have
 
 
 def contest(
@@ -106,6 +107,7 @@ def contest(
             *_per_message(times[contender.name], messages),
             max(column.size for column in forms[contender.name].values()),
             difference(ours, forms[contender.name]) or "same",
+            ", ".join(dict.fromkeys(name.split("_")[0] for name in ours if name in forms[contender.name])),
         )
         for contender in able
     ] + list(failed.items())

@@ -10,6 +10,7 @@ from pathlib import Path
 REPOSITORY = Path(__file__).resolve().parents[2]
 FOLDER = REPOSITORY / "build" / "peers-venv"
 PYTHON = FOLDER / "bin" / "python"
+ALONE = {"lumina-lob"}  # asks for PyTorch (6 GB), which its books don't use
 
 
 def pins() -> dict[str, str]:
@@ -28,11 +29,9 @@ def prepare() -> dict[str, str]:
         if pin.lower() in there:
             continue
         print(f"installing {pin}", file=sys.stderr)
-        done = subprocess.run(
-            [PYTHON, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", pin],
-            capture_output=True,
-            text=True,
-        )
+        install = [PYTHON, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", pin]
+        install += ["--no-deps"] if package in ALONE else []
+        done = subprocess.run(install, capture_output=True, text=True)
         if done.returncode:
             errors = [line for line in done.stderr.splitlines() if line.startswith("ERROR")]
             failed[package] = (errors or [f"pip: exit status {done.returncode}"])[-1]
@@ -41,4 +40,5 @@ def prepare() -> dict[str, str]:
 
 def _installed() -> set[str]:
     listed = [PYTHON, "-m", "pip", "list", "--format=freeze", "--disable-pip-version-check"]
-    return set(subprocess.run(listed, capture_output=True, text=True, check=True).stdout.lower().split())
+    done = subprocess.run(listed, capture_output=True, text=True, check=True)
+    return set(done.stdout.lower().replace("_", "-").split())

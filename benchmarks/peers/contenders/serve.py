@@ -2,7 +2,8 @@
 
 Nothing but numpy is imported here, because it runs in the peers' environment. A request is a line of JSON,
 ``{"task": "bbo", "path": FILE, "to": FILE or null}``, and so is the answer, ``{"seconds": 0.1, "cpu": 0.1}``,
-where `cpu` counts all threads of the process. With `to` the result is also written there in its common form.
+where `cpu` counts all threads of the process. What a task makes of the file beforehand is not in the time.
+With `to` the result is also written there in its common form.
 
 ============ ===========================================================================================
 form         columns
@@ -13,11 +14,13 @@ form         columns
 `levels`     locate, side, px, sz: all that rests at the end, by locate, side and price
 `references` message, reference: each order that a message is about, a replaced one before the new one
 `lines`      ts (ns since the first), order_id, side, px, size: LOBSTER's messages
+`fills`      maker, taker, px, qty: ids, ticks and lots, in the order in which they happened
 ============ ===========================================================================================
 """
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import sys
@@ -29,13 +32,15 @@ from typing import Any, NamedTuple
 import numpy as np
 
 BBO = ("bid_px", "bid_sz", "ask_px", "ask_sz")
+FILL = ("maker", "taker", "px", "qty")
 
 
 class Task(NamedTuple):
     """One thing a contender can do."""
 
-    run: Callable[[str], Any]  # what is timed, from a path to a result
+    run: Callable[[Any], Any]  # what is timed, from a path (or what was made of it) to a result
     form: Callable[[Any, str], dict[str, np.ndarray]]  # the result, and the path, in a common form
+    prepare: Callable[[str], Any] = str  # what a path becomes beforehand
 
 
 def serve(package: str, tasks: dict[str, Task]) -> None:
@@ -53,12 +58,32 @@ def serve(package: str, tasks: dict[str, Task]) -> None:
 
 
 def _answer(task: Task, path: str, to: str | None) -> dict[str, float]:
+    source = task.prepare(path)
+    gc.collect()
+    gc.freeze()  # what was prepared is not looked through while the clock runs
     cpu, started = time.process_time(), time.perf_counter()
-    result = task.run(path)
+    result = task.run(source)
     answer = {"seconds": time.perf_counter() - started, "cpu": time.process_time() - cpu}
     if to is not None:
         np.savez(to, **task.form(result, path))
+    gc.unfreeze()
     return answer
+
+
+def commands(path: str) -> list[tuple[bool, int, int, int, int]]:
+    """A flow as tuples: whether it is NEW (CANCEL otherwise), side, id, ticks, quantity."""
+    with np.load(path) as columns:
+        return list(
+            zip(
+                *(columns[name].tolist() for name in ("new", "side", "order_id", "price", "qty")), strict=True
+            )
+        )
+
+
+def fills_of(rows: list[tuple[int, ...]]) -> dict[str, np.ndarray]:
+    """Form `fills` of tuples (maker, taker, px, qty)."""
+    table = np.array(rows, np.int64).reshape(-1, len(FILL)).T
+    return {f"fills_{name}": column for name, column in zip(FILL, table, strict=True)}
 
 
 def bbo_changes(message: np.ndarray, locate: np.ndarray, *values: np.ndarray) -> dict[str, np.ndarray]:

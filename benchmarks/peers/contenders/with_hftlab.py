@@ -1,7 +1,8 @@
-"""hftlab: a file to a table of every best bid and offer, to books, to facts."""
+"""hftlab: a file to a table of every best bid and offer, to books, to facts; orders call by call, levels."""
 
 from __future__ import annotations
 
+import hftlab_paths
 import numpy as np
 import pyarrow as pa
 from serve import BBO, Task, bbo_changes, best_of, levels_of, references_of, serve
@@ -85,5 +86,6 @@ if __name__ == "__main__":
             "books": Task(books, books_form),
             "decode": Task(decode, decode_form),
             "lobster": Task(decode, lines_form),
-        },
+        }
+        | hftlab_paths.TASKS,
     )
