@@ -69,6 +69,17 @@ def test_a_contender_that_fails_says_why(tmp_path, ours):
         Contender("nobody", "with_nobody.py", ours=True)
 
 
+def test_a_contender_that_dies_stops_nobody(folder, ours):
+    """One that has ended, as by a crash, is reported each time; the others' figures are there."""
+    other = Contender("other", "with_hftlab.py", ours=True)
+    other._process.kill()
+    for _ in range(2):
+        entry, (name, why) = contest([ours, other], "decode", folder / files.ITCH_NAME, 3_000, rounds=2)
+        assert (entry.contender, entry.verdict, name) == ("hftlab", "same", "other")
+        assert "ended with status -9" in why
+    other.close()
+
+
 def test_a_difference_is_shown():
     """Which column, how many rows, and the first of them."""
     one = {"px": np.array([1, 2, 3]), "mine": np.array([1])}

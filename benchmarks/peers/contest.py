@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import statistics
@@ -41,11 +42,9 @@ class Contender:
 
     def run(self, task: str, path: Path, to: Path | None = None) -> tuple[float, float]:
         """(seconds, seconds of all its threads) of one run; the result in its common form goes to `to`."""
-        print(
-            json.dumps({"task": task, "path": str(path), "to": to and str(to)}),
-            file=self._process.stdin,
-            flush=True,
-        )
+        request = json.dumps({"task": task, "path": str(path), "to": to and str(to)})
+        with contextlib.suppress(BrokenPipeError):  # of one that has ended, which the answer tells
+            print(request, file=self._process.stdin, flush=True)
         answer = self._answer()
         if "error" in answer:
             raise Failed(answer["error"])
@@ -97,7 +96,11 @@ def contest(
     times: dict[str, list[tuple[float, float]]] = {contender.name: [] for contender in able}
     for turn in range(rounds):
         for contender in able[turn % len(able) :] + able[: turn % len(able)]:
-            times[contender.name].append(contender.run(task, path))
+            if contender.name not in failed:
+                try:
+                    times[contender.name].append(contender.run(task, path))
+                except Failed as error:
+                    failed[contender.name] = str(error)
     ours = forms[able[0].name]
     return [
         Entry(
@@ -110,6 +113,7 @@ def contest(
             ", ".join(dict.fromkeys(name.split("_")[0] for name in ours if name in forms[contender.name])),
         )
         for contender in able
+        if contender.name not in failed
     ] + list(failed.items())
 
 
