@@ -129,6 +129,8 @@ _PLAIN = {
 }
 _LEAVE_ALL = {int(s): s for s in (Status.RESTING, Status.REPLACED)}
 _COMMON_QTY = 1024
+_FIRST = 0  # LIMIT, GTC: their bits in the word are 0
+_GONE, _CANCELLED = int(Status.CANCELLED), Ack(Status.CANCELLED, 0, 0, (), Reason.NONE)
 _RESTING = [Ack(Status.RESTING, 0, qty, (), Reason.NONE) for qty in range(_COMMON_QTY)]  # 80 ns each to make
 
 
@@ -240,7 +242,9 @@ class OrderBook:
         ):
             order_id, _, account = _checked_ids(order_id, order_id, account)
         try:
-            word = _SIDES[side] | _TYPES[order_type] | _TIFS[tif]
+            word = _SIDES[side]
+            if order_type is not _FIRST or tif is not _FIRST:  # two lookups, 30 ns, for what is usual
+                word |= _TYPES[order_type] | _TIFS[tif]
         except (KeyError, TypeError):
             word = _unusual(side, order_type, tif)
         if post_only:
@@ -262,6 +266,11 @@ class OrderBook:
 
     def cancel(self, order_id: int, account: int = 0, ts: int | None = None) -> Ack:
         """CANCEL an open order."""
+        if self._gated is None and account == 0 and type(order_id) is int and 0 <= order_id < 2**64:
+            outcome = _submit(self._address, _CANCEL, order_id, order_id, 0, 0, 0)
+            if outcome == _GONE:  # two calls and an ack less than `_send`: 0.6 of the time
+                return _CANCELLED
+            return self._answer(outcome, _CANCEL, order_id, order_id, 0, 0, 0, ts)
         return self._send(_CANCEL, order_id, order_id, 0, 0, account, ts)
 
     def reduce(self, order_id: int, qty: int, account: int = 0, ts: int | None = None) -> Ack:
