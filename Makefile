@@ -24,14 +24,10 @@ RUNTIME := $(VENV)/runtime.stamp
 DEV := $(VENV)/dev.stamp
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 PYTEST := $(BIN)/python -m pytest -q
-AGAINST_THE_RULES := tests/test_matching.py tests/test_differential.py tests/test_closed_loop.py \
-	tests/test_itch.py tests/test_lobster.py tests/test_risk.py tests/test_risk_stories.py \
-	tests/test_risk_events.py tests/test_risk_bad_input.py tests/test_positions.py tests/test_wide.py \
-	-m 'not data' -k 'not large_file'
-# The gate's and the accounts' kernels take minutes to build with checks; as plain Python every access of theirs is
-# checked, too.
-OF_THE_CORE := tests/test_matching.py tests/test_differential.py tests/test_itch.py tests/test_lobster.py \
-	-m 'not data' -k 'not large_file'
+OF_THE_CORE := tests/test_matching.py tests/test_differential.py tests/test_itch.py tests/test_lobster.py
+OF_THE_REST := tests/test_closed_loop.py tests/test_risk.py tests/test_risk_stories.py tests/test_risk_events.py \
+	tests/test_risk_bad_input.py tests/test_positions.py tests/test_wide.py tests/test_clock.py tests/test_latency_profiler.py
+SMALL := -m 'not data' -k 'not large_file'
 DEMO := build/demo
 
 help:
@@ -76,11 +72,11 @@ test: lint
 test-plain test-checked test-fuzz test-notebooks: $(DEV)
 
 test-plain:
-	NUMBA_DISABLE_JIT=1 $(PYTEST) tests/test_clock.py tests/test_latency_profiler.py $(AGAINST_THE_RULES) \
-		--cov=hftlab.kernels --cov-report=term
+	NUMBA_DISABLE_JIT=1 $(PYTEST) $(OF_THE_CORE) $(OF_THE_REST) $(SMALL) --cov=hftlab.kernels --cov-report=term
 
+# The other kernels take minutes to build with checks; as plain Python every access of theirs is checked, too.
 test-checked:
-	NUMBA_BOUNDSCHECK=1 $(PYTEST) $(OF_THE_CORE)
+	NUMBA_BOUNDSCHECK=1 $(PYTEST) $(OF_THE_CORE) $(SMALL)
 
 test-fuzz:
 	$(PYTEST) -m fuzz

@@ -189,7 +189,7 @@ def add(
             return (FILLED if lost == 0 else CANCELLED), qty - lost, nothing, count
     if not likely(op & NO_REST == 0):
         return EXPIRED, qty - lost - leaves, nothing, count
-    if not likely(not overflows(books, level, leaves, nothing)):
+    if not likely(not overflows(books, level, leaves, nothing)):  # never of one that has traded: see above
         return CAPACITY, nothing, nothing, count
     rest(books, grid, gate, book, side, level, slot, leaves, entry, account, cell)
     return RESTING, qty - lost - leaves, leaves, count
