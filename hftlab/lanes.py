@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
-from hftlab.kernels import engine
+from hftlab.kernels import engine, pages
 from hftlab.kernels.bits import Bitmap
 from hftlab.kernels.engine import TOUCH_ROW, TOUCH_WIDTH, Outputs
 from hftlab.kernels.gate import Gate
@@ -43,11 +43,12 @@ def opened_books(tape: Tape) -> Books:
 def empty_outputs(tape: Tape, width: np.dtype) -> Outputs:
     """Room for the outcome of every command, without any for fills and touches."""
     rows = tape.rows
+    outcomes, filled, leaves = pages.empty_together((rows, np.uint8), (rows, width), (rows, width))
     return Outputs(
         np.empty(0, FILL[width]),
-        np.empty(rows, np.uint8),
-        np.empty(rows, width),
-        np.empty(rows, width),
+        outcomes,
+        filled,
+        leaves,
         np.empty((0, TOUCH_WIDTH), np.int64),
         np.empty((0, TOUCH_WIDTH), np.int64),
     )
@@ -104,7 +105,7 @@ class Lane:
             books = books._replace(bitmap=Bitmap(*(floor.copy() for floor in books.bitmap)))
         self.books = books
         self.outputs = outputs._replace(
-            fills=np.empty(room, outputs.fills.dtype),
+            fills=pages.empty(room, outputs.fills.dtype),
             touch=np.empty((touch_room, TOUCH_WIDTH), np.int64),
             last_touch=last,
         )

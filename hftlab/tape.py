@@ -18,7 +18,7 @@ from hftlab.codes import MAX_QTY, NOT_A_VALUE, Action
 from hftlab.config import Instrument
 from hftlab.errors import UsageError, split_symbols
 from hftlab.grid import fit_grid
-from hftlab.kernels import ops, tape_compiler
+from hftlab.kernels import ops, pages, tape_compiler
 from hftlab.kernels.engine import Commands
 from hftlab.kernels.ladder import never_open
 from hftlab.kernels.order_index import copy_index, fill_index, make_index
@@ -214,9 +214,9 @@ def compile_checked(
     wide |= bool(totals[tape_compiler.WIDEST] > np.iinfo(np.int32).max)
     part_of, starts = _parts(columns, books, checked.rows, parts)
     target = Target(
-        np.empty(checked.rows, COMMAND[WIDE if wide else NARROW]),
-        np.empty(checked.rows if starts.size > 2 else 0, np.int32),
-        np.empty(checked.rows if totals[tape_compiler.RENAMES] else 0, np.int32),
+        pages.empty(checked.rows, COMMAND[WIDE if wide else NARROW]),
+        pages.empty(checked.rows if starts.size > 2 else 0, np.int32),
+        pages.empty(checked.rows if totals[tape_compiler.RENAMES] else 0, np.int32),
         part_of,
         starts[:-1].copy(),
         np.array([MAX_QTY if wide else np.iinfo(np.int32).max]),
@@ -338,7 +338,7 @@ def _make_slots(opening: Resting, room: int, first: int, parts: int, lowest: int
     Ids of the `span` from `lowest` are looked up directly, others (if `span`, of old orders) in the index.
     """
     given = np.arange(first, first + opening.count, dtype=np.int32)
-    direct, places = np.zeros(span, np.int32), opening.order_id - lowest
+    direct, places = pages.zeros(span, np.int32), opening.order_id - lowest
     inside = (places >= 0) & (places < span)
     direct[places[inside]] = given[inside]
     if np.count_nonzero(direct) < np.count_nonzero(inside):  # an id open in two books
@@ -346,10 +346,10 @@ def _make_slots(opening: Resting, room: int, first: int, parts: int, lowest: int
     hashed = opening.count - int(np.count_nonzero(inside))
     index = make_index(hashed if span else max(1 << 12, 2 * hashed))
     fill_index(index, opening.order_id[~inside], opening.book[~inside], given[~inside])
-    books = np.zeros(room, np.int32)
+    books, links = pages.zeros_together((room, np.int32), (room, np.int32))
     books[: opening.count] = opening.book
     counts = np.array([first + opening.count, hashed, first])
-    links, free, fresh = np.zeros(room, np.int32), np.zeros(parts, np.int32), np.zeros((parts, 2), np.int64)
+    free, fresh = np.zeros(parts, np.int32), np.zeros((parts, 2), np.int64)
     return Slots(direct, np.array([lowest]), index, books, links, free, fresh, counts)
 
 

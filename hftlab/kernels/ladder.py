@@ -16,6 +16,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from hftlab.kernels import pages
 from hftlab.kernels.bits import NONE, Bitmap, clear_bit, make_bitmap, previous_bit, set_bit
 from hftlab.kernels.compile import helper, kernel
 from hftlab.kernels.machine import bare, bare_rows, choose, highest_bit, ix, likely
@@ -40,23 +41,21 @@ def make_books(sizes: np.ndarray, slots: int, width: np.dtype, accounts: bool) -
     """Empty books of `sizes` levels a side and room for `slots` orders."""
     sizes = np.asarray(sizes, np.int64)
     bases = np.concatenate(([0], np.cumsum(2 * sizes)))
-    heads = np.zeros((len(sizes), HEAD_WIDTH), np.int32)
+    levels = int(bases[-1])
+    nodes = levels + 1 + slots
+    heads, sums, orders, entries, accounts = pages.zeros_together(
+        ((len(sizes), HEAD_WIDTH), np.int32),
+        (levels, LEVEL),
+        (nodes, ORDER[width]),
+        (nodes, np.int32),
+        (nodes if accounts else 0, np.int32),
+    )
     heads[:, BASE] = bases[:-1]
     heads[:, SIZE] = sizes
     heads[:, MIRROR] = 2 * bases[:-1] + 2 * sizes - 1
     heads[:, BEST : BEST + 2] = NONE
-    levels = int(bases[-1])
-    nodes = levels + 1 + slots
-    orders = np.zeros(nodes, ORDER[width])
     orders["prev"][:levels] = orders["next"][:levels] = np.arange(levels)
-    return Books(
-        heads,
-        np.zeros(levels, LEVEL),
-        orders,
-        np.empty(nodes, np.int32),
-        np.zeros(nodes if accounts else 0, np.int32),
-        make_bitmap(levels),
-    )
+    return Books(heads, sums, orders, entries, accounts, make_bitmap(levels))
 
 
 def never_open(levels: int) -> int:
