@@ -16,7 +16,7 @@ import numpy as np
 
 from hftlab.codes import Action, RiskControl
 from hftlab.kernels import gate as kernel
-from hftlab.kernels import intake, repeats
+from hftlab.kernels import intake, pages, repeats
 from hftlab.kernels.events import Risk
 from hftlab.kernels.gate import ACCOUNT, CELL, EVENT, MONEY, REFUSAL, SYMBOL, Gate
 from hftlab.kernels.intake import TERM, Intake
@@ -103,7 +103,7 @@ class RiskManager:
 
     def cells_of(self, accounts: np.ndarray, books: np.ndarray, rows: int) -> np.ndarray:
         """The cell of each row, made where there is none; a column that is absent means 0."""
-        cells, done = np.empty(rows, np.int32), 0
+        cells, done = pages.empty(rows, np.int32), 0
         new, first = np.empty((rows, 2), np.int32), self.known
         near, lowest = _near(accounts, books, rows)
         while True:
@@ -167,7 +167,7 @@ class RiskManager:
         """Where more room for times of messages starts."""
         start, self.ring_room = self.ring_room, self.ring_room + room
         if self.ring_room > self.rings.size:
-            longer = np.zeros(2 * self.ring_room, np.int64)
+            longer = pages.zeros(2 * self.ring_room, np.int64)
             longer[:start] = self.rings[:start]
             self.rings = longer
         return start
@@ -233,7 +233,7 @@ class RiskManager:
 
     def _grow_repeats(self) -> None:
         """Twice the room for orders that may be repeated."""
-        larger = np.zeros(2 * self.repeats.size, REPEAT)
+        larger = pages.zeros(2 * self.repeats.size, REPEAT)
         repeats.move_repeats(self.repeats, larger, self.clock)
         self.repeats = larger
 
@@ -257,12 +257,12 @@ def _near(accounts: np.ndarray, books: np.ndarray, rows: int) -> tuple[np.ndarra
     shape = highest - lowest + 1, highest_book + 1
     if lowest_book < 0 or shape[0] * shape[1] > min(NEAR, rows):
         shape = 0, 0
-    return np.zeros(shape, np.int32), np.int64(lowest)
+    return pages.zeros(shape, np.int32), np.int64(lowest)
 
 
 def _longer(records: np.ndarray, more: int) -> np.ndarray:
     """The same records with empty ones behind them."""
-    longer = np.zeros(records.size + more, records.dtype)
+    longer = pages.zeros(records.size + more, records.dtype)
     longer[: records.size] = records
     return longer
 
@@ -275,8 +275,8 @@ class GateRun:
         columns, opening = tape.checked.columns, tape.opening
         manager.know_symbols(tape.symbols)
         self.row_cells = manager.cells_of(columns.account, columns.book, tape.rows)
-        self.early = np.empty(tape.rows, np.uint8)
-        node_cells = np.zeros(nodes, np.int32)
+        self.early = pages.empty(tape.rows, np.uint8)
+        node_cells = pages.zeros(nodes, np.int32)
         node_cells[first_node : first_node + opening.count] = manager.cells_of(
             frozen(opening.account, "i4"), frozen(opening.book, "i4"), opening.count
         )
@@ -287,7 +287,7 @@ class GateRun:
         self.own_room = int(counts[kernel.OWN_ROOM])
         orders, order = 2 * tape.incoming + opening.count, tape.commands.order
         has_stops = "stop_loss_percentage" in manager.limits.uses
-        self.early_refusals = np.empty(tape.rows, REFUSAL)
+        self.early_refusals = pages.empty(tape.rows, REFUSAL)
         manager.clock[intake.REFUSED] = 0
         self.refused_early = 0
         self.gate = Gate(
@@ -298,13 +298,13 @@ class GateRun:
             manager.sets,
             node_cells,
             self.row_cells[order] if order.size else self.row_cells,
-            np.empty(tape.rows, np.uint8) if order.size else self.early,
+            pages.empty(tape.rows, np.uint8) if order.size else self.early,
             np.zeros(0, np.int32),
             frozen(manager.stop_order(), "i4") if has_stops else ABSENT["i4"],  # whom to judge at marks
             manager.by_name(),
             self._marks(),
-            np.empty(tape.incoming, REFUSAL),
-            np.empty(orders + self.own_room, EVENT),
+            pages.empty(tape.incoming, REFUSAL),
+            pages.empty(orders + self.own_room, EVENT),
             counts,
         )
 
