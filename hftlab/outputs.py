@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from hftlab import schema
 from hftlab.codes import NOT_A_VALUE, UNDEF_PRICE, Action, Anomaly, GateEvent, Reason, Stage, Status
-from hftlab.kernels import outputs
+from hftlab.kernels import outputs, pages
 from hftlab.kernels.engine import TOUCH_BOOK, TOUCH_LEVEL, TOUCH_ROW
 from hftlab.kernels.ops import REJECTED
 from hftlab.kernels.states import CROSSED
@@ -72,7 +72,7 @@ class Fills:
 def expand_fills(run: TapeRun) -> Fills:
     """Fill records as columns."""
     tape, count = run.tape, run.fills.size
-    fills = Fills(np.empty((8, count), np.int64), np.empty((3, count), np.int32), np.empty(count, np.int8))
+    fills = Fills(*pages.empty_together(((8, count), np.int64), ((3, count), np.int32), (count, np.int8)))
     outputs.expand_fills(
         run.fills,
         tape.checked.columns,
@@ -200,8 +200,9 @@ def gate_table(run: TapeRun) -> pa.Table:
 def l1_table(run: TapeRun) -> pa.Table:
     """The touch after each command that changed it."""
     tape, count = run.tape, len(run.touch)
-    longs, books = np.empty((8, count), np.int64), np.empty(count, np.int32)
-    empty = np.empty((2, count), np.bool_)
+    longs, books, empty = pages.empty_together(
+        ((8, count), np.int64), (count, np.int32), ((2, count), np.bool_)
+    )
     outputs.expand_touch(run.touch, tape.grid, _rows(tape), longs, books, empty)
 
     def side(index: int) -> list[pa.Array]:

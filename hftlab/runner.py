@@ -10,7 +10,7 @@ from time import perf_counter
 
 import numpy as np
 
-from hftlab.kernels import engine, events
+from hftlab.kernels import engine, events, pages
 from hftlab.kernels.engine import TOUCH_WIDTH
 from hftlab.kernels.outputs import put_in_order
 from hftlab.kernels.records import WIDE
@@ -74,7 +74,9 @@ class TapeRun:
     @cached_property
     def by_row(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Status (int8), filled and leaves lots (int64) by input row."""
-        columns = tuple(np.empty(self.outcomes.size, t) for t in (np.int8, np.int64, np.int64))
+        columns = tuple(
+            pages.empty_together(*[(self.outcomes.size, t) for t in (np.int8, np.int64, np.int64)])
+        )
         put_in_order(self.outcomes, self.filled, self.leaves, self.order, *columns)
         return columns
 

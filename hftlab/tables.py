@@ -174,7 +174,7 @@ class _Reader:
             self.wrong(name, str(column.type), "integers" if dtype != "?" else "booleans")
             return ABSENT[dtype]
         values = column.to_numpy()
-        if dtype not in ("?", "i8") and values.size:
+        if dtype not in ("?", "i8") and not np.can_cast(values.dtype, dtype) and values.size:
             bounds = np.iinfo(dtype)
             outside = (values < bounds.min) | (values > bounds.max)
             if outside.any():
@@ -388,7 +388,8 @@ def read_orders(table: Any, first_row: int = 0) -> CheckedTable:
     order_id = reader.ids("order_id", "needed in every orders table")
     order_type = reader.codes("order_type", OrderType)
     sizing = (Action.NEW, Action.REDUCE, Action.REPLACE, Action.RISK_CONTROL)
-    has = {a: bool((action == a).any()) for a in sizing}
+    missing = {"side", "price", "qty"} - set(reader.table.column_names)
+    has = {a: bool(missing) and bool((action == a).any()) for a in sizing}
     adds = "needed by rows of action NEW" if has[Action.NEW] else ""
     sized = "needed by rows of action NEW, REDUCE, REPLACE and RISK_CONTROL" if any(has.values()) else ""
     priced = has[Action.REPLACE] or (
@@ -396,7 +397,7 @@ def read_orders(table: Any, first_row: int = 0) -> CheckedTable:
         and not (order_type.size and bool((order_type[action == Action.NEW] == OrderType.MARKET).all()))
     )
     side = reader.codes("side", Side, adds)
-    if has[Action.NEW] and side.size:
+    if np.count_nonzero(side) < side.size:
         sideless = (action == Action.NEW) & (side == 0)
         if sideless.any():
             reader.wrong("side", "no side", "BUY or SELL on every NEW", int(np.argmax(sideless)))

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import numpy as np
 
-from hftlab.kernels import pages
 from hftlab.kernels.compile import helper, kernel
 from hftlab.kernels.machine import bare, ix
 
@@ -19,7 +18,7 @@ _ODD = np.int64(-7046029254386353131)  # 2^64 / golden ratio: Fibonacci hashing 
 
 def make_index(keys: int) -> np.ndarray:
     """An empty index with room for `keys` keys."""
-    return pages.zeros(max(64, 1 << int(2 * keys - 1).bit_length()), ENTRY)
+    return np.zeros(max(64, 1 << int(2 * keys - 1).bit_length()), ENTRY)
 
 
 @helper

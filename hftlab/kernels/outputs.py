@@ -9,9 +9,9 @@ import numpy as np
 from hftlab.codes import Status
 from hftlab.kernels.bits import NONE, previous_bit
 from hftlab.kernels.compile import helper, kernel
-from hftlab.kernels.engine import TOUCH_BOOK, TOUCH_COUNT, TOUCH_LEVEL, TOUCH_QTY, TOUCH_ROW
+from hftlab.kernels.engine import LOOKAHEAD, TOUCH_BOOK, TOUCH_COUNT, TOUCH_LEVEL, TOUCH_QTY, TOUCH_ROW
 from hftlab.kernels.ladder import BASE, BEST, SIZE, bare_books
-from hftlab.kernels.machine import bare, ix
+from hftlab.kernels.machine import bare, ix, prefetch
 from hftlab.kernels.ops import REJECTED
 from hftlab.kernels.price_grid import bare_grid, book_of, level_price
 from hftlab.kernels.tape_compiler import REPLACE, bare_columns, value_at
@@ -58,6 +58,11 @@ def expand_fills(fills, columns, grid, rows, maker_ids, longs, ints, sides):
     longs, ints, sides = bare(longs), bare(ints), bare(sides)
     for i in range(sides.size):
         place = ix(i)
+        ahead = np.int64(fills[ix(min(i + LOOKAHEAD, sides.size - 1))]["row"])  # fills are far apart
+        ahead = max(ahead, -1 - ahead)
+        prefetch(columns.order_id, ahead)
+        if times.size:
+            prefetch(times, ahead)
         row, level = np.int64(fills[place]["row"]), np.int64(fills[place]["level"])
         own = row < 0
         row = -1 - row if own else row

@@ -29,12 +29,12 @@ _spare: list[mmap.mmap] = []
 
 def empty(shape: Shape, dtype: DTypeLike) -> np.ndarray:
     """An array whose values are whatever was there."""
-    return _arrays([(shape, dtype)], zero=False)[0]
+    return empty_together((shape, dtype))[0] if _bytes(shape, dtype) >= SMALLEST else np.empty(shape, dtype)
 
 
 def zeros(shape: Shape, dtype: DTypeLike) -> np.ndarray:
     """An array of zeros."""
-    return _arrays([(shape, dtype)], zero=True)[0]
+    return zeros_together((shape, dtype))[0] if _bytes(shape, dtype) >= SMALLEST else np.zeros(shape, dtype)
 
 
 def empty_together(*wanted: tuple[Shape, DTypeLike]) -> list[np.ndarray]:
@@ -47,11 +47,14 @@ def zeros_together(*wanted: tuple[Shape, DTypeLike]) -> list[np.ndarray]:
     return _arrays(wanted, zero=True)
 
 
+def _bytes(shape: Shape, dtype: DTypeLike) -> int:
+    return math.prod(shape if isinstance(shape, tuple) else (shape,)) * np.dtype(dtype).itemsize
+
+
 def _arrays(wanted: Sequence[tuple[Shape, DTypeLike]], zero: bool) -> list[np.ndarray]:
     starts = [0]
     for shape, dtype in wanted:
-        size = math.prod(shape if isinstance(shape, tuple) else (shape,)) * np.dtype(dtype).itemsize
-        starts.append(starts[-1] + -(-size // CACHE_LINE) * CACHE_LINE)
+        starts.append(starts[-1] + -(-_bytes(shape, dtype) // CACHE_LINE) * CACHE_LINE)
     block = _block(starts[-1], zero)
     return [np.ndarray(shape, dtype, block, at) for at, (shape, dtype) in zip(starts, wanted, strict=False)]
 
