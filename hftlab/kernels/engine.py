@@ -23,7 +23,7 @@ TOUCH_ROW, TOUCH_LEVEL, TOUCH_QTY, TOUCH_COUNT, TOUCH_BOOK = 0, 1, 3, 5, 7  # + 
 TOUCH_WIDTH = 8
 
 LOOKAHEAD = 8  # commands; the future of a batch is known
-NEAR = 1 << 19  # nodes of orders (8 MB)
+NEAR = 1 << 17  # nodes of orders (2 MB)
 
 
 class Commands(NamedTuple):
