@@ -50,6 +50,7 @@ FIRST_SLOTS = 1024
 FIRST_WINDOW = 512  # levels looked at around the best before more
 
 _submit = entry_point(events.submit, (*[types.int64] * 2, *[types.uint64] * 2, *[types.int64] * 3))
+_submit_cancel = entry_point(events.submit_cancel, (types.int64, types.uint64))
 LOWEST_ACCOUNT, HIGHEST_ACCOUNT = -(2**31), 2**31 - 1
 
 
@@ -267,7 +268,7 @@ class OrderBook:
     def cancel(self, order_id: int, account: int = 0, ts: int | None = None) -> Ack:
         """CANCEL an open order."""
         if self._gated is None and account == 0 and type(order_id) is int and 0 <= order_id < 2**64:
-            outcome = _submit(self._address, _CANCEL, order_id, order_id, 0, 0, 0)
+            outcome = _submit_cancel(self._address, order_id)
             if outcome == _GONE:  # two calls and two lookups less than `_send`: 0.6 of the time
                 return _CANCELLED
             return self._answer(outcome, _CANCEL, order_id, order_id, 0, 0, 0, ts)

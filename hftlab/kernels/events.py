@@ -281,7 +281,20 @@ DETAILS = 256  # in the answer of `submit`: filled, leaves and fills are more th
 
 @quick_kernel
 def submit(address, word, key, new_key, price, qty, account):
-    """One raw command to book 0 from Python; returns the outcome, plus DETAILS.
+    """One raw command to book 0 from Python: see `send`."""
+    return send(address, (word >> ACTION_BITS) & 7, word, key, new_key, price, qty, account)
+
+
+@quick_kernel
+def submit_cancel(address, key):
+    """A CANCEL: the same with five arguments less to convert."""
+    nothing = np.int64(0)
+    return send(address, np.int64(CANCEL), nothing, key, key, nothing, nothing, nothing)
+
+
+@helper
+def send(address, action, word, key, new_key, price, qty, account):
+    """One raw command to book 0; returns the outcome, plus DETAILS.
 
     Without DETAILS nothing was filled, and what is open is the command's quantity (RESTING, REPLACED) or
     nothing; with it, filled, leaves and the count of fills are in `counts` from FILLED_QTY on. One integer
@@ -294,7 +307,7 @@ def submit(address, word, key, new_key, price, qty, account):
         np.int64(0),
         np.int64(0),
         np.int64(0),
-        (word >> ACTION_BITS) & 7,
+        action,
         np.int64(-1 if (word >> SELL_BIT) & 1 else 1),
         (word >> TYPE_BITS) & 3,
         (word >> TIF_BITS) & 3,
