@@ -102,6 +102,18 @@ def test_a_system_that_refuses_huge_pages_gives_small_ones(monkeypatch):
     assert not pages.zeros(LARGE, np.int64).any()
 
 
+def test_no_memory_is_a_memory_error_as_it_is_from_numpy(monkeypatch):
+    def exhausted(*_):
+        raise OSError(12, "Cannot allocate memory")
+
+    spare = pages.zeros(LARGE, np.int64)
+    del spare
+    monkeypatch.setattr(pages.mmap, "mmap", exhausted)
+    with pytest.raises(MemoryError):
+        pages.zeros(64 * LARGE, np.int64)
+    assert not pages._spare
+
+
 def test_threads_never_get_the_same_block():
     def fill(number):
         for _ in range(50):

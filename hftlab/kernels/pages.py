@@ -38,7 +38,10 @@ def zeros(shape: Shape, dtype: DTypeLike) -> np.ndarray:
 
 
 def empty_together(*wanted: tuple[Shape, DTypeLike]) -> list[np.ndarray]:
-    """Arrays in one block of memory, which lives as long as one of them; each starts a cache line."""
+    """Arrays in one block of memory, which lives as long as one of them; each starts a cache line.
+
+    Raises MemoryError, as all of these do.
+    """
     return _arrays(wanted, zero=False)
 
 
@@ -81,7 +84,11 @@ def _pages(size: int) -> tuple[mmap.mmap, bool]:
             with contextlib.suppress(ValueError):  # another thread took it
                 _spare.remove(pages)
                 return pages, True
-    pages = mmap.mmap(-1, size + HUGE_PAGE, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    try:
+        pages = mmap.mmap(-1, size + HUGE_PAGE, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    except OSError:
+        _spare.clear()
+        raise MemoryError(f"{size} bytes") from None
     with contextlib.suppress(OSError):  # a system without them gives small pages
         pages.madvise(mmap.MADV_HUGEPAGE)
     return pages, False
