@@ -80,6 +80,30 @@ def test_a_contender_that_dies_stops_nobody(folder, ours):
     other.close()
 
 
+def test_a_contender_that_hangs_is_ended(tmp_path):
+    """No answer in time is a reason like any other; the process is gone."""
+    script = tmp_path / "hangs.py"
+    hello = """print('{"version": "1", "tasks": ["bbo"]}', flush=True)"""
+    script.write_text(f"import time\n{hello}\ntime.sleep(600)\n")
+    hanging = Contender("hanging", str(script), ours=True)
+    hanging.patience = 0.5
+    with pytest.raises(Failed, match=r"no answer in 0.5 s"):
+        hanging.run("bbo", tmp_path / "file")
+    assert hanging._process.wait(timeout=10) == -9
+    hanging.close()
+
+
+def test_only_what_is_asked_for_is_written(tmp_path):
+    """Tasks on orders need no market in ITCH and LOBSTER, and the other way round."""
+    assert [task for task, _, _ in command.write(tmp_path, ["match"], 3_000, 1)] == ["match"]
+    assert not (tmp_path / files.ITCH_NAME).exists()
+    assert not (tmp_path / files.LOBSTER_NAME).exists()
+    assert command.write(tmp_path, ["match", "touch"], 3_000, 100) == []
+    (other := tmp_path / "other").mkdir()
+    assert [task for task, _, _ in command.write(other, ["books", "bbo"], 3_000, 1)] == ["bbo", "books"]
+    assert [path.name for path in other.iterdir()] == [files.ITCH_NAME]
+
+
 def test_a_difference_is_shown():
     """Which column, how many rows, and the first of them."""
     one = {"px": np.array([1, 2, 3]), "mine": np.array([1])}

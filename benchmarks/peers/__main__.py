@@ -81,21 +81,29 @@ def start() -> tuple[list[Contender], dict[str, str]]:
     return contenders, failed
 
 
+def write(folder: Path, only: list[str], length: int, symbols: int) -> list[tuple[str, str, int]]:
+    """Write the files of one market that the tasks asked for need: (task, file, messages)."""
+    given, wanted = [], set(only)
+    events = files.market(length, symbols) if wanted & {"bbo", "books", "decode", "lobster"} else None
+    if wanted & {"bbo", "books", "decode"}:
+        count = files.write_itch(folder, events)
+        given += [(task, files.ITCH_NAME, count) for task in ("bbo", "books", "decode")]
+    if symbols == 1 and "lobster" in wanted:
+        given.append(("lobster", files.LOBSTER_NAME, files.write_lobster(folder, events)))
+    if symbols == 1 and wanted & {"match", "touch"}:
+        commands, updates = orders.write(folder, length)
+        given += [("match", orders.ORDERS_NAME, commands), ("touch", orders.LEVELS_NAME, updates)]
+    return [(task, name, count) for task, name, count in given if task in wanted]
+
+
 def compare(contenders: list[Contender], folder: Path, options: argparse.Namespace, symbols: int) -> dict:
     """The tasks asked for on files of so many instruments: task -> entries."""
     found: dict[str, list] = {task: [] for task in TASKS}
     for share, length in ((1, options.messages), (SHORT, options.messages // SHORT)):
         (here := folder / f"{symbols}x{length}").mkdir()
-        events = files.market(length, symbols)
-        count = files.write_itch(here, events)
-        given = [(task, files.ITCH_NAME, count) for task in ("bbo", "books", "decode")]
-        if symbols == 1:
-            given.append(("lobster", files.LOBSTER_NAME, files.write_lobster(here, events)))
-            commands, updates = orders.write(here, length)
-            given += [("match", orders.ORDERS_NAME, commands), ("touch", orders.LEVELS_NAME, updates)]
-        for task, name, count in given:
+        for task, name, count in write(here, options.only, length, symbols):
             those = [c for c in contenders[1:] if ((c.name, task) in IN_PYTHON) == (share > 1)]
-            if task in options.only and any(task in contender.tasks for contender in those):
+            if any(task in contender.tasks for contender in those):
                 print(f"{TASKS[task]}: {count:,} messages", file=sys.stderr)
                 entries = contest(contenders[:1] + those, task, here / name, count, options.rounds)
                 found[task] += entries if share == 1 else entries[1:]

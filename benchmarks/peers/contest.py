@@ -9,6 +9,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import threading
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -25,6 +26,8 @@ class Failed(Exception):
 
 class Contender:
     """A process that answers requests (see contenders/serve.py)."""
+
+    patience = 900.0  # seconds for one answer
 
     def __init__(self, name: str, script: str, *arguments: str, ours: bool = False) -> None:
         self.name = name
@@ -51,7 +54,13 @@ class Contender:
         return answer["seconds"], answer["cpu"]
 
     def _answer(self) -> dict[str, Any]:
+        late = threading.Event()
+        timer = threading.Timer(self.patience, lambda: (late.set(), self._process.kill()))
+        timer.start()
         line = self._process.stdout.readline()
+        timer.cancel()
+        if late.is_set():
+            raise Failed(f"no answer in {self.patience:g} s")
         if not line:
             said = self._process.stderr.read().strip().splitlines() or ["nothing"]
             raise Failed(f"ended with status {self._process.wait()}: {said[-1]}")
