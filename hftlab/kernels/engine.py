@@ -22,7 +22,7 @@ from hftlab.kernels.stops import control, has_room, is_marking, mark, reaches_al
 TOUCH_ROW, TOUCH_LEVEL, TOUCH_QTY, TOUCH_COUNT, TOUCH_BOOK = 0, 1, 3, 5, 7  # + side
 TOUCH_WIDTH = 8
 
-LOOKAHEAD = 8  # commands; the future of a batch is known
+LOOKAHEAD = 16  # commands; the future of a batch is known
 NEAR = 1 << 17  # nodes of orders (2 MB)
 
 
