@@ -71,6 +71,13 @@ def kernel_time(run: Callable[[], TapeRun], commands: int, repetitions: int) -> 
     return statistics.median(times), min(times)
 
 
+def end_to_end(table: Any, threads: int = 1) -> None:
+    """From a table to the tables of its fills and outcomes."""
+    result = hftlab.replay(table, threads=threads)
+    result.to_arrow("fills")
+    result.to_arrow("outcomes")
+
+
 def stages(name: str, table: Any, repetitions: int) -> dict[str, tuple[float, float]]:
     """Every stage of one flow."""
     rows = table.num_rows
@@ -79,11 +86,6 @@ def stages(name: str, table: Any, repetitions: int) -> dict[str, tuple[float, fl
     tape = compile_checked(checked, rules)
     run = run_tape(tape)
     fills = outputs.expand_fills(run)
-
-    def end_to_end() -> None:
-        result = hftlab.replay(table)
-        result.to_arrow("fills")
-        result.to_arrow("outcomes")
 
     hashed = read_orders(scattered(table))
 
@@ -97,7 +99,7 @@ def stages(name: str, table: Any, repetitions: int) -> dict[str, tuple[float, fl
         f"{name}: tape run": kernel_time(lambda: run_tape(tape), rows, repetitions),
         f"{name}: fills as a table": timed(lambda: outputs.fills_table(tape, outputs.expand_fills(run))),
         f"{name}: digest": timed(lambda: outputs.Digest().add_run(run, fills)),
-        f"{name}: table to result": timed(end_to_end),
+        f"{name}: table to result": timed(lambda: end_to_end(table)),
         f"{name}: event loop": kernel_time(lambda: run_events(tape), rows, repetitions),
     }
 
@@ -181,6 +183,9 @@ def measure(quick: bool) -> dict[str, tuple[float, float]]:
     one = hftlab.generate(messages=50_000 if quick else 1_000_000, symbols=1, seed=1)
     hundred = hftlab.generate(messages=100_000 if quick else 5_000_000, symbols=100, seed=1)
     figures = stages("one", one, repetitions) | stages("hundred", hundred, repetitions)
+    figures["hundred: table to result, two threads"] = repeated(
+        lambda: end_to_end(hundred, 2), hundred.num_rows, repetitions
+    )
     figures["two threads on 100 symbols, times one"] = threads(hundred, repetitions)
     figures["submit from Python, median"] = submits(20_000 if quick else 300_000)
     if not quick:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import numpy as np
 
@@ -12,9 +12,9 @@ from hftlab.kernels.bits import Bitmap
 from hftlab.kernels.engine import TOUCH_ROW, TOUCH_WIDTH, Outputs
 from hftlab.kernels.gate import Gate
 from hftlab.kernels.ladder import Books, load_orders, make_books, never_open
-from hftlab.kernels.outputs import order_by_row
 from hftlab.kernels.records import FILL
 from hftlab.risk_manager import GateRun, RiskManager
+from hftlab.side_by_side import side_by_side
 from hftlab.tape import Tape
 
 STEP = 1 << 18  # commands between looks at the clock, the progress bar and Ctrl-C
@@ -145,15 +145,9 @@ class Lane:
 
 def run_lanes(lanes: list[Lane], first: int, last: int, progress: Progress | None) -> None:
     """Apply the commands of input rows [first, last), a thread for each lane."""
-    if len(lanes) == 1:
-        lanes[0].run(first, last, progress)
-        return
-    with ThreadPoolExecutor(len(lanes)) as pool:
-        jobs = [
-            pool.submit(lane.run, first, last, progress if i == 0 else None) for i, lane in enumerate(lanes)
-        ]
-        for job in jobs:
-            job.result()
+    side_by_side(
+        [partial(lane.run, first, last, progress if i == 0 else None) for i, lane in enumerate(lanes)]
+    )
 
 
 def places_by_row(tape: Tape) -> np.ndarray:
@@ -173,11 +167,9 @@ def positions_between(tape: Tape, start: int, stop: int, first: int, last: int) 
     return tuple(start + int(i) for i in np.searchsorted(order[start:stop], (first, last)))
 
 
-def row_order(tape: Tape, rows: np.ndarray) -> np.ndarray:
-    """The stable order that sorts records by input row."""
-    order = np.empty(rows.size, np.int32)
-    order_by_row(np.ascontiguousarray(rows), np.zeros(tape.rows + 1, np.int32), order)
-    return order
+def row_order(rows: np.ndarray) -> np.ndarray:
+    """The stable order that sorts records by input row; parts are sorted, so they are only merged."""
+    return np.argsort(rows, kind="stable")
 
 
 def in_input_order(tape: Tape, parts: list[np.ndarray]) -> np.ndarray:
@@ -186,9 +178,9 @@ def in_input_order(tape: Tape, parts: list[np.ndarray]) -> np.ndarray:
     if not tape.commands.order.size:
         return fills
     own = fills["row"] < 0  # of orders of the gate
-    rows = tape.input_rows(np.where(own, -1 - fills["row"], fills["row"]))
-    fills["row"] = np.where(own, -1 - rows, rows)
-    return fills[row_order(tape, rows)]
+    rows = tape.input_rows(np.where(own, -1 - fills["row"], fills["row"]) if own.any() else fills["row"])
+    fills["row"] = np.where(own, -1 - rows, rows) if own.any() else rows
+    return fills.take(row_order(rows))  # an index in brackets takes eight times as long
 
 
 def touch_in_order(tape: Tape, parts: list[np.ndarray]) -> np.ndarray:
@@ -197,7 +189,7 @@ def touch_in_order(tape: Tape, parts: list[np.ndarray]) -> np.ndarray:
     if not tape.commands.order.size:
         return touches
     touches[:, TOUCH_ROW] = tape.input_rows(touches[:, TOUCH_ROW])
-    return touches[row_order(tape, touches[:, TOUCH_ROW])]
+    return touches.take(row_order(touches[:, TOUCH_ROW]), axis=0)
 
 
 def longer(rows: np.ndarray, more: int) -> np.ndarray:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 import pyarrow as pa
@@ -20,6 +21,7 @@ from hftlab.kernels.states import CROSSED
 from hftlab.kernels.tape_compiler import NOTE
 from hftlab.resting import Resting, level_prices
 from hftlab.runner import TapeRun, run_depth, run_states, run_tape
+from hftlab.side_by_side import cut, side_by_side
 from hftlab.tape import Tape
 
 _STAGES = np.full(len(Reason), int(Stage.LIMITS), np.int8)  # where each reason is found
@@ -73,16 +75,22 @@ def expand_fills(run: TapeRun) -> Fills:
     """Fill records as columns."""
     tape, count = run.tape, run.fills.size
     fills = Fills(*pages.empty_together(((8, count), np.int64), ((3, count), np.int32), (count, np.int8)))
-    outputs.expand_fills(
-        run.fills,
-        tape.checked.columns,
-        tape.grid,
-        _rows(tape),
-        run.maker_ids if run.maker_ids.size else tape.ids(run.fills["maker"]),
-        fills.longs,
-        fills.ints,
-        fills.sides,
-    )
+
+    def expand(start: int, stop: int) -> None:
+        outputs.expand_fills(
+            run.fills,
+            tape.checked.columns,
+            tape.grid,
+            _rows(tape),
+            run.maker_ids[start:stop] if run.maker_ids.size else tape.ids(run.fills["maker"][start:stop]),
+            fills.longs,
+            fills.ints,
+            fills.sides,
+            start,
+            stop,
+        )
+
+    side_by_side([partial(expand, start, stop) for start, stop in cut(count, tape.threads)])
     return fills
 
 

@@ -207,7 +207,7 @@ def run_depth(
     (found, book_of), table = np.concatenate(places, axis=1), np.concatenate(tables, axis=1)
     if tape.commands.order.size:
         found = tape.input_rows(found)
-        order = row_order(tape, found)
+        order = row_order(found)
         found, book_of, table = found[order], book_of[order], np.ascontiguousarray(table[:, order])
     return found, book_of, table
 

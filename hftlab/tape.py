@@ -9,12 +9,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from decimal import Decimal
-from functools import cached_property
-from typing import Any
+from functools import cached_property, partial
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from hftlab.codes import MAX_QTY, NOT_A_VALUE, Action
+from hftlab.codes import MAX_QTY, NO_SLOT, NOT_A_VALUE, Action
 from hftlab.config import Instrument
 from hftlab.errors import UsageError, split_symbols
 from hftlab.grid import fit_grid
@@ -26,6 +26,7 @@ from hftlab.kernels.price_grid import Grid, make_rules
 from hftlab.kernels.records import COMMAND, NARROW, WIDE
 from hftlab.kernels.tape_compiler import Columns, Slots, Target
 from hftlab.resting import Resting, books_of, levels_of, nothing
+from hftlab.side_by_side import cut, side_by_side
 from hftlab.tables import ABSENT, CheckedTable, frozen, only_symbols, read_orders, to_units
 
 MAX_ROWS = 2**31 - 1
@@ -70,6 +71,11 @@ class Tape:
     def input_rows(self, positions: np.ndarray) -> np.ndarray:
         """Positions on the tape as rows of the input table."""
         return self.commands.order[positions] if self.commands.order.size else positions
+
+    @property
+    def threads(self) -> int:
+        """How many threads can do something with it: one a part."""
+        return self.parts.size - 1
 
     @cached_property
     def width(self) -> np.dtype:
@@ -194,35 +200,36 @@ def compile_checked(
 ) -> Tape:
     """Compile checked columns; `opening` rests before the first command.
 
-    `parts` is how many threads can run it; `wide` is for orders to come, larger than any in the table.
+    `parts` is how many threads compile it and can run it; `wide` is for orders to come, larger than any in
+    the table.
     """
     opening = opening if opening is not None else nothing()
     if checked.rows + opening.count > MAX_ROWS:
         raise UsageError(f"found {checked.rows:,} rows, expected at most {MAX_ROWS:,}: replay it in chunks")
     columns, books = checked.columns, len(checked.symbols)
-    per_book, totals, divisors = _survey(columns, rules, opening, books)
-    given = rules["tick"]
-    rules = make_rules(np.where(given > 0, given, np.maximum(divisors["tick"], 1)), rules["signed"])
+    threads = min(parts, books) if columns.book.size else 1
+    seen = _survey(columns, rules, opening, books, threads)
+    totals, given = seen.totals, rules["tick"]
+    rules = make_rules(np.where(given > 0, given, np.maximum(seen.divisors["tick"], 1)), rules["signed"])
     grid = fit_grid(
         columns,
         rules,
-        per_book[:, tape_compiler.PRICES],
-        per_book[:, tape_compiler.LOWEST],
-        per_book[:, tape_compiler.HIGHEST],
+        seen.per_book[:, tape_compiler.PRICES],
+        seen.per_book[:, tape_compiler.LOWEST],
+        seen.per_book[:, tape_compiler.HIGHEST],
         (opening.book, opening.price),
     )
     wide |= bool(totals[tape_compiler.WIDEST] > np.iinfo(np.int32).max)
-    part_of, starts = _parts(columns, books, checked.rows, parts)
+    part_of, starts = _parts(seen.rows, checked.rows, threads)
     target = Target(
         pages.empty(checked.rows, COMMAND[WIDE if wide else NARROW]),
-        pages.empty(checked.rows if starts.size > 2 else 0, np.int32),
+        pages.empty(checked.rows if threads > 1 else 0, np.int32),
         pages.empty(checked.rows if totals[tape_compiler.RENAMES] else 0, np.int32),
         part_of,
-        starts[:-1].copy(),
         np.array([MAX_QTY if wide else np.iinfo(np.int32).max]),
-        np.zeros(1, np.int64),
+        np.zeros(2, np.int64),
     )
-    slots = _compile(columns, rules, grid, target, totals, opening, checked.facts)
+    slots, invalid = _compile(columns, rules, grid, target, starts, seen, opening, checked.facts)
     commands = Commands(
         *(frozen(a, a.dtype) for a in (target.rows, target.order, target.targets)), columns.account
     )
@@ -231,53 +238,100 @@ def compile_checked(
         grid,
         checked.symbols,
         checked,
-        int(slots.counts[tape_compiler.NEXT] - slots.counts[tape_compiler.FIRST]),
+        slots,
         opening,
         levels_of(grid, opening),
-        _invalid_rows(commands, checked, given, int(target.invalid[0])),
+        _invalid_rows(commands, checked, given, invalid),
         int(totals[tape_compiler.INCOMING]),
         starts,
         bool(columns.account.size or opening.account.any()),
     )
 
 
-def _survey(
-    columns: Columns, rules: np.ndarray, opening: Resting, books: int
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Price ranges by book, totals, and the greatest common divisor of each book's prices."""
-    per_book = np.zeros((books, 3), np.int64)
+class _Seen(NamedTuple):
+    """What a survey of rows tells."""
+
+    per_book: np.ndarray  # int64 [books, 3]: prices, lowest, highest
+    totals: np.ndarray  # int64 [5]
+    divisors: np.ndarray  # RULE [books]: the greatest common divisor of each book's prices
+    rows: np.ndarray  # int64 [books], or [0] where one thread is enough
+
+
+def _survey(columns: Columns, rules: np.ndarray, opening: Resting, books: int, threads: int) -> _Seen:
+    """Look at every row, each thread at a range of them."""
+    pieces = [_unseen(rules, books, threads > 1) for _ in range(threads)]
+    if opening.count:
+        _see_opening(pieces[0], opening, rules)
+
+    def look(seen: _Seen, first: int, last: int) -> None:
+        tape_compiler.survey(
+            columns, rules, seen.divisors, seen.per_book, seen.totals, _scratch(), first, last
+        )
+        if seen.rows.size:
+            tape_compiler.count_rows(columns.book, first, last, seen.rows)
+
+    ranges = cut(columns.action.size, threads)
+    side_by_side([partial(look, seen, *rows) for seen, rows in zip(pieces, ranges, strict=True)])
+    return pieces[0] if threads == 1 else _together(pieces, rules)
+
+
+def _unseen(rules: np.ndarray, books: int, counted: bool) -> _Seen:
+    per_book, totals = _apart(books, 3), _apart(5)
     per_book[:, tape_compiler.LOWEST] = MAX_QTY
     per_book[:, tape_compiler.HIGHEST] = NOT_A_VALUE
-    totals = np.zeros(5, np.int64)
     totals[tape_compiler.ID_LOW], totals[tape_compiler.ID_HIGH] = MAX_QTY, NOT_A_VALUE
-    divisors = np.zeros(books, np.int64)
-    if opening.count:
-        found, starts = books_of(opening.book)
-        prices, starts = opening.price, starts[:-1]
-        per_book[found, tape_compiler.PRICES] = np.diff(starts, append=prices.size)
-        per_book[found, tape_compiler.LOWEST] = np.minimum.reduceat(prices, starts)
-        per_book[found, tape_compiler.HIGHEST] = np.maximum.reduceat(prices, starts)
-        divisors[found] = np.gcd.reduceat(np.abs(prices), starts)
-        totals[tape_compiler.WIDEST] = opening.qty.max()
+    return _Seen(per_book, totals, _divisors(np.zeros(books, np.int64), rules), _apart(books * counted))
+
+
+def _divisors(divisors: np.ndarray, rules: np.ndarray) -> np.ndarray:
     divisors = make_rules(divisors, rules["signed"])
     divisors["bound"][divisors["tick"] == 0] = -1  # nothing is a multiple of it yet
-    tape_compiler.survey(columns, rules, divisors, per_book, totals, _scratch())
-    return per_book, totals, divisors
+    return divisors
 
 
-def _parts(columns: Columns, books: int, rows: int, wanted: int) -> tuple[np.ndarray, np.ndarray]:
+def _see_opening(seen: _Seen, opening: Resting, rules: np.ndarray) -> None:
+    found, starts = books_of(opening.book)
+    prices, starts = opening.price, starts[:-1]
+    seen.per_book[found, tape_compiler.PRICES] = np.diff(starts, append=prices.size)
+    seen.per_book[found, tape_compiler.LOWEST] = np.minimum.reduceat(prices, starts)
+    seen.per_book[found, tape_compiler.HIGHEST] = np.maximum.reduceat(prices, starts)
+    divisors = np.zeros(len(seen.divisors), np.int64)
+    divisors[found] = np.gcd.reduceat(np.abs(prices), starts)
+    seen.divisors[:] = _divisors(divisors, rules)
+    seen.totals[tape_compiler.WIDEST] = opening.qty.max()
+
+
+def _together(pieces: list[_Seen], rules: np.ndarray) -> _Seen:
+    """What several surveys tell of all their rows."""
+    per_book = np.stack([seen.per_book for seen in pieces], axis=2)
+    totals = np.stack([seen.totals for seen in pieces], axis=1)
+    lowest, highest = per_book.min(axis=2), per_book.max(axis=2)
+    together, sums = per_book.sum(axis=2), totals.sum(axis=1)
+    together[:, tape_compiler.LOWEST] = lowest[:, tape_compiler.LOWEST]
+    together[:, tape_compiler.HIGHEST] = highest[:, tape_compiler.HIGHEST]
+    sums[tape_compiler.WIDEST] = totals[tape_compiler.WIDEST].max()
+    sums[tape_compiler.ID_LOW] = totals[tape_compiler.ID_LOW].min()
+    sums[tape_compiler.ID_HIGH] = totals[tape_compiler.ID_HIGH].max()
+    divisors = np.gcd.reduce([seen.divisors["tick"] for seen in pieces])
+    return _Seen(together, sums, _divisors(divisors, rules), np.sum([seen.rows for seen in pieces], axis=0))
+
+
+def _apart(*shape: int) -> np.ndarray:
+    """Zeros (int64) without neighbours on their cache lines: other threads may write those."""
+    return np.zeros((shape[0] + 16, *shape[1:]), np.int64)[8:-8]
+
+
+def _parts(counts: np.ndarray, rows: int, wanted: int) -> tuple[np.ndarray, np.ndarray]:
     """Which part each book is in, and where each part starts: the busiest books are given out first."""
-    if wanted == 1 or columns.book.size == 0:
-        return np.zeros(books, np.int32), np.array([0, rows])
-    counts = np.bincount(columns.book, minlength=books)
-    part_of = np.arange(books, dtype=np.int32)
-    if wanted < books:
+    if wanted == 1:
+        return np.zeros(0, np.int32), np.array([0, rows])
+    part_of, loads = np.arange(counts.size, dtype=np.int32), counts.tolist()
+    if wanted < counts.size:
         loads = [0] * wanted
         for book in np.argsort(-counts, kind="stable"):
             part_of[book] = loads.index(min(loads))
             loads[part_of[book]] += int(counts[book])
-    sizes = np.bincount(part_of, weights=counts, minlength=min(wanted, books)).astype(np.int64)
-    return part_of, np.concatenate(([0], np.cumsum(sizes)))
+    return part_of, np.concatenate(([0], np.cumsum(loads)))
 
 
 def _compile(
@@ -285,31 +339,55 @@ def _compile(
     rules: np.ndarray,
     grid: Grid,
     target: Target,
-    totals: np.ndarray,
+    starts: np.ndarray,
+    seen: _Seen,
     opening: Resting,
     passive: bool,
-) -> Slots:
-    parts = target.cursor.size
-    room = int(totals[tape_compiler.INCOMING]) + opening.count + tape_compiler.LOT * (parts + 1)
+) -> tuple[int, int]:
+    """Write a tape, each part on a thread: how many orders it has room for, how many rows are rejected.
+
+    The parts know nothing of each other, so the nodes of each begin where those of the first do; then they
+    are moved behind the nodes of the parts before.
+    """
+    parts = starts.size - 1
     first = never_open(2 * int(grid.sizes.sum())) + 1
-    low, span = _direct_ids(totals, opening, 4 * room + 1024)
-    slots = _make_slots(opening, room, first, parts, low, span)
-    starts, scratch = target.cursor.copy(), _scratch()
+    fresh = first + opening.count
+    room = int(seen.per_book[:, tape_compiler.PRICES].sum()) + opening.count
+    low, span = _direct_ids(seen.totals, opening, 4 * room + 1024)
     by_kind = passive and not (target.order.size or target.targets.size or _ends_orders(columns))
 
-    def compile_from(row: int) -> int:
-        return tape_compiler.compile_rows(columns, rules, grid, slots, target, passive, by_kind, row, scratch)
+    def write(part: int) -> tuple[int, int]:
+        books = target.part_of == part if parts > 1 else slice(None)
+        opened = np.flatnonzero(books[opening.book]) if parts > 1 else slice(None)
+        # only what names a price and is valid may rest
+        room = int(seen.per_book[books, tape_compiler.PRICES].sum()) + opening.count
+        scratch, progress = _scratch(), _apart(2)
+        mine = target._replace(progress=progress)
 
-    done = compile_from(0)
-    if done < 0:  # ids shared between books
-        target.cursor[:], target.invalid[0] = starts, 0
-        slots, done = _make_slots(opening, room, first, parts, 0, 0), 0
-    while done < target.rows.size:
-        larger = make_index(slots.index.size)
-        copy_index(slots.index, larger)
-        slots = slots._replace(index=larger)
-        done = compile_from(done)
-    return slots
+        def write_from(row: int) -> int:
+            return tape_compiler.compile_rows(
+                columns, rules, grid, slots, mine, passive, by_kind, part, row, scratch
+            )
+
+        progress[:] = starts[part], 0
+        slots = _make_slots(opening, opened, room, first, low, span)
+        done = write_from(0)
+        if done < 0:  # ids shared between books
+            progress[:] = starts[part], 0
+            slots, done = _make_slots(opening, opened, room, first, 0, 0), 0
+        while done < target.rows.size:
+            larger = make_index(slots.index.size)
+            copy_index(slots.index, larger)
+            slots = slots._replace(index=larger)
+            done = write_from(done)
+        used = int(slots.counts[tape_compiler.NEXT]) - fresh
+        return -(-used // tape_compiler.LOT) * tape_compiler.LOT, int(progress[tape_compiler.INVALID])
+
+    used, invalid = zip(*side_by_side([partial(write, part) for part in range(parts)]), strict=True)
+    moves = zip(starts[1:-1].tolist(), starts[2:].tolist(), np.cumsum(used).tolist(), strict=False)
+    move = partial(tape_compiler.move_nodes, target.rows, target.targets)
+    side_by_side([partial(move, start, stop, fresh, by) for start, stop, by in moves])
+    return opening.count + sum(used), sum(invalid)
 
 
 def _direct_ids(totals: np.ndarray, opening: Resting, most: int) -> tuple[int, int]:
@@ -332,25 +410,28 @@ def _ends_orders(columns: Columns) -> bool:
     return bytes([Action.CANCEL]) in columns.action.tobytes()  # a search for a byte: a tenth of a comparison
 
 
-def _make_slots(opening: Resting, room: int, first: int, parts: int, lowest: int, span: int) -> Slots:
-    """Slots with the opening orders in the first of them, in their order.
+def _make_slots(
+    opening: Resting, opened: slice | np.ndarray, room: int, first: int, lowest: int, span: int
+) -> Slots:
+    """Slots for a part with the opening orders in the first of them; it looks up only those `opened` in it.
 
     Ids of the `span` from `lowest` are looked up directly, others (if `span`, of old orders) in the index.
     """
-    given = np.arange(first, first + opening.count, dtype=np.int32)
-    direct, places = pages.zeros(span, np.int32), opening.order_id - lowest
+    given = np.arange(first, first + opening.count, dtype=np.int32)[opened]
+    ids, numbers = opening.order_id[opened], opening.book[opened]
+    direct, places = pages.zeros(span, np.int32), ids - lowest
     inside = (places >= 0) & (places < span)
     direct[places[inside]] = given[inside]
     if np.count_nonzero(direct) < np.count_nonzero(inside):  # an id open in two books
-        return _make_slots(opening, room, first, parts, 0, 0)
-    hashed = opening.count - int(np.count_nonzero(inside))
+        return _make_slots(opening, opened, room, first, 0, 0)
+    hashed = given.size - int(np.count_nonzero(inside))
     index = make_index(hashed if span else max(1 << 12, 2 * hashed))
-    fill_index(index, opening.order_id[~inside], opening.book[~inside], given[~inside])
-    books, links = pages.zeros_together((room, np.int32), (room, np.int32))
+    fill_index(index, ids[~inside], numbers[~inside], given[~inside])
+    books, links = pages.empty_together((room, np.int32), (room, np.int32))
     books[: opening.count] = opening.book
-    counts = np.array([first + opening.count, hashed, first])
-    free, fresh = np.zeros(parts, np.int32), np.zeros((parts, 2), np.int64)
-    return Slots(direct, np.array([lowest]), index, books, links, free, fresh, counts)
+    counts = _apart(4)
+    counts[:] = first + opening.count, hashed, first, NO_SLOT
+    return Slots(direct, np.array([lowest]), index, books, links, counts)
 
 
 def _invalid_rows(commands: Commands, checked: CheckedTable, ticks: np.ndarray, count: int) -> Invalid:

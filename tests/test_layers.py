@@ -16,6 +16,7 @@ FLOORS = [  # ground floor first, as in docs/ARCHITECTURE.md; a module may impor
     {"limit_settings"},
     {"config"},
     {"run_folder"},
+    {"side_by_side"},
     {"kernels"},
     {"clock"},
     {"histogram_files"},

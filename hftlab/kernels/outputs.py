@@ -34,29 +34,15 @@ class Rows(NamedTuple):
 
 
 @kernel
-def order_by_row(rows, counts, order):
-    """Stable counting sort of records by row; `counts` [input rows + 1] comes in as zeros."""
-    rows, counts, order = bare(rows), bare(counts), bare(order)
-    for i in range(rows.size):
-        counts[rows[i] + 1] += 1
-    for row in range(1, counts.size):
-        counts[row] += counts[row - 1]
-    for i in range(rows.size):
-        row = rows[i]
-        order[counts[row]] = i
-        counts[row] += 1
-
-
-@kernel
-def expand_fills(fills, columns, grid, rows, maker_ids, longs, ints, sides):
-    """Fill records, in input order, as columns; `maker_ids` is by record.
+def expand_fills(fills, columns, grid, rows, maker_ids, longs, ints, sides, start, stop):
+    """The fill records [start, stop), in input order, as columns; `maker_ids` is of those.
 
     A row of -1 - r is of an order that the risk gate sent before row r: it has no id.
     """
     fills, columns, grid = bare(fills), bare_columns(columns), bare_grid(grid)
     seqs, times, first, maker_ids = bare(rows.seq), bare(rows.ts), rows.first[0], bare(maker_ids)
     longs, ints, sides = bare(longs), bare(ints), bare(sides)
-    for i in range(sides.size):
+    for i in range(start, stop):
         place = ix(i)
         ahead = np.int64(fills[ix(min(i + LOOKAHEAD, sides.size - 1))]["row"])  # fills are far apart
         ahead = max(ahead, -1 - ahead)
@@ -68,23 +54,23 @@ def expand_fills(fills, columns, grid, rows, maker_ids, longs, ints, sides):
         row = -1 - row if own else row
         book = book_of(grid, level) if own else value_at(columns.book, row)
         maker_is_bid = level < grid.bases[book] + grid.sizes[book]
-        taker = columns.order_id[row]
-        if columns.new_order_id.size and columns.action[row] == REPLACE:
-            taker = columns.new_order_id[row]
+        taker = columns.order_id[ix(row)]
+        if columns.new_order_id.size and columns.action[ix(row)] == REPLACE:
+            taker = columns.new_order_id[ix(row)]
         if own:
             taker = np.int64(0)
-        longs[SEQ, i] = seqs[row] if seqs.size else first + row
-        longs[TS, i] = times[row] if times.size else first + row
-        longs[PRICE, i] = level_price(grid, book, level)
-        longs[QTY, i] = fills[place]["qty"]
-        longs[TAKER, i] = taker
-        longs[MAKER, i] = maker_ids[place]
-        longs[TAKER_LEAVES, i] = fills[place]["taker_leaves"]
-        longs[MAKER_LEAVES, i] = fills[place]["maker_leaves"]
-        ints[SYMBOL, i] = book
-        ints[TAKER_ACCOUNT, i] = fills[place]["taker_account"]
-        ints[MAKER_ACCOUNT, i] = fills[place]["maker_account"]
-        sides[i] = -1 if maker_is_bid else 1
+        longs[SEQ, place] = seqs[ix(row)] if seqs.size else first + row
+        longs[TS, place] = times[ix(row)] if times.size else first + row
+        longs[PRICE, place] = level_price(grid, book, level)
+        longs[QTY, place] = fills[place]["qty"]
+        longs[TAKER, place] = taker
+        longs[MAKER, place] = maker_ids[ix(i - start)]
+        longs[TAKER_LEAVES, place] = fills[place]["taker_leaves"]
+        longs[MAKER_LEAVES, place] = fills[place]["maker_leaves"]
+        ints[SYMBOL, place] = book
+        ints[TAKER_ACCOUNT, place] = fills[place]["taker_account"]
+        ints[MAKER_ACCOUNT, place] = fills[place]["maker_account"]
+        sides[place] = -1 if maker_is_bid else 1
 
 
 @kernel

@@ -162,8 +162,16 @@ def list_incoming(actions, start, stop, rows):
 
 
 @kernel
-def survey(columns, rules, divisors, per_book, totals, scratch):
-    """Learn price ranges and totals over the rows that are valid by themselves.
+def count_rows(books, first, last, counts):
+    """Add to `counts` [books] how many of the rows [first, last) each book has."""
+    books, counts = bare(books), bare(counts)
+    for row in range(first, last):
+        counts[ix(books[ix(row)])] += 1
+
+
+@kernel
+def survey(columns, rules, divisors, per_book, totals, scratch, first, last):
+    """Learn price ranges and totals over those of the rows [first, last) that are valid by themselves.
 
     `divisors` [books], RULE, become the greatest common divisor of each book's prices. `scratch` is
     [3, BLOCK].
@@ -174,8 +182,8 @@ def survey(columns, rules, divisors, per_book, totals, scratch):
     rows = bare(scratch)[0]
     widest, incoming, renames = totals[WIDEST], np.int64(0), np.int64(0)
     id_low, id_high = totals[ID_LOW], totals[ID_HIGH]
-    for start in range(0, columns.action.size, BLOCK):
-        stop = min(start + BLOCK, columns.action.size)
+    for start in range(first, last, BLOCK):
+        stop = min(start + BLOCK, last)
         for i in range(list_incoming(columns.action, start, stop, rows)):
             row = rows[ix(i)]
             action = value_at(columns.action, row)
@@ -233,8 +241,8 @@ class Slots(NamedTuple):
     """Order id -> node while a tape is compiled, and which nodes are free.
 
     An order is certainly dead after its CANCEL, so its node is given out again: the orders of a run stay
-    as close together in memory as they can without knowing what will trade. Each part of a tape has nodes of
-    its own, whole cache lines of them, because threads run parts side by side.
+    as close together in memory as they can without knowing what will trade. Each part of a tape has slots of
+    its own, filled by a thread of its own, and `move_nodes` puts its nodes behind those of the parts before.
     """
 
     direct: np.ndarray  # int32 [ids]: node by id where ids are dense, else [0]
@@ -242,13 +250,12 @@ class Slots(NamedTuple):
     index: np.ndarray  # ENTRY: where they are not
     books: np.ndarray  # int32 [slots]: book of each node, from the first order's on
     links: np.ndarray  # int32 [slots]: next free node
-    free: np.ndarray  # int32 [parts]: a free node of each part, or NO_SLOT
-    fresh: np.ndarray  # int64 [parts, 2]: nodes of each part never used, from and to
-    counts: np.ndarray  # int64 [3]: see below
+    counts: np.ndarray  # int64 [4]: see below
 
 
-NEXT, KEYS, FIRST = range(3)  # of counts: first node no part has, keys in the index, first node
-LOT = 64  # nodes a part takes at a time
+# of counts: first node never used, keys in the index, first node, a free node (or NO_SLOT)
+NEXT, KEYS, FIRST, FREE = range(4)
+LOT = 64  # each part has a multiple of so many nodes, so that threads share no cache lines of orders
 
 
 @helper
@@ -260,39 +267,33 @@ def bare_slots(slots):
         bare(slots.index),
         bare(slots.books),
         bare(slots.links),
-        bare(slots.free),
-        bare(slots.fresh),
         bare(slots.counts),
     )
 
 
 @helper
-def give_node(slots, book, part):
+def give_node(slots, book):
     """A node for an order."""
-    counts, fresh = slots.counts, slots.fresh
-    node = np.int64(slots.free[ix(part)])
+    counts = slots.counts
+    node = counts[FREE]
     if node != NO_SLOT:
-        slots.free[ix(part)] = slots.links[ix(node - counts[FIRST])]
+        counts[FREE] = slots.links[ix(node - counts[FIRST])]
     else:
-        if fresh[ix(part), 0] == fresh[ix(part), 1]:
-            fresh[ix(part), 0] = counts[NEXT]
-            counts[NEXT] += LOT
-            fresh[ix(part), 1] = counts[NEXT]
-        node = fresh[ix(part), 0]
-        fresh[ix(part), 0] = node + 1
+        node = counts[NEXT]
+        counts[NEXT] = node + 1
     slots.books[ix(node - counts[FIRST])] = book
     return node
 
 
 @helper
-def free_node(slots, node, part):
+def free_node(slots, node):
     """A node whose order is dead."""
-    slots.links[ix(node - slots.counts[FIRST])] = slots.free[ix(part)]
-    slots.free[ix(part)] = node
+    slots.links[ix(node - slots.counts[FIRST])] = slots.counts[FREE]
+    slots.counts[FREE] = node
 
 
 @helper
-def node_of(slots, key, book, part, wanted, final):
+def node_of(slots, key, book, wanted, final):
     """Node of an order, NO_SLOT if it has none, -1 on a clash of ids between books.
 
     `wanted` gives it one if need be; `final` says it won't be open after this command.
@@ -305,21 +306,21 @@ def node_of(slots, key, book, part, wanted, final):
                 return np.int64(-1)
             if final:
                 slots.direct[ix(place)] = NO_SLOT
-                free_node(slots, node, part)
+                free_node(slots, node)
         elif wanted:
-            node = give_node(slots, book, part)
+            node = give_node(slots, book)
             slots.direct[ix(place)] = node
         return node
     place = find(slots.index, key, book)
     node = np.int64(slots.index[ix(place)]["value"])
     if node == NO_SLOT and wanted:
-        node = give_node(slots, book, part)
+        node = give_node(slots, book)
         store(slots.index, place, key, book, node)
         slots.counts[KEYS] += 1
     elif node != NO_SLOT and final:
         discard(slots.index, place)
         slots.counts[KEYS] -= 1
-        free_node(slots, node, part)
+        free_node(slots, node)
     return node
 
 
@@ -331,15 +332,27 @@ def look_ahead(slots, columns, row):
 
 
 class Target(NamedTuple):
-    """Where a compiled tape is written: part after part, each in input order."""
+    """Where one part of a compiled tape is written, in input order, by one thread."""
 
     rows: np.ndarray  # COMMAND [n]
     order: np.ndarray  # int32 [n] input row of each position, or [0] where there is one part
     targets: np.ndarray  # int32 [n], or [0] where no id changes
     part_of: np.ndarray  # int32 [books]
-    cursor: np.ndarray  # int64 [parts]: where the next command of each part goes
     max_qty: np.ndarray  # int64 [1] the largest quantity of this width
-    invalid: np.ndarray  # int64 [1]: how many rows are rejected by themselves
+    progress: np.ndarray  # int64 [2]: see below
+
+
+PLACE, INVALID = range(2)  # of progress: where the next command goes, how many are rejected by themselves
+
+
+@helper
+def list_part(columns, part_of, part, start, stop, rows):
+    """The rows of a part among [start, stop), into `rows`; returns how many. Nothing here asks."""
+    count = np.int64(0)
+    for row in range(start, stop):
+        rows[ix(count)] = row
+        count += part_of[ix(columns.book[ix(row)])] == part
+    return count
 
 
 @helper
@@ -363,8 +376,8 @@ def put_by_kind(actions, start, stop, rows):
 
 
 @kernel
-def compile_rows(columns, rules, grid, slots, target, passive, by_kind, start, scratch):
-    """Compile input rows from `start`; returns how far it came.
+def compile_rows(columns, rules, grid, slots, target, passive, by_kind, part, start, scratch):
+    """Compile the input rows of a part from row `start`; returns how far it came.
 
     It stops early when the id index could become more than half full (give it a larger one and call again),
     and returns -1 when ids clash between books in a direct table (call again with an index).
@@ -376,35 +389,39 @@ def compile_rows(columns, rules, grid, slots, target, passive, by_kind, start, s
     columns, grid, slots = bare_columns(columns), bare_grid(grid), bare_slots(slots)
     rules = bare(rules)
     rows, order, targets = bare(target.rows), bare(target.order), bare(target.targets)
-    part_of, cursor = bare(target.part_of), bare(target.cursor)
+    part_of, progress = bare(target.part_of), bare(target.progress)
+    place = progress[PLACE]
     everything = target.max_qty[0]
     facts = ops.PASSIVE if passive else 0
     in_turn = bare(scratch)
     unknown = slots.counts[FIRST] - 1  # the node that is never open
+    listed = by_kind or order.size > 0
     for begin in range(start, rows.size, BLOCK):
         count = min(BLOCK, rows.size - begin)
         if slots.direct.size == 0 and 2 * (slots.counts[KEYS] + count + 2) > slots.index.size:
+            progress[PLACE] = place
             return begin
         if by_kind:
             put_by_kind(columns.action, begin, begin + count, in_turn)
+        elif order.size:
+            count = list_part(columns, part_of, part, begin, begin + count, in_turn[0])
         for i in range(count):
-            row = in_turn[0, ix(i)] if by_kind else np.int64(begin + i)
+            row = in_turn[0, ix(i)] if listed else np.int64(begin + i)
             ahead = min(i + LOOKAHEAD, count - 1)
-            look_ahead(slots, columns, in_turn[0, ix(ahead)] if by_kind else np.int64(begin + ahead))
+            look_ahead(slots, columns, in_turn[0, ix(ahead)] if listed else np.int64(begin + ahead))
             action, order_type = value_at(columns.action, row), value_at(columns.order_type, row)
             price, qty = value_at(columns.price, row), value_at(columns.qty, row)
             book, key = value_at(columns.book, row), columns.order_id[ix(row)]
-            part = np.int64(part_of[ix(book)])
             slot, renamed, level = np.int64(NO_SLOT), np.int64(NO_SLOT), np.int64(0)
             reason = check(action, order_type, price, qty, rules, book)
             if reason != 0:
                 op, qty = ops.INVALID << ops.KIND_SHIFT, np.int64(reason)
-                target.invalid[0] += 1
+                progress[INVALID] += 1
             elif action == NEW:
                 side = ops.SELL if columns.side[ix(row)] < 0 else ops.BUY
                 flags = flags_of(order_type, value_at(columns.tif, row), value_at(columns.post_only, row))
                 op = side | flags | facts
-                slot = node_of(slots, key, book, part, not flags & ops.NO_REST, False)
+                slot = node_of(slots, key, book, not flags & ops.NO_REST, False)
                 if order_type == MARKET:
                     level = top_level(grid, book, side)
                 else:
@@ -412,16 +429,16 @@ def compile_rows(columns, rules, grid, slots, target, passive, by_kind, start, s
             elif action in (CANCEL, REDUCE):
                 op = ops.REDUCE << ops.KIND_SHIFT
                 qty = everything if action == CANCEL else min(qty, everything)
-                slot = node_of(slots, key, book, part, False, action == CANCEL)
+                slot = node_of(slots, key, book, False, action == CANCEL)
             elif action == REPLACE:
                 op = (ops.REPLACE << ops.KIND_SHIFT) | facts
                 op |= rest_flags(order_type, value_at(columns.post_only, row))
                 level = rung_of(grid, book, price)
-                slot = node_of(slots, key, book, part, False, False)
+                slot = node_of(slots, key, book, False, False)
                 renamed = slot
                 if targets.size and columns.new_order_id[ix(row)] != key:
                     new_key = columns.new_order_id[ix(row)]
-                    renamed = node_of(slots, new_key, book, part, slot != NO_SLOT, False)
+                    renamed = node_of(slots, new_key, book, slot != NO_SLOT, False)
             elif action == NOTE:
                 op, qty = ops.NOTHING << ops.KIND_SHIFT, np.int64(0)
             elif action == RISK_CONTROL:
@@ -431,14 +448,28 @@ def compile_rows(columns, rules, grid, slots, target, passive, by_kind, start, s
                 qty = np.int64(0)
             if slot < 0 or renamed < 0:
                 return -1
-            place = ix(row) if by_kind else ix(cursor[ix(part)])
-            cursor[ix(part)] += 1
-            rows[place]["op"] = op | (book << ops.BOOK_SHIFT)
-            rows[place]["slot"] = slot if slot != NO_SLOT else unknown
-            rows[place]["level"] = level
-            rows[place]["qty"] = qty
+            at = ix(row) if by_kind else ix(place)
+            place += 1
+            rows[at]["op"] = op | (book << ops.BOOK_SHIFT)
+            rows[at]["slot"] = slot if slot != NO_SLOT else unknown
+            rows[at]["level"] = level
+            rows[at]["qty"] = qty
             if order.size:
-                order[place] = row
+                order[at] = row
             if targets.size:
-                targets[place] = renamed if renamed != NO_SLOT else unknown
+                targets[at] = renamed if renamed != NO_SLOT else unknown
+    progress[PLACE] = place
     return rows.size
+
+
+@kernel
+def move_nodes(rows, targets, start, stop, first, by):
+    """Add `by` to the nodes from `first` on that the commands [start, stop) name."""
+    rows, targets = bare(rows), bare(targets)
+    for place in range(start, stop):
+        slot = np.int64(rows[ix(place)]["slot"])
+        rows[ix(place)]["slot"] = slot + by * (slot >= first)
+    if targets.size:
+        for place in range(start, stop):
+            slot = np.int64(targets[ix(place)])
+            targets[ix(place)] = slot + by * (slot >= first)
