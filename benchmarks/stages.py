@@ -27,7 +27,10 @@ import numpy as np
 import hftlab
 from hftlab import outputs
 from hftlab.benchmark.flows import scattered
+from hftlab.benchmark.ways import GATE
 from hftlab.codes import Action
+from hftlab.limits import Limits
+from hftlab.risk_manager import RiskManager
 from hftlab.run_folder import cpu_name
 from hftlab.runner import TapeRun, run_events, run_tape
 from hftlab.tables import read_orders
@@ -45,6 +48,7 @@ TARGETS = {  # ns per command unless said otherwise
     "hundred: table to result": 35,
     "one: event loop": 60,
     "hundred: event loop": 60,
+    "one: event loop behind a gate": 60,
     "submit from Python, median": 300,
     "two threads on 100 symbols, times one": 1.7,
     "1 M resting orders, MB": 100,
@@ -87,6 +91,9 @@ def stages(name: str, table: Any, repetitions: int) -> dict[str, tuple[float, fl
     run = run_tape(tape)
     fills = outputs.expand_fills(run)
 
+    def gated() -> TapeRun:
+        return run_events(tape, manager=RiskManager(Limits(**GATE)))
+
     hashed = read_orders(scattered(table))
 
     def timed(work: Callable[[], Any]) -> tuple[float, float]:
@@ -101,6 +108,7 @@ def stages(name: str, table: Any, repetitions: int) -> dict[str, tuple[float, fl
         f"{name}: digest": timed(lambda: outputs.Digest().add_run(run, fills)),
         f"{name}: table to result": timed(lambda: end_to_end(table)),
         f"{name}: event loop": kernel_time(lambda: run_events(tape), rows, repetitions),
+        f"{name}: event loop behind a gate": kernel_time(gated, rows, repetitions),
     }
 
 

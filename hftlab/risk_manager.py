@@ -30,6 +30,7 @@ from hftlab.tape import Tape
 
 FIRST_CELLS, FIRST_REPEATS = 1 << 10, 1 << 14
 FIRST_MESSAGES = 16  # times of messages an account has room for; a power of two
+RINGS = 4  # as much room for them as accounts start with, so that they may ask for more
 LOT = 1 << 16  # cells
 NEAR = 1 << 20  # cells of a table of all accounts and books: 4 MB
 OWN_ROOM = 1 << 12  # stop losses and closing orders
@@ -64,12 +65,13 @@ class RiskManager:
         self.names: tuple[str, ...] = ()
         self.symbols = np.zeros(0, SYMBOL)
         self.sets = np.zeros(0, LIMIT)
-        self.rings, self.ring_room = np.zeros(0, np.int64), 0
+        self.rings = np.zeros(0, np.int64)
         self.repeats = np.zeros(FIRST_REPEATS if "max_repeated_orders" in limits.uses else 0, REPEAT)
         self.clock = np.zeros(intake.CLOCK, np.int64)
         self.clock[[intake.TIME, repeats.PERIOD, repeats.BEFORE]] = NO_TIME
         self.clock[repeats.WINDOW] = limits.repeated_order_window
         self.clock[intake.REFUSES_UNKNOWN] = limits.unknown_reject
+        self.clock[intake.KEEPS_ALL] = bool(self.changes)
         self.clock[intake.INTERVAL] = limits.mark_interval if self.has_money else 0
         self.clock[intake.NEXT_MARK_TIME] = NO_TIME
         self.mark_clock = np.zeros(2, np.int64)
@@ -165,12 +167,16 @@ class RiskManager:
 
     def _more_rings(self, room: int) -> int:
         """Where more room for times of messages starts."""
-        start, self.ring_room = self.ring_room, self.ring_room + room
-        if self.ring_room > self.rings.size:
-            longer = pages.zeros(2 * self.ring_room, np.int64)
-            longer[:start] = self.rings[:start]
-            self.rings = longer
+        start = int(self.clock[intake.RINGS])
+        self.clock[intake.RINGS] = start + room
+        if start + room > self.rings.size:
+            self._grow_rings(RINGS * (start + room))
         return start
+
+    def _grow_rings(self, size: int) -> None:
+        longer = pages.zeros(size, np.int64)
+        longer[: self.rings.size] = self.rings
+        self.rings = longer
 
     def _set_account_limits(self, which: slice) -> np.ndarray:
         accounts = self.accounts[which]
@@ -212,24 +218,11 @@ class RiskManager:
         )
 
     def grow_intake(self) -> None:
-        """Room to remember one more message and one more repeated order."""
+        """Room to remember more messages, or more repeated orders."""
         if 4 * (self.clock[repeats.ENTRIES] + 1) > self.repeats.size > 0:
             self._grow_repeats()
-        accounts = self.accounts
-        rooms, sent = accounts["room"], accounts["messages"]
-        full = np.flatnonzero((rooms > 0) & (rooms < accounts["rate"]) & (sent >= rooms))
-        oldest = self.rings[accounts["ring"][full] + (sent[full] & (rooms[full] - 1))]
-        time = int(self.clock[intake.TIME])
-        for place in full[time - oldest.astype(object) < intake.SECOND].tolist():
-            self._lengthen_ring(self.accounts[place : place + 1])
-
-    def _lengthen_ring(self, account: np.ndarray) -> None:
-        """Twice the room for the times of an account's messages."""
-        room, sent, ring = (int(account[name][0]) for name in ("room", "messages", "ring"))
-        kept = np.arange(sent - room, sent)
-        start = self._more_rings(2 * room)
-        self.rings[start + (kept & (2 * room - 1))] = self.rings[ring + (kept & (room - 1))]
-        account["room"], account["ring"] = 2 * room, start
+        else:
+            self._grow_rings(2 * self.rings.size)
 
     def _grow_repeats(self) -> None:
         """Twice the room for orders that may be repeated."""
@@ -335,7 +328,7 @@ class GateRun:
     def risk(self) -> Risk:
         """The gate of the event path."""
         state = self.manager.intake._replace(refusals=self.early_refusals)
-        return Risk(self.gate, state)
+        return Risk(self.gate._replace(row_cells=self.row_cells), state)
 
     def follow_nodes(self, nodes: int) -> None:
         """There is room for more orders now."""

@@ -187,6 +187,35 @@ def test_a_great_many_messages_a_second_are_counted_in_the_memory_they_take():
 
 
 @pytest.mark.parametrize("path", ["batch", "event"])
+@pytest.mark.parametrize("limits", [{0: 100}, {0: 10, 700: 60, 1_000: 30}])
+def test_room_for_messages_grows_without_forgetting_when_they_came(path, limits):
+    """Of messages that come faster and slower, those count that are younger than a second, however many."""
+    rows, rng = 1_500, np.random.default_rng(5)
+    gaps = rng.integers(0, 10**7, rows) * (1.1 + np.sin(np.arange(rows) / 100))
+    ts, accounts = 10**15 + np.cumsum(gaps.astype(np.int64)), rng.integers(0, 3, rows).astype(np.int32)
+    flow = {
+        "ts": ts,
+        "action": ["NEW"] * rows,
+        "order_id": np.arange(rows),
+        "side": np.ones(rows, np.int8),
+        "price": np.ones(rows, np.int64),
+        "qty": np.ones(rows, np.int64),
+        "account": accounts,
+    }
+    limit, too_many = limits[0], []
+    for row in range(rows):
+        limit = limits.get(row, limit)
+        if np.sum((accounts[:row] == accounts[row]) & (ts[:row] > ts[row] - 10**9)) >= limit:
+            too_many.append(row)
+    assert 100 < len(too_many) < rows
+    table = hftlab.Limits.from_table(
+        {"from_row": list(limits), "max_orders_per_second": list(limits.values())}
+    )
+    rejects = hftlab.replay(flow, path=path, limits=table).rejects
+    assert rejects["seq"].to_list() == too_many
+
+
+@pytest.mark.parametrize("path", ["batch", "event"])
 def test_more_orders_in_a_window_than_there_was_room_for(path):
     """Ten thousand within a second, then the same again; twice more in the next one, once after a pause."""
     starts = {0: 20_000, 10**9 - 1: 20_000, 3 * 10**9: 10_000}

@@ -64,6 +64,7 @@ NEEDS_SLOTS, NEEDS_LEVELS, NEEDS_CELL, NEEDS_INTAKE, NEEDS_ROOM = range(248, 253
 NEEDS_LIMITS, NEEDS_MESSAGES = 253, 254  # see gated.py
 
 LOOKAHEAD = 8  # rows
+NEAR = 1 << 11  # cells (128 KB)
 
 
 class Risk(NamedTuple):
@@ -329,27 +330,28 @@ def send(address, action, word, key, new_key, price, qty, account):
 
 @helper
 def look_ahead_for_gate(desk, risk, columns, row, last):
-    """Bring what coming rows need into the cache: entries of both indexes, then what those lead to."""
-    index, gate = risk.intake.index, risk.gate
+    """Bring what coming rows need into the cache: entries of both indexes, then what those lead to.
+
+    An order is taken for what stands where the search for it begins: wrong guesses cost less than to ask.
+    """
+    index, gate = desk.index, risk.gate
     ahead = min(row + 3 * LOOKAHEAD, last)
     book = value_at(columns.book, ahead)
-    prefetch(desk.index, home(desk.index, columns.order_id[ix(ahead)], book))
-    prefetch(index, home(index, value_at(columns.account, ahead), book))
+    prefetch(index, home(index, columns.order_id[ix(ahead)], book))
+    prefetch(risk.intake.index, home(risk.intake.index, value_at(columns.account, ahead), book))
 
     ahead = min(row + 2 * LOOKAHEAD, last)
-    book = value_at(columns.book, ahead)
-    slot = lookup(desk.index, columns.order_id[ix(ahead)], book)
+    place = home(index, columns.order_id[ix(ahead)], value_at(columns.book, ahead))
+    slot, cell = np.int64(index[ix(place)]["value"]), np.int64(gate.row_cells[ix(ahead)])
     prefetch(desk.books.orders, slot)
     prefetch(gate.node_cells, slot)
-    cell = lookup(index, value_at(columns.account, ahead), book)
     prefetch(gate.cells, cell)
     prefetch(risk.intake.terms, cell)
 
     ahead = min(row + LOOKAHEAD, last)
-    book = value_at(columns.book, ahead)
-    slot = lookup(desk.index, columns.order_id[ix(ahead)], book)
-    prefetch(gate.cells, np.int64(gate.node_cells[ix(slot)]))
-    look_ahead(risk.intake, columns, ahead, lookup(index, value_at(columns.account, ahead), book))
+    place = home(index, columns.order_id[ix(ahead)], value_at(columns.book, ahead))
+    prefetch(gate.cells, np.int64(gate.node_cells[ix(index[ix(place)]["value"])]))
+    look_ahead(risk.intake, columns, ahead, np.int64(gate.row_cells[ix(ahead)]))
 
 
 @helper
@@ -403,7 +405,7 @@ def event_loop(desk, risk, columns, ts, first_ts, outputs, facts, start, count, 
     """`run_events`, with everything bare."""
     last, need = columns.action.size - 1, np.int64(0)
     for row in range(start, columns.action.size):
-        if risk is None:
+        if risk is None or risk.gate.cells.size <= NEAR:
             ahead = min(row + LOOKAHEAD, last)  # the flow is known: fetch its index entries early
             prefetch(desk.index, home(desk.index, columns.order_id[ahead], value_at(columns.book, ahead)))
         else:

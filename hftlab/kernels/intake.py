@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 
 from hftlab.codes import MAX_QTY, Reason, RiskState
-from hftlab.kernels.compile import helper, kernel
+from hftlab.kernels.compile import helper, kernel, rare
 from hftlab.kernels.machine import bare, ix, prefetch
 from hftlab.kernels.order_index import find, home, store
 from hftlab.kernels.repeats import (
@@ -49,7 +49,8 @@ TERM = np.dtype([("account", "i4"), ("limits", "i4")], align=True)  # what these
 
 # columns of `clock` behind those of repeats.py
 TIME, ALL_STATE, REFUSES_UNKNOWN, REFUSED = range(OF_REPEATS, OF_REPEATS + 4)
-INTERVAL, NEXT_MARK_TIME, EVERYWHERE, CLOCK = range(OF_REPEATS + 4, OF_REPEATS + 8)
+INTERVAL, NEXT_MARK_TIME, EVERYWHERE = range(OF_REPEATS + 4, OF_REPEATS + 7)
+RINGS, KEEPS_ALL, CLOCK = range(OF_REPEATS + 7, OF_REPEATS + 10)  # of `rings` taken; limits may be raised
 NEVER = MAX_QTY
 
 
@@ -129,7 +130,7 @@ def exceeds_rate(intake, account, time):
         return limit == 0
     start, mask = np.int64(account["ring"]), room - 1  # there is room for a power of two
     exceeds = limit == 0
-    if 0 < limit <= sent:
+    if 0 < limit <= min(sent, room):  # what a shorter ring has lost is more than a second old
         exceeds = is_within(SECOND, intake.rings[ix(start + ((sent - limit) & mask))], time)
     intake.rings[ix(start + (sent & mask))] = time
     return exceeds
@@ -202,14 +203,33 @@ def look_at(intake, row, cell, book, action, side, order_type, price, qty, time)
 
 @helper
 def needs_room(intake, cell, time):
-    """Whether a message could forget another that still counts, or fill a table of repeats too far."""
+    """Whether a message could forget another that still counts, or fill a table of repeats too far.
+
+    A ring that is too short is made longer here while `rings` has room.
+    """
     if is_full(intake.repeats, intake.clock, time):
         return True
     account = intake.accounts[ix(intake.terms[ix(cell)]["account"])]
     room, sent = np.int64(account["room"]), np.int64(account["messages"])
-    if room >= account["rate"] or sent < room or room == 0:
+    suffices = room >= account["rate"] and intake.clock[KEEPS_ALL] == 0
+    if suffices or sent < room or room == 0:
         return False
-    return is_within(SECOND, intake.rings[ix(account["ring"] + (sent & (room - 1)))], time)
+    forgets = is_within(SECOND, intake.rings[ix(account["ring"] + (sent & (room - 1)))], time)
+    return forgets and not lengthen(intake.rings, intake.clock, account)
+
+
+@rare
+def lengthen(rings, clock, account):
+    """Twice the room for the times of an account's messages; False where `rings` has none."""
+    room, sent, old = np.int64(account["room"]), np.int64(account["messages"]), np.int64(account["ring"])
+    new = clock[RINGS]
+    if new + 2 * room > rings.size:
+        return False
+    clock[RINGS] = new + 2 * room
+    for message in range(sent - room, sent):
+        rings[ix(new + (message & (2 * room - 1)))] = rings[ix(old + (message & (room - 1)))]
+    account["room"], account["ring"] = 2 * room, new
+    return True
 
 
 @helper
