@@ -27,6 +27,7 @@ from hftlab.result import Counts, Result
 from hftlab.risk_manager import RiskManager, first_control
 from hftlab.run_folder import RunWriter
 from hftlab.runner import Progress, TapeRun, run_events, run_tape
+from hftlab.speculation import parts_for
 from hftlab.tables import ABSENT, CheckedTable, as_arrow, frozen, only_symbols, read_facts, read_orders
 from hftlab.tape import Tape, compile_checked, rules_for
 
@@ -415,7 +416,7 @@ def _costs(plan: Plan) -> Limits | None:
 def _compile(plan: Plan, checked: CheckedTable, opening: Resting) -> Tape:
     rules = rules_for(checked.symbols, plan.tick_size, plan.config)
     wide = plan.limits is not None and plan.limits.closes_positions
-    return compile_checked(checked, rules, opening, plan.threads, wide)
+    return compile_checked(checked, rules, opening, parts_for(plan.threads, plan.limits), wide)
 
 
 def _replay_source(source: Source, plan: Plan, writer: RunWriter | Handover | None) -> Result:

@@ -28,6 +28,7 @@ from hftlab.lanes import (
     shares_of,
     touch_in_order,
 )
+from hftlab.limits import Limits
 from hftlab.risk_manager import GateRun, RiskManager, first_kill
 from hftlab.tape import Tape
 
@@ -63,6 +64,15 @@ def run_apart(
     if len(lanes) > 1:
         mark_levels(books)
     return Played(books, lanes, gate)
+
+
+def parts_for(threads: int, limits: Limits | None) -> int:
+    """How many parts to cut a tape into: one where limits tie instruments together.
+
+    What goes on in input order beside the books, checks 1 to 7 and the audit, takes longer than one thread
+    takes for all of it; a tape that is in parts already still runs side by side.
+    """
+    return 1 if limits is not None and limits.ties_instruments else threads
 
 
 def is_tied(tape: Tape, manager: RiskManager) -> bool:

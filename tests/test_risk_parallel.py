@@ -18,7 +18,7 @@ from gated_package import replayed
 from reference import frames
 
 import hftlab
-from hftlab import speculation
+from hftlab import replayer, speculation
 from hftlab.cli import main
 from hftlab.codes import Action, GateEvent, Reason, RiskControl
 
@@ -33,8 +33,9 @@ STRIKING = {"stop_loss_percentage": 10_000, "capital": LOW // 5, "stop_loss_acti
 
 @pytest.fixture(autouse=True)
 def _short_pieces(monkeypatch):
-    """Audits every 64, 256, 1024 rows, so that these flows have several."""
+    """Audits every 64, 256, 1024 rows, so that these flows have several; tapes in parts, as if it paid."""
     monkeypatch.setattr(speculation, "FIRST_PIECE", 64)
+    monkeypatch.setattr(replayer, "parts_for", lambda threads, limits: threads)
 
 
 def tied(name: str, seed: int, money: dict[str, Any], *, kills: bool = False) -> risk_flows.RiskFlow:
@@ -234,6 +235,20 @@ def test_a_tape_of_several_parts_on_one_thread():
         run = hftlab.replay(tape, threads=threads, limits=limits)
         assert run.digest == expected.digest
         assert (fallbacks(run)["rows"] > 0) == (threads > 1)
+
+
+@pytest.mark.parametrize(("case", "parts"), [("portfolio", 1), ("strike", 1), ("kill_alone", 2)])
+def test_a_flow_behind_limits_on_money_is_not_cut_for_threads(monkeypatch, case, parts):
+    """One thread takes less time for it; what comes of it is the same, and nothing falls back."""
+    monkeypatch.setattr(replayer, "parts_for", speculation.parts_for)
+    money, kills = CASES[case]
+    flow = tied("losers", 0, money, kills=kills)
+    expected, alone = replayed(flow)
+    found, shared = replayed(flow, threads=2)
+    assert frames.first_difference(expected, found) is None
+    assert shared.digest == alone.digest
+    assert fallbacks(alone)["rows"] == 0
+    assert (fallbacks(shared)["rows"] > 0) == (parts > 1)
 
 
 def test_the_command_line_says_how_much_fell_back(tmp_path, capsys):

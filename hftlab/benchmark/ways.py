@@ -21,6 +21,7 @@ from hftlab.order_book import Ack, OrderBook
 from hftlab.outputs import digest_of
 from hftlab.risk_manager import RiskManager
 from hftlab.runner import run_events, run_tape
+from hftlab.speculation import parts_for
 from hftlab.tables import read_orders
 from hftlab.tape import Tape, compile_checked, rules_for
 
@@ -46,8 +47,9 @@ class Prepared:
             table = make_flow(case.flow, orders or case.orders, case.symbols, case.seed)
         self.table = table
         checked = read_orders(self.table)
-        self.tape = compile_checked(checked, rules_for(checked.symbols, None, None), parts=case.threads)
         self.limits = Limits(**GATE) if case.risk else None
+        parts = parts_for(case.threads, self.limits)
+        self.tape = compile_checked(checked, rules_for(checked.symbols, None, None), parts=parts)
 
     def manager(self) -> RiskManager | None:
         """A gate without a history."""
