@@ -336,6 +336,11 @@ def _count(low: int, high: int) -> Callable[[np.random.Generator, Scale], int]:
     return lambda rng, _scale: int(rng.integers(low, high + 1))
 
 
+def _rate(rng: np.random.Generator, _scale: Scale) -> int:
+    """Messages a second, also more than an account has room for when it comes (16)."""
+    return int(rng.integers(2, 15) if rng.random() < 0.6 else rng.integers(15, 60))
+
+
 def _one_of(*values: Any) -> Callable[[np.random.Generator, Scale], Any]:
     return lambda rng, _scale: values[rng.integers(len(values))]
 
@@ -367,7 +372,7 @@ DRAWS: dict[str, tuple[Callable[[np.random.Generator, Scale], Any], float]] = {
     "taker_fee_bps": (_count(-30_000, 90_000), 0.5),
     "maker_fee_per_lot": (_count(-(10**6), 10**6), 0.3),
     "taker_fee_per_lot": (_count(-(10**6), 10**6), 0.3),
-    "max_orders_per_second": (_count(2, 14), 0.4),
+    "max_orders_per_second": (_rate, 0.4),
     "max_portfolio_value": (_times_of("notional", 1, 10), 0.4),
     "stop_loss_percentage": (_count(5_000, 400_000), 0.75),
     "stop_loss_scope": (_one_of("account", "position"), 0.8),
