@@ -26,7 +26,8 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 PYTEST := $(BIN)/python -m pytest -q
 OF_THE_CORE := tests/test_matching.py tests/test_differential.py tests/test_itch.py tests/test_lobster.py
 OF_THE_REST := tests/test_closed_loop.py tests/test_risk.py tests/test_risk_stories.py tests/test_risk_events.py \
-	tests/test_risk_bad_input.py tests/test_positions.py tests/test_wide.py tests/test_clock.py tests/test_latency_profiler.py
+	tests/test_risk_bad_input.py tests/test_positions.py tests/test_wide.py tests/test_clock.py \
+	tests/test_latency_profiler.py tests/test_parts.py tests/test_arguments.py
 SMALL := -m 'not data' -k 'not large_file'
 DEMO := build/demo
 

@@ -34,7 +34,7 @@ from hftlab.codes import (
 from hftlab.errors import FormatError, UsageError, require_positive
 from hftlab.grid import spread_grid
 from hftlab.kernels import desk, events, gated
-from hftlab.kernels.compile import entry_point
+from hftlab.kernels.arguments import WHOLE, WHOLE_ACCOUNT, WHOLE_ID, entry_point
 from hftlab.kernels.ladder import BEST
 from hftlab.kernels.ops import REJECTED
 from hftlab.kernels.price_grid import PAGE, PAGE_BITS, make_rules
@@ -49,16 +49,16 @@ SNAPSHOT_VERSION = b"1"
 FIRST_SLOTS = 1024
 FIRST_WINDOW = 512  # levels looked at around the best before more
 
-_submit = entry_point(events.submit, (*[types.int64] * 2, *[types.uint64] * 2, *[types.int64] * 3))
-_submit_cancel = entry_point(events.submit_cancel, (types.int64, types.uint64))
+_WORD = (WHOLE, WHOLE, WHOLE_ID, WHOLE_ID, WHOLE, WHOLE, WHOLE_ACCOUNT)  # from the address to the account
+_submit = entry_point(events.submit, _WORD)
+_submit_cancel = entry_point(events.submit_cancel, (WHOLE, WHOLE_ID))
 LOWEST_ACCOUNT, HIGHEST_ACCOUNT = -(2**31), 2**31 - 1
 
 
 @cache
 def _gated_entry() -> Callable[..., int]:
     """The kernel of a book with a risk gate, loaded when the first is made."""
-    arguments = (*[types.int64] * 2, *[types.uint64] * 2, *[types.int64] * 4)
-    return entry_point(gated.submit_gated, arguments)
+    return entry_point(gated.submit_gated, (*_WORD, types.int64))
 
 
 class Fill(NamedTuple):
@@ -160,7 +160,7 @@ def _checked_ids(order_id: Any, new_id: Any, account: Any) -> tuple[int, int, in
     ):
         if not hasattr(value, "__index__") or not low <= value < high:
             raise UsageError(f"{what}: found {value!r}, expected an integer from {low} to {high - 1}")
-        checked.append(index(value))
+        checked.append(int(index(value)))
     return tuple(checked)
 
 
@@ -168,7 +168,7 @@ def _checked_time(ts: Any) -> int:
     """A time as an integer that fits. Raises UsageError."""
     if not hasattr(ts, "__index__") or not -(2**63) <= ts < 2**63:
         raise UsageError(f"ts: found {ts!r}, expected an integer of 64 bits, ns")
-    return index(ts)
+    return int(index(ts))
 
 
 class OrderBook:
@@ -234,14 +234,6 @@ class OrderBook:
         ts: int | None = None,
     ) -> Ack:
         """NEW: match, then rest or expire what is left."""
-        if type(price) is not int:
-            price = to_units(price)
-        if type(qty) is not int:
-            qty = to_units(qty, scale=1)
-        if type(order_id) is not int or (
-            account != 0 and (type(account) is not int or not LOWEST_ACCOUNT <= account <= HIGHEST_ACCOUNT)
-        ):
-            order_id, _, account = _checked_ids(order_id, order_id, account)
         try:
             word = _SIDES[side]
             if order_type is not _FIRST or tif is not _FIRST:  # two lookups, 30 ns, for what is usual
@@ -259,7 +251,7 @@ class OrderBook:
                 else:
                     time = time_ns() if self._asks_time else 0  # which takes 40 ns
                 outcome = self._gated(self._address, word, order_id, order_id, price, qty, account, time)
-        except OverflowError:
+        except (OverflowError, TypeError):
             return self._send(word, order_id, order_id, price, qty, account, ts)
         if outcome == 0 and qty < _COMMON_QTY:
             return _RESTING[qty]
@@ -267,8 +259,11 @@ class OrderBook:
 
     def cancel(self, order_id: int, account: int = 0, ts: int | None = None) -> Ack:
         """CANCEL an open order."""
-        if self._gated is None and account == 0 and type(order_id) is int and 0 <= order_id < 2**64:
-            outcome = _submit_cancel(self._address, order_id)
+        if self._gated is None and account == 0:
+            try:
+                outcome = _submit_cancel(self._address, order_id)
+            except (OverflowError, TypeError):
+                return self._send(_CANCEL, order_id, order_id, 0, 0, account, ts)
             if outcome == _GONE:  # two calls and two lookups less than `_send`: 0.6 of the time
                 return _CANCELLED
             return self._answer(outcome, _CANCEL, order_id, order_id, 0, 0, 0, ts)
@@ -290,8 +285,6 @@ class OrderBook:
         ts: int | None = None,
     ) -> Ack:
         """REPLACE an open order's price, open quantity and, if asked, id; PASSIVE to rest without trading."""
-        if type(price) is not int:
-            price = to_units(price)
         new_id = order_id if new_order_id is None else new_order_id
         word = _REPLACE | (_POST_ONLY if post_only else 0)
         if order_type:
@@ -349,18 +342,14 @@ class OrderBook:
         account: int,
         ts: int | None,
     ) -> Ack:
-        if type(qty) is not int:
-            qty = to_units(qty, scale=1)
-        if type(order_id) is not int or type(new_id) is not int or account != 0:
-            order_id, new_id, account = _checked_ids(order_id, new_id, account)
         try:
             if self._gated is None:
                 outcome = _submit(self._address, word, order_id, new_id, price, qty, account)
             else:
                 ts = time_ns() if ts is None else _checked_time(ts)
                 outcome = self._gated(self._address, word, order_id, new_id, price, qty, account, ts)
-        except OverflowError:
-            _checked_ids(order_id, new_id, account)
+        except (OverflowError, TypeError):  # no ints, or beyond their room
+            order_id, new_id, account = _checked_ids(order_id, new_id, account)
             price, qty = to_units(price), to_units(qty, scale=1)  # beyond 64 bits: a reject
             return self._send(word, order_id, new_id, price, qty, account, ts)
         return self._answer(outcome, word, order_id, new_id, price, qty, account, ts)

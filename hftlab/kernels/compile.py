@@ -93,12 +93,3 @@ def unless_none(function):
         return lambda value: something(value)
 
     return either
-
-
-def entry_point(function, signature):
-    """The compiled function itself, for callers that know their types: no dispatch on every call."""
-    if DISABLED:
-        scalars = [np.dtype(kind.name).type for kind in signature]
-        return lambda *arguments: function(*(s(a) for s, a in zip(scalars, arguments, strict=True)))
-    function.compile(signature)
-    return function.overloads[signature].entry_point

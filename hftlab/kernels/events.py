@@ -12,6 +12,7 @@ import numpy as np
 
 from hftlab.codes import NO_SLOT
 from hftlab.kernels import ops
+from hftlab.kernels.arguments import plain
 from hftlab.kernels.compile import helper, kernel, quick_kernel, unless_none
 from hftlab.kernels.desk import (
     COUNT,
@@ -282,15 +283,25 @@ DETAILS = 256  # in the answer of `submit`: filled, leaves and fills are more th
 
 @quick_kernel
 def submit(address, word, key, new_key, price, qty, account):
-    """One raw command to book 0 from Python: see `send`."""
-    return send(address, (word >> ACTION_BITS) & 7, word, key, new_key, price, qty, account)
+    """One raw command to book 0 from Python: see `send`. Whole arguments, as of all these."""
+    word = plain(word)
+    return send(
+        plain(address),
+        (word >> ACTION_BITS) & 7,
+        word,
+        plain(key),
+        plain(new_key),
+        plain(price),
+        plain(qty),
+        plain(account),
+    )
 
 
 @quick_kernel
 def submit_cancel(address, key):
     """A CANCEL: the same with five arguments less to convert."""
-    nothing = np.int64(0)
-    return send(address, np.int64(CANCEL), nothing, key, key, nothing, nothing, nothing)
+    key, nothing = plain(key), np.int64(0)
+    return send(plain(address), np.int64(CANCEL), nothing, key, key, nothing, nothing, nothing)
 
 
 @helper
@@ -313,8 +324,8 @@ def send(address, action, word, key, new_key, price, qty, account):
         (word >> TYPE_BITS) & 3,
         (word >> TIF_BITS) & 3,
         (word >> POST_ONLY_BIT) & 1,
-        np.int64(key),
-        np.int64(new_key),
+        key,
+        new_key,
         price,
         qty,
         account,

@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from hftlab.kernels.arguments import plain
 from hftlab.kernels.compile import helper, quick_kernel
 from hftlab.kernels.desk import COUNT, FILLED_QTY, LEAVES_QTY, desk_at
 from hftlab.kernels.events import (
@@ -148,7 +149,9 @@ def submit_gated(address, word, key, new_key, price, qty, account, time):
     DETAILS is added as `events.submit` does, TOLD where the gate has done something by itself: it stands in
     `events`. Of a refusal, limit and observed value stand in `refusals`.
     """
-    calls, risk, messages = guard_at(address)
+    word, key, new_key, price = plain(word), plain(key), plain(new_key), plain(price)
+    qty, account = plain(qty), plain(account)
+    calls, risk, messages = guard_at(plain(address))
     gate, clock, nothing = risk.gate, risk.intake.clock, np.int64(0)
     desk = desk_at(calls[VENUE])
     if calls[ROW] == calls[NEXT_CHANGE]:
@@ -176,8 +179,8 @@ def submit_gated(address, word, key, new_key, price, qty, account, time):
         (word >> TYPE_BITS) & 3,
         (word >> TIF_BITS) & 3,
         (word >> POST_ONLY_BIT) & 1,
-        np.int64(key),
-        np.int64(new_key),
+        key,
+        new_key,
         price,
         qty,
         account,
