@@ -20,7 +20,7 @@ from numpy.typing import DTypeLike
 HUGE_PAGE = 1 << 21  # bytes
 SMALLEST = HUGE_PAGE // 4  # of a block on huge pages; the rest of its last page is not used
 CACHE_LINE = 64
-KEPT = 256 << 20  # bytes in blocks that nobody uses
+KEPT = 512 << 20  # bytes in blocks that nobody uses
 
 Shape = int | tuple[int, ...]
 
