@@ -55,10 +55,10 @@ def empty_outputs(tape: Tape, width: np.dtype) -> Outputs:
 
 
 def shares_of(tape: Tape, threads: int) -> list[list[tuple[int, int]]]:
-    """Positions for each thread, whole parts; one after the other they are the whole tape for one thread."""
-    if threads == 1 or tape.parts.size <= 2:
-        return [[(0, tape.rows)]]
+    """Positions for each thread, whole parts: within one, input rows ascend."""
     bounds = list(zip(tape.parts[:-1].tolist(), tape.parts[1:].tolist(), strict=True))
+    if threads == 1:
+        return [bounds]
     shares: list[list[tuple[int, int]]] = [[] for _ in range(min(threads, len(bounds)))]
     loads = [0] * len(shares)
     for start, stop in sorted(bounds, key=lambda part: part[0] - part[1]):

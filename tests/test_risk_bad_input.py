@@ -324,6 +324,18 @@ def without_money(flow: risk_flows.RiskFlow) -> risk_flows.RiskFlow:
     return flow.take(kept)
 
 
+def test_limits_that_change_on_the_way_change_in_every_part():
+    """One thread over a tape in two parts: each has its rows before the change, then those after it."""
+    changing = 0
+    for seed in range(12):
+        flow = without_money(risk_flows.make("busy", 300, seed))
+        if flow.limits.changes and (tape := parted(flow)).parts.size == 3:
+            run = hftlab.replay(tape, record=(*gated_package.NAMES, "depth"), depth=3, limits=limits_of(flow))
+            assert run.digest == replayed(flow)[1].digest, seed
+            changing += 1
+    assert changing > 3
+
+
 @pytest.mark.parametrize("options", [{}, {"threads": 2}, {"path": "event"}], ids=str)
 @pytest.mark.parametrize("name", ["busy", "crowd"])
 def test_a_tape_of_several_parts_saved_and_loaded(name, options, tmp_path):
