@@ -277,6 +277,12 @@ def test_positions_over_all_accounts_sum_to_zero(name):
     }
 
 
+def test_a_worst_price_beyond_64_bits_is_beyond_any_limit(tmp_path):
+    """Row 1,546 is a MARKET order for one lot: its notional is its price, which is 2^63 and more."""
+    flow = risk_flows.make("edges", 10_000, 1_934).take(range(1_600))
+    check(flow, WAYS, tmp_path, flow.expected(depth_levels=LEVELS))
+
+
 # -- the fuzzing itself
 
 

@@ -95,8 +95,9 @@ def admit(books, grid, gate, row, book, op, side, level, qty, cell, old_qty, old
         if known:
             band = band_of(limit, np.int64(grid.rules[ix(book)]["tick"]), reference)
             if market:
-                worst = saturating_sum(abs(reference), max(band, nothing))
-                amount = product(worst, qty)
+                more = max(band, nothing)
+                fits = more <= MAX_QTY - abs(reference)
+                amount = product(abs(reference) + more, qty) if fits else np.int64(-1)
                 if amount < 0 or amount > limit["order_notional"]:
                     observed = amount if amount >= 0 else np.int64(MAX_QTY)
                     return refuse(gate, row, MAX_NOTIONAL, np.int64(limit["order_notional"]), observed)
