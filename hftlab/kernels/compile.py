@@ -17,15 +17,19 @@ from numba import types
 from numba.core import config
 from numba.extending import overload
 
+import hftlab.codes
+
 DISABLED = bool(config.DISABLE_JIT)
 CHECKED = bool(config.BOUNDSCHECK)  # every array access; what goes by address must look after itself
 
 
 def _sources_digest() -> str:
-    here = Path(__file__).parent
+    """Of every kernel, in whatever subfolder, by its path and its bytes; and of the codes they share."""
+    package = Path(hftlab.codes.__file__).parent
     digest = hashlib.blake2b(digest_size=8)
-    for path in [*sorted(here.glob("*.py")), here.parent / "codes.py"]:
-        digest.update(path.name.encode() + path.read_bytes())
+    for path in [*sorted((package / "kernels").rglob("*.py")), package / "codes.py"]:
+        content = path.read_bytes()
+        digest.update(f"{path.relative_to(package).as_posix()} {len(content)}\n".encode() + content)
     return digest.hexdigest()
 
 
