@@ -20,7 +20,7 @@ import numpy as np
 
 from hftlab import Limits
 from hftlab.codes import PRICE_SCALE
-from hftlab.kernels.outputs import MAKER_ACCOUNT, PRICE, QTY, SEQ, SYMBOL, TAKER_ACCOUNT
+from hftlab.kernels.results.tables import MAKER_ACCOUNT, PRICE, QTY, SEQ, SYMBOL, TAKER_ACCOUNT
 from hftlab.outputs import Fills
 from hftlab.positions import Positions
 from hftlab.run_folder import cpu_name

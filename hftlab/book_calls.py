@@ -10,7 +10,7 @@ import numpy as np
 from hftlab import outputs
 from hftlab.book_gate import Intervention
 from hftlab.codes import Action, Reason
-from hftlab.kernels.ops import REJECTED
+from hftlab.kernels.book.opcodes import REJECTED
 from hftlab.limits import Limits
 from hftlab.order_book import Ack, Fill, OrderBook
 from hftlab.resting import Resting, nothing

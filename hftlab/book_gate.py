@@ -13,11 +13,13 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from hftlab.codes import GateEvent, Reason, RiskState
-from hftlab.kernels import desk, events, gated, intake
-from hftlab.kernels import gate as kernel
-from hftlab.kernels.gate import EVENT, REFUSAL
-from hftlab.kernels.gated import Guard
-from hftlab.kernels.ladder import never_open
+from hftlab.kernels.book.ladder import never_open
+from hftlab.kernels.engine import gated_event, live_books
+from hftlab.kernels.engine.event import NEEDS_CELL, NEEDS_INTAKE, NEEDS_LIMITS, NEEDS_MESSAGES
+from hftlab.kernels.engine.gated_event import Guard
+from hftlab.kernels.risk_gate import gate as kernel
+from hftlab.kernels.risk_gate import row_checks
+from hftlab.kernels.risk_gate.gate import EVENT, REFUSAL
 from hftlab.risk_manager import RiskManager
 from hftlab.tables import ABSENT
 from hftlab.venue import Venue
@@ -65,7 +67,7 @@ class BookGate:
         self.counts = np.zeros(kernel.COUNTS, np.int64)
         self.counts[kernel.TRACKS_NOTIONAL] = "max_open_notional" in uses
         self.counts[kernel.CHECKS_PORTFOLIO] = "max_portfolio_value" in uses
-        self.calls = np.zeros(gated.CALLS, np.int64)
+        self.calls = np.zeros(gated_event.CALLS, np.int64)
         self._refusals = np.zeros(1, REFUSAL)
         messages = FIRST_MESSAGES if "max_orders_per_second" in uses else 0
         self._times, self._senders = np.zeros(messages, np.int64), np.zeros(messages, np.int32)
@@ -118,7 +120,7 @@ class BookGate:
         if venue.spare_fills < 2 * manager.cells.size:
             venue.grow_fills(4 * manager.cells.size - venue.spare_fills, venue.arrays.fills.size)
         self._events = np.empty(venue.slots + 4 * manager.cells.size, EVENT)
-        self.calls[gated.VENUE] = venue.address
+        self.calls[gated_event.VENUE] = venue.address
         self.guard = Guard(
             self.calls,
             manager.cells,
@@ -141,37 +143,37 @@ class BookGate:
             self._recent,
             manager.terms,
         )
-        self._block = desk.block_of(self.guard)
+        self._block = live_books.block_of(self.guard)
         self.address = self._block.ctypes.data
 
     def _await_change(self) -> None:
         changes = self.manager.changes
-        self.calls[gated.NEXT_CHANGE] = changes[0][0] if changes else NEVER
+        self.calls[gated_event.NEXT_CHANGE] = changes[0][0] if changes else NEVER
 
     # -- what kernels need
 
     def serve(self, need: int, account: int) -> None:
         """Give what a command of an account needs before it can be looked at."""
         manager = self.manager
-        if need == events.NEEDS_CELL:
+        if need == NEEDS_CELL:
             self.know(np.array([account], np.int32))
-        elif need == events.NEEDS_INTAKE:
+        elif need == NEEDS_INTAKE:
             manager.grow_intake()
-        elif need == events.NEEDS_MESSAGES:
+        elif need == NEEDS_MESSAGES:
             self._grow_messages()
-        elif need == events.NEEDS_LIMITS:
+        elif need == NEEDS_LIMITS:
             manager.change(manager.changes.pop(0)[1])
             self._await_change()
 
     def _grow_messages(self) -> None:
         """Twice the room for messages of the last second, the oldest at the start."""
-        size, oldest = self._times.size, int(self.calls[gated.OLDEST])
+        size, oldest = self._times.size, int(self.calls[gated_event.OLDEST])
         for name in ("_times", "_senders"):
             old = getattr(self, name)
             longer = np.zeros(2 * size, old.dtype)
             longer[:size] = np.roll(old, -oldest)
             setattr(self, name, longer)
-        self.calls[gated.OLDEST] = 0
+        self.calls[gated_event.OLDEST] = 0
 
     # -- what kernels tell
 
@@ -210,7 +212,7 @@ class BookGate:
     def position(self, account: int) -> Position:
         """What an account holds, and what may become of it."""
         manager, place = self.manager, self.manager.numbers.get(account)
-        state = max(int(manager.symbols["state"][0]), int(manager.clock[intake.ALL_STATE]))
+        state = max(int(manager.symbols["state"][0]), int(manager.clock[row_checks.ALL_STATE]))
         if place is None:
             return Position(0, 0, 0, 0, 0 if self._tracks_notional else None, RiskState(state), False)
         cell, own = manager.cells[place + 1], manager.accounts[place]  # one book: a cell for each account

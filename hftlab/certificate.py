@@ -23,9 +23,9 @@ from hftlab.config import Config
 from hftlab.errors import UsageError, require_positive, table_of
 from hftlab.feeds import Flow, open_flow
 from hftlab.inference import Inference, infer, rebuilt
-from hftlab.kernels.ops import REJECTED
-from hftlab.kernels.outputs import MAKER, PRICE, QTY, SEQ
-from hftlab.kernels.states import BEHIND_MODIFIED, BEST_LEVEL, CROSSED, OLDEST, OPEN, States
+from hftlab.kernels.book.opcodes import REJECTED
+from hftlab.kernels.results.book_states import BEHIND_MODIFIED, BEST_LEVEL, CROSSED, OLDEST, OPEN, States
+from hftlab.kernels.results.tables import MAKER, PRICE, QTY, SEQ
 from hftlab.replayer import replay
 from hftlab.runner import Progress, TapeRun, queue_places, run_states, run_tape
 from hftlab.schema import TIMESTAMP, code_array

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from hftlab.errors import UsageError
-from hftlab.kernels import clock as kernel
+from hftlab.kernels.primitives import cycle_clock as kernel
 
 CALIBRATION_S = 0.2
 BRACKETS = 2_000  # readings at each end of a calibration; the tightest counts

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from hftlab.kernels.order_index import copy_index, fill_index, make_index
-from hftlab.kernels.price_grid import PAGE, PAGE_BITS, Grid
-from hftlab.kernels.tape_compiler import Columns, mark_pages
+from hftlab.kernels.book.columns import Columns
+from hftlab.kernels.book.price_grid import PAGE, PAGE_BITS, Grid
+from hftlab.kernels.book.tape_compiler import mark_pages
+from hftlab.kernels.primitives.hash_index import copy_index, fill_index, make_index
 
 WHOLE_LEVELS = 1 << 16  # a ladder without holes may have this many levels whatever the flow's length,
 ALL_WHOLE_LEVELS = 1 << 20  # and all of them together so many

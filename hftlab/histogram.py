@@ -17,7 +17,7 @@ import polars as pl
 
 from hftlab.errors import FormatError, UsageError
 from hftlab.histogram_files import Payload, log_lines, pack, read_log, unpack
-from hftlab.kernels.histogram import COUNT, MAX, MIN, OUTSIDE, TALLY, record_all
+from hftlab.kernels.primitives.histogram import COUNT, MAX, MIN, OUTSIDE, TALLY, record_all
 from hftlab.run_folder import new_file
 
 HIGHEST = 3_600_000_000_000  # an hour in ns

@@ -61,7 +61,7 @@ from hftlab.codes import MBO_FLAG_SNAPSHOT, Action, MboAction, OrderType, Origin
 from hftlab.schema import CODE, ORDERS, TIMESTAMP, code_array
 
 if TYPE_CHECKING:
-    from hftlab.kernels.states import States
+    from hftlab.kernels.results.book_states import States
     from hftlab.runner import TapeRun
     from hftlab.tables import Mbo
 
@@ -146,8 +146,8 @@ def infer_orders(mbo: pa.Table) -> pa.Table:
 
 def rebuilt(run: TapeRun, states: States) -> Rebuilt:
     """What a run of the facts tells about each (see `runner.run_states`)."""
-    from hftlab.kernels.ops import REJECTED
-    from hftlab.kernels.states import CROSSES
+    from hftlab.kernels.book.opcodes import REJECTED
+    from hftlab.kernels.results.book_states import CROSSES
 
     refused = run.outcomes >= REJECTED
     return Rebuilt((states.places & CROSSES != 0) & ~refused, refused)
@@ -221,7 +221,7 @@ def _by_book(facts: _Facts) -> np.ndarray:
 
 def _causes(facts: _Facts, history: _History) -> _Causes:
     """Follow each order through its own facts."""
-    from hftlab.kernels.states import follow_fills
+    from hftlab.kernels.results.book_states import follow_fills
 
     rows, new = history
     fill, filled = facts.action[rows] == _F, np.empty(len(rows), np.int64)

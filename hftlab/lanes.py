@@ -7,12 +7,13 @@ from functools import partial
 
 import numpy as np
 
-from hftlab.kernels import engine, pages
-from hftlab.kernels.bits import Bitmap
-from hftlab.kernels.engine import TOUCH_ROW, TOUCH_WIDTH, Outputs
-from hftlab.kernels.gate import Gate
-from hftlab.kernels.ladder import Books, load_orders, make_books, never_open
-from hftlab.kernels.records import FILL
+from hftlab.kernels.book.ladder import Books, load_orders, make_books, never_open
+from hftlab.kernels.book.records import FILL
+from hftlab.kernels.engine import batch
+from hftlab.kernels.engine.batch import TOUCH_ROW, TOUCH_WIDTH, Outputs
+from hftlab.kernels.primitives import memory
+from hftlab.kernels.primitives.bitmap import Bitmap
+from hftlab.kernels.risk_gate.gate import Gate
 from hftlab.risk_manager import GateRun, RiskManager
 from hftlab.side_by_side import side_by_side
 from hftlab.tape import Tape
@@ -43,7 +44,7 @@ def opened_books(tape: Tape) -> Books:
 def empty_outputs(tape: Tape, width: np.dtype) -> Outputs:
     """Room for the outcome of every command, without any for fills and touches."""
     rows = tape.rows
-    outcomes, filled, leaves = pages.empty_together((rows, np.uint8), (rows, width), (rows, width))
+    outcomes, filled, leaves = memory.empty_together((rows, np.uint8), (rows, width), (rows, width))
     return Outputs(
         np.empty(0, FILL[width]),
         outcomes,
@@ -100,12 +101,12 @@ class Lane:
                 self.gate = gate_run.gate
         last = np.zeros((len(tape.symbols), TOUCH_WIDTH), np.int64)
         if touch:
-            engine.start_touch(books, last)
+            batch.start_touch(books, last)
         if not whole:
             books = books._replace(bitmap=Bitmap(*(floor.copy() for floor in books.bitmap)))
         self.books = books
         self.outputs = outputs._replace(
-            fills=pages.empty(room, outputs.fills.dtype),
+            fills=memory.empty(room, outputs.fills.dtype),
             touch=np.empty((touch_room, TOUCH_WIDTH), np.int64),
             last_touch=last,
         )
@@ -126,7 +127,7 @@ class Lane:
                     fills=outputs.fills[self.fills :], touch=outputs.touch[self.touches :]
                 )
                 tape = self.tape
-                done, fills, touches = engine.run(
+                done, fills, touches = batch.run(
                     self.books, tape.grid, self.gate, tape.commands, here, begin, end, self.visit
                 )
                 begin, self.fills, self.touches = begin + done, self.fills + fills, self.touches + touches

@@ -14,9 +14,9 @@ import polars as pl
 from hftlab.codes import BookState, Effect, EventType, LatencyStage
 from hftlab.errors import UsageError
 from hftlab.histogram import Histogram, write_hlog
-from hftlab.kernels.histogram import COUNT, MAX, MIN
-from hftlab.kernels.profiled import EFFECTS, RESPONSE, SERVICE, STATES, Probe
-from hftlab.kernels.stages import LOOKUP
+from hftlab.kernels.engine.profiled import EFFECTS, RESPONSE, SERVICE, STATES, Probe
+from hftlab.kernels.primitives.histogram import COUNT, MAX, MIN
+from hftlab.kernels.primitives.stage_clock import LOOKUP
 
 VIEWS = {"effect": Effect, "state": BookState, "stage": LatencyStage}
 PERCENTILES = {"p50": 50, "p95": 95, "p99": 99, "p99_9": 99.9, "p99_99": 99.99}

@@ -25,10 +25,10 @@ from hftlab.codes import EventType
 from hftlab.errors import UsageError, require_positive
 from hftlab.feeds import open_flow
 from hftlab.histogram import DIGITS, HIGHEST, counts_length, half_magnitude
-from hftlab.kernels import clock as clock_kernel
-from hftlab.kernels import profiled
-from hftlab.kernels import stages as stages_kernel
-from hftlab.kernels.histogram import TALLY
+from hftlab.kernels.engine import profiled
+from hftlab.kernels.primitives import cycle_clock as clock_kernel
+from hftlab.kernels.primitives import stage_clock as stages_kernel
+from hftlab.kernels.primitives.histogram import TALLY
 from hftlab.latency_report import Profile, Spin
 from hftlab.replayer import Source, gate_for, limits_for, make_plan
 from hftlab.risk_manager import RiskManager

@@ -13,15 +13,15 @@ import pyarrow as pa
 from hftlab import schema
 from hftlab.clock import Clock
 from hftlab.codes import EventType, LatencyStage
-from hftlab.kernels.clock import DURATION, GAPS, LOST, PASSES, ROW, SPENT, START
-from hftlab.kernels.profiled import (
+from hftlab.kernels.engine.profiled import (
     SAMPLE_END,
     SAMPLE_INTENDED,
     SAMPLE_ROW,
     SAMPLE_STAGES,
     SAMPLE_START,
 )
-from hftlab.kernels.stages import STAGES
+from hftlab.kernels.primitives.cycle_clock import DURATION, GAPS, LOST, PASSES, ROW, SPENT, START
+from hftlab.kernels.primitives.stage_clock import STAGES
 from hftlab.latencies import Latencies
 from hftlab.runner import TapeRun
 

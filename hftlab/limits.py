@@ -17,7 +17,7 @@ import pyarrow as pa
 from hftlab.codes import MAX_QTY
 from hftlab.config import Config, load_config
 from hftlab.errors import LimitsError, UsageError
-from hftlab.kernels.risk_records import ACCOUNT_LIMIT, FEE, FIXED, LAST, LIMIT, MID, REFERENCE
+from hftlab.kernels.risk_gate.records import ACCOUNT_LIMIT, FEE, FIXED, LAST, LIMIT, MID, REFERENCE
 from hftlab.limit_keys import BOTH_SIDES, KEYS, NONE_GIVEN, REFERENCES, SIDES, TRADING_KEYS
 from hftlab.limit_settings import read_keys, read_settings
 from hftlab.limit_tables import ALL, Given, from_file, from_frame, from_rules

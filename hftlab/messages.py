@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from hftlab.kernels.intake import SECOND
-from hftlab.kernels.repeats import NO_TIME
+from hftlab.kernels.risk_gate.repeated_orders import NO_TIME
+from hftlab.kernels.risk_gate.row_checks import SECOND
 
 
 @dataclass(frozen=True)

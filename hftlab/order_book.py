@@ -33,11 +33,11 @@ from hftlab.codes import (
 )
 from hftlab.errors import FormatError, UsageError, require_positive
 from hftlab.grid import spread_grid
-from hftlab.kernels import desk, events, gated
-from hftlab.kernels.arguments import WHOLE, WHOLE_ACCOUNT, WHOLE_ID, entry_point
-from hftlab.kernels.ladder import BEST
-from hftlab.kernels.ops import REJECTED
-from hftlab.kernels.price_grid import PAGE, PAGE_BITS, make_rules
+from hftlab.kernels.book.ladder import BEST
+from hftlab.kernels.book.opcodes import REJECTED
+from hftlab.kernels.book.price_grid import PAGE, PAGE_BITS, make_rules
+from hftlab.kernels.engine import event, gated_event, live_books
+from hftlab.kernels.primitives.python_int import WHOLE, WHOLE_ACCOUNT, WHOLE_ID, entry_point
 from hftlab.limits import Limits
 from hftlab.resting import Resting, nothing
 from hftlab.risk_manager import RiskManager
@@ -50,15 +50,15 @@ FIRST_SLOTS = 1024
 FIRST_WINDOW = 512  # levels looked at around the best before more
 
 _WORD = (WHOLE, WHOLE, WHOLE_ID, WHOLE_ID, WHOLE, WHOLE, WHOLE_ACCOUNT)  # from the address to the account
-_submit = entry_point(events.submit, _WORD)
-_submit_cancel = entry_point(events.submit_cancel, (WHOLE, WHOLE_ID))
+_submit = entry_point(event.submit, _WORD)
+_submit_cancel = entry_point(event.submit_cancel, (WHOLE, WHOLE_ID))
 LOWEST_ACCOUNT, HIGHEST_ACCOUNT = -(2**31), 2**31 - 1
 
 
 @cache
 def _gated_entry() -> Callable[..., int]:
     """The kernel of a book with a risk gate, loaded when the first is made."""
-    return entry_point(gated.submit_gated, (*_WORD, types.int64))
+    return entry_point(gated_event.submit_gated, (*_WORD, types.int64))
 
 
 class Fill(NamedTuple):
@@ -113,10 +113,10 @@ def _spellings(code: type[Code], words: dict[Code, int]) -> dict[Any, int]:
     return table
 
 
-_SIDES = _spellings(Side, {Side.BUY: 0, Side.SELL: 1 << events.SELL_BIT})
-_TYPES = _spellings(OrderType, {t: t << events.TYPE_BITS for t in OrderType})
-_TIFS = _spellings(Tif, {t: t << events.TIF_BITS for t in Tif})
-_POST_ONLY = 1 << events.POST_ONLY_BIT
+_SIDES = _spellings(Side, {Side.BUY: 0, Side.SELL: 1 << event.SELL_BIT})
+_TYPES = _spellings(OrderType, {t: t << event.TYPE_BITS for t in OrderType})
+_TIFS = _spellings(Tif, {t: t << event.TIF_BITS for t in Tif})
+_POST_ONLY = 1 << event.POST_ONLY_BIT
 _CANCEL, _REDUCE, _REPLACE = int(Action.CANCEL), int(Action.REDUCE), int(Action.REPLACE)
 _MASS_CANCEL, _CLEAR, _CONTROL = int(Action.MASS_CANCEL), int(Action.CLEAR), int(Action.RISK_CONTROL)
 
@@ -370,11 +370,11 @@ class OrderBook:
             return Ack(_LEAVE_ALL[outcome], 0, qty, (), Reason.NONE)
         if outcome in _PLAIN:
             return _PLAIN[outcome]
-        if outcome >= gated.TOLD:
+        if outcome >= gated_event.TOLD:
             self._gate.take(time_ns() if ts is None else ts, ())
-            return self._answer(outcome - gated.TOLD, word, order_id, new_id, price, qty, account, ts)
-        if outcome >= events.DETAILS:
-            return self._detailed(outcome - events.DETAILS)
+            return self._answer(outcome - gated_event.TOLD, word, order_id, new_id, price, qty, account, ts)
+        if outcome >= event.DETAILS:
+            return self._detailed(outcome - event.DETAILS)
         if outcome in _OUTCOMES:
             status, reason = _OUTCOMES[outcome]
             return Ack(status, 0, 0, (), reason, *self._gate.refusal(reason, account))
@@ -390,12 +390,14 @@ class OrderBook:
     def _grow(self, need: int, price: int, account: int, ts: int | None) -> bool:
         """Give the kernel what it needs; False where there can be no more."""
         venue, gate, grown = self._venue, self._gate, True
-        if need == events.NEEDS_SLOTS:
+        if need == event.NEEDS_SLOTS:
             grown = venue.grow_slots()
-        elif need == events.NEEDS_LEVELS:
+        elif need == event.NEEDS_LEVELS:
             grown = venue.add_price(price)
-        elif need == events.NEEDS_ROOM:
-            gate.take(time_ns() if ts is None else ts, self._fills(int(venue.arrays.counts[desk.COUNT])))
+        elif need == event.NEEDS_ROOM:
+            gate.take(
+                time_ns() if ts is None else ts, self._fills(int(venue.arrays.counts[live_books.COUNT]))
+            )
             return True
         else:
             gate.serve(need, account)

@@ -14,11 +14,12 @@ import pyarrow as pa
 
 from hftlab import schema
 from hftlab.codes import NOT_A_VALUE, UNDEF_PRICE, Action, Anomaly, GateEvent, Reason, Stage, Status
-from hftlab.kernels import outputs, pages
-from hftlab.kernels.engine import TOUCH_BOOK, TOUCH_LEVEL, TOUCH_ROW
-from hftlab.kernels.ops import REJECTED
-from hftlab.kernels.states import CROSSED
-from hftlab.kernels.tape_compiler import NOTE
+from hftlab.kernels.book.columns import NOTE
+from hftlab.kernels.book.opcodes import REJECTED
+from hftlab.kernels.engine.batch import TOUCH_BOOK, TOUCH_LEVEL, TOUCH_ROW
+from hftlab.kernels.primitives import memory
+from hftlab.kernels.results import tables
+from hftlab.kernels.results.book_states import CROSSED
 from hftlab.resting import Resting, level_prices
 from hftlab.runner import TapeRun, run_depth, run_states, run_tape
 from hftlab.side_by_side import cut, side_by_side
@@ -74,10 +75,10 @@ class Fills:
 def expand_fills(run: TapeRun) -> Fills:
     """Fill records as columns."""
     tape, count = run.tape, run.fills.size
-    fills = Fills(*pages.empty_together(((8, count), np.int64), ((3, count), np.int32), (count, np.int8)))
+    fills = Fills(*memory.empty_together(((8, count), np.int64), ((3, count), np.int32), (count, np.int8)))
 
     def expand(start: int, stop: int) -> None:
-        outputs.expand_fills(
+        tables.expand_fills(
             run.fills,
             tape.checked.columns,
             tape.grid,
@@ -94,9 +95,9 @@ def expand_fills(run: TapeRun) -> Fills:
     return fills
 
 
-def _rows(tape: Tape) -> outputs.Rows:
+def _rows(tape: Tape) -> tables.Rows:
     checked = tape.checked
-    return outputs.Rows(checked.seq, checked.ts, np.array([checked.first_row]))
+    return tables.Rows(checked.seq, checked.ts, np.array([checked.first_row]))
 
 
 def fills_table(tape: Tape, fills: Fills, first_match: int = 0) -> pa.Table:
@@ -104,19 +105,19 @@ def fills_table(tape: Tape, fills: Fills, first_match: int = 0) -> pa.Table:
     longs, ints, sides = fills.longs, fills.ints, fills.sides
     return _table(
         schema.FILLS,
-        longs[outputs.SEQ],
+        longs[tables.SEQ],
         np.arange(first_match, first_match + sides.size),
-        _times(longs[outputs.TS]),
-        _symbols(tape.symbols, ints[outputs.SYMBOL]),
-        longs[outputs.PRICE],
-        longs[outputs.QTY],
+        _times(longs[tables.TS]),
+        _symbols(tape.symbols, ints[tables.SYMBOL]),
+        longs[tables.PRICE],
+        longs[tables.QTY],
         sides,
-        longs[outputs.TAKER].view("u8"),
-        longs[outputs.MAKER].view("u8"),
-        ints[outputs.TAKER_ACCOUNT],
-        ints[outputs.MAKER_ACCOUNT],
-        longs[outputs.TAKER_LEAVES],
-        longs[outputs.MAKER_LEAVES],
+        longs[tables.TAKER].view("u8"),
+        longs[tables.MAKER].view("u8"),
+        ints[tables.TAKER_ACCOUNT],
+        ints[tables.MAKER_ACCOUNT],
+        longs[tables.TAKER_LEAVES],
+        longs[tables.MAKER_LEAVES],
     )
 
 
@@ -208,18 +209,18 @@ def gate_table(run: TapeRun) -> pa.Table:
 def l1_table(run: TapeRun) -> pa.Table:
     """The touch after each command that changed it."""
     tape, count = run.tape, len(run.touch)
-    longs, books, empty = pages.empty_together(
+    longs, books, empty = memory.empty_together(
         ((8, count), np.int64), (count, np.int32), ((2, count), np.bool_)
     )
-    outputs.expand_touch(run.touch, tape.grid, _rows(tape), longs, books, empty)
+    tables.expand_touch(run.touch, tape.grid, _rows(tape), longs, books, empty)
 
     def side(index: int) -> list[pa.Array]:
         price, lots, orders = longs[2 + 3 * index : 5 + 3 * index]
         none = empty[index]
         return [pa.array(price, mask=none if none.any() else None), pa.array(lots), pa.array(orders)]
 
-    times, symbols = _times(longs[outputs.TS]), _symbols(tape.symbols, books)
-    return _table(schema.L1, longs[outputs.SEQ], times, symbols, *side(0), *side(1))
+    times, symbols = _times(longs[tables.TS]), _symbols(tape.symbols, books)
+    return _table(schema.L1, longs[tables.SEQ], times, symbols, *side(0), *side(1))
 
 
 def depth_table(run: TapeRun, levels: int) -> pa.Table:
@@ -308,13 +309,13 @@ class Digest:
     def add_run(self, run: TapeRun, fills: Fills) -> None:
         """Add a run's outcomes and fills."""
         rows, order = _rows(run.tape), run.order
-        outputs.digest_outcomes(run.outcomes, run.filled, run.leaves, order, rows, self.sums)
-        outputs.digest_fills(fills.longs, fills.ints, _hashes(run.tape.symbols), self.sums)
+        tables.digest_outcomes(run.outcomes, run.filled, run.leaves, order, rows, self.sums)
+        tables.digest_fills(fills.longs, fills.ints, _hashes(run.tape.symbols), self.sums)
 
     def with_book(self, symbols: tuple[str, ...], resting: Resting) -> str:
         """The digest in hexadecimal, the final book included."""
         sums = self.sums.copy()
-        outputs.digest_orders(*resting, _hashes(symbols), sums)
+        tables.digest_orders(*resting, _hashes(symbols), sums)
         return "".join(f"{int(half) & (2**64 - 1):016x}" for half in sums)
 
 

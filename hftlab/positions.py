@@ -11,11 +11,12 @@ import pyarrow as pa
 
 from hftlab import schema
 from hftlab.codes import NOT_A_VALUE
-from hftlab.kernels import accounting, order_index
-from hftlab.kernels.accounting import CELL, Changes, Holdings
-from hftlab.kernels.exact import WORDS
-from hftlab.kernels.outputs import MAKER_ACCOUNT, SEQ, SYMBOL, TAKER_ACCOUNT
-from hftlab.kernels.risk_records import FEE
+from hftlab.kernels.primitives import hash_index
+from hftlab.kernels.primitives.int256 import WORDS
+from hftlab.kernels.results import positions
+from hftlab.kernels.results.positions import CELL, Changes, Holdings
+from hftlab.kernels.results.tables import MAKER_ACCOUNT, SEQ, SYMBOL, TAKER_ACCOUNT
+from hftlab.kernels.risk_gate.records import FEE
 from hftlab.limits import Limits
 from hftlab.outputs import Fills
 from hftlab.resting import Resting
@@ -32,12 +33,12 @@ class Positions:
         self._limits = limits if limits is not None and limits.uses & FEE_KEYS else None
         self._changes = list(self._limits.changes) if self._limits is not None else []
         self._fees = np.zeros(0 if self._limits is None else 1, FEE)  # by cell, if there are any
-        self._index = order_index.make_index(FIRST_CELLS)
+        self._index = hash_index.make_index(FIRST_CELLS)
         self._known = 1  # cells, the one of nobody included
         self._holdings = Holdings(
             np.zeros(FIRST_CELLS, CELL),
             np.zeros((FIRST_CELLS, 2, WORDS), np.int64),
-            np.zeros((FIRST_WIDE, accounting.WIDE_COLUMNS, WORDS), np.int64),
+            np.zeros((FIRST_WIDE, positions.WIDE_COLUMNS, WORDS), np.int64),
             np.ones(1, np.int64),
             np.zeros(0, np.int64),
         )
@@ -69,10 +70,10 @@ class Positions:
         """What every cell that has traded or has open orders holds, by name of symbol, then account."""
         self._know_symbols(symbols)
         open_lots, orders = self._open(resting)
-        values = np.empty((accounting.TO_SOLD_NOTIONAL + 1, self._known), np.int64)
-        accounting.list_cells(self._holdings, values)
+        values = np.empty((positions.TO_SOLD_NOTIONAL + 1, self._known), np.int64)
+        positions.list_cells(self._holdings, values)
         cells = self._holdings.cells[: self._known]
-        is_there = (values[accounting.TO_BOUGHT] != 0) | (values[accounting.TO_SOLD] != 0) | (orders != 0)
+        is_there = (values[positions.TO_BOUGHT] != 0) | (values[positions.TO_SOLD] != 0) | (orders != 0)
         there = np.flatnonzero(is_there)
         rank = np.empty(len(symbols), np.int64)
         rank[sorted(range(len(symbols)), key=symbols.__getitem__)] = np.arange(len(symbols))
@@ -86,7 +87,7 @@ class Positions:
                 _whole(self._holdings.last[book]),
                 *(_whole(column) for column in open_lots[:2, there]),
                 pa.array(orders[there]),
-                _whole(open_lots[accounting.OPEN_NOTIONAL, there]),
+                _whole(open_lots[positions.OPEN_NOTIONAL, there]),
             ],
             schema=schema.POSITIONS,
         )
@@ -95,9 +96,9 @@ class Positions:
         """Lots and notional (int64 [3, cells]) and number of the open orders of each cell."""
         numbers = self._numbers(resting.book, resting.account)
         sums, orders = np.zeros((self._known, 3, WORDS), np.int64), np.zeros(self._known, np.int64)
-        accounting.count_open(numbers, resting.side, resting.price, resting.qty, sums, orders)
+        positions.count_open(numbers, resting.side, resting.price, resting.qty, sums, orders)
         values = np.empty((3, self._known), np.int64)
-        accounting.list_sums(sums, values)
+        positions.list_sums(sums, values)
         return values, orders
 
     # -------------------------------------------------------------- cells
@@ -117,7 +118,7 @@ class Positions:
         """The number of each cell; new ones get the next."""
         numbers, done = np.empty(books.size, np.int32), 0
         while True:
-            done, self._known = accounting.find_cells(
+            done, self._known = positions.find_cells(
                 self._index, self._holdings.cells, self._known, books, accounts, done, numbers
             )
             if done == numbers.size:
@@ -130,8 +131,8 @@ class Positions:
         self._holdings = holdings._replace(
             cells=_longer(holdings.cells, size), notional=_longer(holdings.notional, size)
         )
-        index = order_index.make_index(size)
-        order_index.copy_index(self._index, index)
+        index = hash_index.make_index(size)
+        hash_index.copy_index(self._index, index)
         self._index = index
 
     # -------------------------------------------------------------- fills
@@ -152,7 +153,7 @@ class Positions:
     ) -> tuple[int, int]:
         while True:
             columns = fills.longs, fills.ints, fills.sides, numbers, self._fees
-            done, row = accounting.book_fills(*columns, self._holdings, changes, done, stop, row)
+            done, row = positions.book_fills(*columns, self._holdings, changes, done, stop, row)
             if done == stop:
                 return done, row
             wide = self._holdings.wide
@@ -180,7 +181,7 @@ def changes_of_fills(fills: Fills, symbols: tuple[str, ...], limits: Limits | No
 
 
 def _no_changes(rows: int) -> Changes:
-    return Changes(np.empty((accounting.AT_FEES + 1, rows), np.int64), np.empty(rows, np.int32))
+    return Changes(np.empty((positions.AT_FEES + 1, rows), np.int64), np.empty(rows, np.int32))
 
 
 def _longer(rows: np.ndarray, size: int) -> np.ndarray:

@@ -14,7 +14,7 @@ import numpy as np
 
 from hftlab.codes import NOT_A_VALUE, Action, MboAction
 from hftlab.errors import TableError
-from hftlab.kernels.tape_compiler import NOTE, Columns
+from hftlab.kernels.book.columns import NOTE, Columns
 from hftlab.tables import ABSENT, CheckedTable, Mbo, event_ends, frozen, read_mbp
 
 

@@ -11,9 +11,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from hftlab.kernels.ladder import Books
-from hftlab.kernels.outputs import list_orders
-from hftlab.kernels.price_grid import PAGE, PAGE_BITS, Grid
+from hftlab.kernels.book.ladder import Books
+from hftlab.kernels.book.price_grid import PAGE, PAGE_BITS, Grid
+from hftlab.kernels.results.tables import list_orders
 
 
 class Resting(NamedTuple):

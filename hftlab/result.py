@@ -17,8 +17,8 @@ from hftlab import outputs
 from hftlab.codes import GateEvent, Reason, Status
 from hftlab.config import RECORDABLE
 from hftlab.errors import UsageError, require_positive
-from hftlab.kernels.ops import REJECTED
-from hftlab.kernels.outputs import LANES, count_outcomes
+from hftlab.kernels.book.opcodes import REJECTED
+from hftlab.kernels.results.tables import LANES, count_outcomes
 from hftlab.resting import Resting
 from hftlab.run_folder import manifest, write_run
 from hftlab.runner import TapeRun, run_tape

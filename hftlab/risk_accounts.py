@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 
 from hftlab.codes import MAX_QTY, Action, OrderType
-from hftlab.kernels import drawdown
+from hftlab.kernels.results import drawdown
 from hftlab.result import Result
 from hftlab.risk_report import UNITS, Refused, or_none
 from hftlab.tables import frozen

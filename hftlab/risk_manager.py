@@ -15,14 +15,15 @@ from itertools import pairwise
 import numpy as np
 
 from hftlab.codes import Action, RiskControl
-from hftlab.kernels import gate as kernel
-from hftlab.kernels import intake, pages, repeats
-from hftlab.kernels.events import Risk
-from hftlab.kernels.gate import ACCOUNT, CELL, EVENT, MONEY, REFUSAL, SYMBOL, Gate
-from hftlab.kernels.intake import TERM, Intake
-from hftlab.kernels.order_index import copy_index, make_index
-from hftlab.kernels.repeats import NO_TIME, REPEAT
-from hftlab.kernels.risk_records import FIXED, LIMIT
+from hftlab.kernels.engine.event import Risk
+from hftlab.kernels.primitives import memory
+from hftlab.kernels.primitives.hash_index import copy_index, make_index
+from hftlab.kernels.risk_gate import gate as kernel
+from hftlab.kernels.risk_gate import repeated_orders, row_checks
+from hftlab.kernels.risk_gate.gate import ACCOUNT, CELL, EVENT, MONEY, REFUSAL, SYMBOL, Gate
+from hftlab.kernels.risk_gate.records import FIXED, LIMIT
+from hftlab.kernels.risk_gate.repeated_orders import NO_TIME, REPEAT
+from hftlab.kernels.risk_gate.row_checks import TERM, Intake
 from hftlab.limits import Limits
 from hftlab.messages import NO_MESSAGES, Messages, a_second_before
 from hftlab.tables import ABSENT, CheckedTable, frozen
@@ -67,13 +68,13 @@ class RiskManager:
         self.sets = np.zeros(0, LIMIT)
         self.rings = np.zeros(0, np.int64)
         self.repeats = np.zeros(FIRST_REPEATS if "max_repeated_orders" in limits.uses else 0, REPEAT)
-        self.clock = np.zeros(intake.CLOCK, np.int64)
-        self.clock[[intake.TIME, repeats.PERIOD, repeats.BEFORE]] = NO_TIME
-        self.clock[repeats.WINDOW] = limits.repeated_order_window
-        self.clock[intake.REFUSES_UNKNOWN] = limits.unknown_reject
-        self.clock[intake.KEEPS_ALL] = bool(self.changes)
-        self.clock[intake.INTERVAL] = limits.mark_interval if self.has_money else 0
-        self.clock[intake.NEXT_MARK_TIME] = NO_TIME
+        self.clock = np.zeros(row_checks.CLOCK, np.int64)
+        self.clock[[row_checks.TIME, repeated_orders.PERIOD, repeated_orders.BEFORE]] = NO_TIME
+        self.clock[repeated_orders.WINDOW] = limits.repeated_order_window
+        self.clock[row_checks.REFUSES_UNKNOWN] = limits.unknown_reject
+        self.clock[row_checks.KEEPS_ALL] = bool(self.changes)
+        self.clock[row_checks.INTERVAL] = limits.mark_interval if self.has_money else 0
+        self.clock[row_checks.NEXT_MARK_TIME] = NO_TIME
         self.mark_clock = np.zeros(2, np.int64)
         self.recent = NO_MESSAGES  # those of the last second
 
@@ -105,11 +106,11 @@ class RiskManager:
 
     def cells_of(self, accounts: np.ndarray, books: np.ndarray, rows: int) -> np.ndarray:
         """The cell of each row, made where there is none; a column that is absent means 0."""
-        cells, done = pages.empty(rows, np.int32), 0
+        cells, done = memory.empty(rows, np.int32), 0
         new, first = np.empty((rows, 2), np.int32), self.known
         near, lowest = _near(accounts, books, rows)
         while True:
-            done, self.known = intake.number_cells(
+            done, self.known = row_checks.number_cells(
                 accounts, books, self.index, near, lowest, self.known, done, cells, new[self.known - first :]
             )
             if done == rows:
@@ -167,14 +168,14 @@ class RiskManager:
 
     def _more_rings(self, room: int) -> int:
         """Where more room for times of messages starts."""
-        start = int(self.clock[intake.RINGS])
-        self.clock[intake.RINGS] = start + room
+        start = int(self.clock[row_checks.RINGS])
+        self.clock[row_checks.RINGS] = start + room
         if start + room > self.rings.size:
             self._grow_rings(RINGS * (start + room))
         return start
 
     def _grow_rings(self, size: int) -> None:
-        longer = pages.zeros(size, np.int64)
+        longer = memory.zeros(size, np.int64)
         longer[: self.rings.size] = self.rings
         self.rings = longer
 
@@ -219,15 +220,15 @@ class RiskManager:
 
     def grow_intake(self) -> None:
         """Room to remember more messages, or more repeated orders."""
-        if 4 * (self.clock[repeats.ENTRIES] + 1) > self.repeats.size > 0:
+        if 4 * (self.clock[repeated_orders.ENTRIES] + 1) > self.repeats.size > 0:
             self._grow_repeats()
         else:
             self._grow_rings(2 * self.rings.size)
 
     def _grow_repeats(self) -> None:
         """Twice the room for orders that may be repeated."""
-        larger = pages.zeros(2 * self.repeats.size, REPEAT)
-        repeats.move_repeats(self.repeats, larger, self.clock)
+        larger = memory.zeros(2 * self.repeats.size, REPEAT)
+        repeated_orders.move_repeats(self.repeats, larger, self.clock)
         self.repeats = larger
 
     def stop_order(self) -> np.ndarray:
@@ -250,12 +251,12 @@ def _near(accounts: np.ndarray, books: np.ndarray, rows: int) -> tuple[np.ndarra
     shape = highest - lowest + 1, highest_book + 1
     if lowest_book < 0 or shape[0] * shape[1] > min(NEAR, rows):
         shape = 0, 0
-    return pages.zeros(shape, np.int32), np.int64(lowest)
+    return memory.zeros(shape, np.int32), np.int64(lowest)
 
 
 def _longer(records: np.ndarray, more: int) -> np.ndarray:
     """The same records with empty ones behind them."""
-    longer = pages.zeros(records.size + more, records.dtype)
+    longer = memory.zeros(records.size + more, records.dtype)
     longer[: records.size] = records
     return longer
 
@@ -268,8 +269,8 @@ class GateRun:
         columns, opening = tape.checked.columns, tape.opening
         manager.know_symbols(tape.symbols)
         self.row_cells = manager.cells_of(columns.account, columns.book, tape.rows)
-        self.early = pages.empty(tape.rows, np.uint8)
-        node_cells = pages.zeros(nodes, np.int32)
+        self.early = memory.empty(tape.rows, np.uint8)
+        node_cells = memory.zeros(nodes, np.int32)
         node_cells[first_node : first_node + opening.count] = manager.cells_of(
             frozen(opening.account, "i4"), frozen(opening.book, "i4"), opening.count
         )
@@ -280,8 +281,8 @@ class GateRun:
         self.own_room = int(counts[kernel.OWN_ROOM])
         orders, order = 2 * tape.incoming + opening.count, tape.commands.order
         has_stops = "stop_loss_percentage" in manager.limits.uses
-        self.early_refusals = pages.empty(tape.rows, REFUSAL)
-        manager.clock[intake.REFUSED] = 0
+        self.early_refusals = memory.empty(tape.rows, REFUSAL)
+        manager.clock[row_checks.REFUSED] = 0
         self.refused_early = 0
         self.gate = Gate(
             manager.cells,
@@ -291,13 +292,13 @@ class GateRun:
             manager.sets,
             node_cells,
             self.row_cells[order] if order.size else self.row_cells,
-            pages.empty(tape.rows, np.uint8) if order.size else self.early,
+            memory.empty(tape.rows, np.uint8) if order.size else self.early,
             np.zeros(0, np.int32),
             frozen(manager.stop_order(), "i4") if has_stops else ABSENT["i4"],  # whom to judge at marks
             manager.by_name(),
             self._marks(),
-            pages.empty(tape.incoming, REFUSAL),
-            pages.empty(orders + self.own_room, EVENT),
+            memory.empty(tape.incoming, REFUSAL),
+            memory.empty(orders + self.own_room, EVENT),
             counts,
         )
 
@@ -307,7 +308,7 @@ class GateRun:
         checked, found = self.tape.checked, np.empty(self.tape.rows, np.int64)
         interval = np.int64(self.manager.limits.mark_interval)
         clock = self.manager.mark_clock
-        count = intake.marking_rows(checked.ts, checked.first_row, self.tape.rows, interval, clock, found)
+        count = row_checks.marking_rows(checked.ts, checked.first_row, self.tape.rows, interval, clock, found)
         return frozen(found[:count].copy(), "i8")
 
     def pieces(self) -> Sequence[tuple[int, int]]:
@@ -345,10 +346,10 @@ class GateRun:
         """Decide the first seven checks for rows [start, stop)."""
         manager, checked = self.manager, self.tape.checked
         self.change_limits(start, stop)
-        manager.clock[intake.REFUSED] = 0
+        manager.clock[row_checks.REFUSED] = 0
         while start < stop:
             refusals = self.early_refusals[self.refused_early :]
-            start = intake.look_at_rows(
+            start = row_checks.look_at_rows(
                 manager.intake._replace(refusals=refusals),
                 checked.columns,
                 checked.ts,
@@ -358,8 +359,8 @@ class GateRun:
                 start,
                 stop,
             )
-            self.refused_early += int(manager.clock[intake.REFUSED])
-            manager.clock[intake.REFUSED] = 0
+            self.refused_early += int(manager.clock[row_checks.REFUSED])
+            manager.clock[row_checks.REFUSED] = 0
             if start < stop:
                 manager.grow_intake()
         if self.tape.commands.order.size:
@@ -412,7 +413,7 @@ class GateRun:
     def outputs(self, gates: list[Gate], events: bool = False) -> GateOutputs:
         """What the gates of all threads have said; `events` says that it was the event path."""
         if events:
-            self.refused_early = int(self.manager.clock[intake.REFUSED])
+            self.refused_early = int(self.manager.clock[row_checks.REFUSED])
         refusals, told = [self.early_refusals[: self.refused_early]], []
         for gate in gates:
             for parts, records, count in (

@@ -10,12 +10,13 @@ from time import perf_counter
 
 import numpy as np
 
-from hftlab.kernels import engine, events, pages
-from hftlab.kernels.engine import TOUCH_WIDTH
-from hftlab.kernels.outputs import put_in_order
-from hftlab.kernels.records import WIDE
-from hftlab.kernels.states import States, run_queues
-from hftlab.kernels.states import run_states as states_kernel
+from hftlab.kernels.book.records import WIDE
+from hftlab.kernels.engine import batch, event
+from hftlab.kernels.engine.batch import TOUCH_WIDTH
+from hftlab.kernels.primitives import memory
+from hftlab.kernels.results.book_states import States, run_queues
+from hftlab.kernels.results.book_states import run_states as states_kernel
+from hftlab.kernels.results.tables import put_in_order
 from hftlab.lanes import (
     STEP,
     Progress,
@@ -75,7 +76,7 @@ class TapeRun:
     def by_row(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Status (int8), filled and leaves lots (int64) by input row."""
         columns = tuple(
-            pages.empty_together(*[(self.outcomes.size, t) for t in (np.int8, np.int64, np.int64)])
+            memory.empty_together(*[(self.outcomes.size, t) for t in (np.int8, np.int64, np.int64)])
         )
         put_in_order(self.outcomes, self.filled, self.leaves, self.order, *columns)
         return columns
@@ -182,7 +183,7 @@ def run_depth(
     if manager is not None and is_tied(tape, manager):
         visit = places_by_row(tape)
         state, parts = gate.in_order(visit, 0), [(0, tape.rows)]
-    engine.run_depth(books, tape.grid, state, tape.commands, outputs, 0, 0, visit, last, changes, values)
+    batch.run_depth(books, tape.grid, state, tape.commands, outputs, 0, 0, visit, last, changes, values)
     places, tables = [np.empty((2, 0), np.int64)], [np.empty((6, 0, levels), np.int64)]
     for first, end in gate.pieces() if gate is not None else [(0, tape.rows)]:
         if gate is not None:
@@ -194,7 +195,7 @@ def run_depth(
             )
             while start < last_of_part:
                 stop = min(start + DEPTH_STEP, last_of_part)
-                done, fills, count = engine.run_depth(
+                done, fills, count = batch.run_depth(
                     books, tape.grid, state, tape.commands, outputs, start, stop, visit, last, changes, values
                 )
                 start += done
@@ -217,7 +218,7 @@ def run_events(
     touch: bool = False,
     progress: Progress | None = None,
     manager: RiskManager | None = None,
-    kernel: Callable = events.run_events,
+    kernel: Callable = event.run_events,
 ) -> TapeRun:
     """Run the raw rows of a tape one event at a time: ids hashed, slots recycled, prices looked up.
 
@@ -231,7 +232,7 @@ def run_events(
     outputs = empty_outputs(tape, WIDE)
     last, room = np.zeros((len(tape.symbols), TOUCH_WIDTH), np.int64), tape.rows
     if touch:
-        engine.start_touch(venue.books, last)
+        batch.start_touch(venue.books, last)
     if gate is not None:
         venue.grow_fills(gate.own_room, 0)
         room += len(venue.arrays.fills)
@@ -258,13 +259,13 @@ def run_events(
             )
             if progress is not None:
                 progress(done - before)
-            if need == events.NEEDS_SLOTS:
+            if need == event.NEEDS_SLOTS:
                 venue.grow_slots()
                 if gate is not None:
                     gate.follow_nodes(venue.books.orders.size)
-            elif need == events.NEEDS_INTAKE:
+            elif need == event.NEEDS_INTAKE:
                 manager.grow_intake()
-            elif need == events.NEEDS_ROOM:
+            elif need == event.NEEDS_ROOM:
                 more = gate.make_own_room()
                 venue.grow_fills(more, fills)
                 outputs = outputs._replace(touch=longer(outputs.touch, more) if touch else outputs.touch)

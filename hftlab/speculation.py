@@ -12,11 +12,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from hftlab.kernels.audit import Trail, audit, reached_checks
-from hftlab.kernels.engine import TOUCH_WIDTH, Outputs
-from hftlab.kernels.gate import CHECKS_PORTFOLIO
-from hftlab.kernels.ladder import Books, mark_levels
-from hftlab.kernels.risk_records import MID
+from hftlab.kernels.book.ladder import Books, mark_levels
+from hftlab.kernels.engine.audit import Trail, audit, reached_checks
+from hftlab.kernels.engine.batch import TOUCH_WIDTH, Outputs
+from hftlab.kernels.risk_gate.gate import CHECKS_PORTFOLIO
+from hftlab.kernels.risk_gate.records import MID
 from hftlab.lanes import (
     Lane,
     Progress,

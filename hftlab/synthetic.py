@@ -4,8 +4,8 @@
     write("flow.parquet", messages=100_000_000, symbols=100)      # block by block, a row group each
 
 The same arguments give the same rows on every machine and under every version of numpy: the kernel
-(`hftlab.kernels.flow`) is integers only, its tables are computed here with exact integer arithmetic and
-correctly rounded decimals, and how a flow is cut into blocks changes nothing.
+(`hftlab.kernels.feeds.synthetic`) is integers only, its tables are computed here with exact integer
+arithmetic and correctly rounded decimals, and how a flow is cut into blocks changes nothing.
 
 What is imitated, and who found it in real books:
 
@@ -47,7 +47,7 @@ import pyarrow as pa
 
 from hftlab import codes, schema
 from hftlab.errors import UsageError
-from hftlab.kernels import flow
+from hftlab.kernels.feeds import synthetic
 from hftlab.run_folder import write_table
 
 BLOCK_ROWS = 1 << 20
@@ -80,7 +80,7 @@ def generate(messages: int = 100_000, symbols: int = 1, seed: int = 0) -> pa.Tab
     state, odds = _start(messages, symbols, seed)
     rows = _empty_rows(messages)
     for first in range(0, messages, BLOCK_ROWS):
-        block = flow.FlowRows(*(column[first : first + BLOCK_ROWS] for column in rows))
+        block = synthetic.FlowRows(*(column[first : first + BLOCK_ROWS] for column in rows))
         _fill(state, odds, block)
     return _table(rows, _names(symbols))
 
@@ -140,18 +140,20 @@ def _names(symbols: int) -> list[str]:
 # Rows
 
 
-def _empty_rows(count: int) -> flow.FlowRows:
+def _empty_rows(count: int) -> synthetic.FlowRows:
     types = {"symbol": "i4", "action": "i1", "side": "i1", "order_type": "i1", "tif": "i1"}
     types |= {"account": "i4", "post_only": "?"}
-    return flow.FlowRows(*(np.empty(count, types.get(name, "i8")) for name in flow.FlowRows._fields))
+    return synthetic.FlowRows(
+        *(np.empty(count, types.get(name, "i8")) for name in synthetic.FlowRows._fields)
+    )
 
 
-def _fill(state: flow.FlowState, odds: flow.FlowOdds, rows: flow.FlowRows) -> None:
-    flow.fill_arrivals(state, odds, rows, len(rows.ts))
-    flow.fill_orders(state, odds, rows, len(rows.ts))
+def _fill(state: synthetic.FlowState, odds: synthetic.FlowOdds, rows: synthetic.FlowRows) -> None:
+    synthetic.fill_arrivals(state, odds, rows, len(rows.ts))
+    synthetic.fill_orders(state, odds, rows, len(rows.ts))
 
 
-def _table(rows: flow.FlowRows, names: Sequence[str]) -> pa.Table:
+def _table(rows: synthetic.FlowRows, names: Sequence[str]) -> pa.Table:
     columns = {name: pa.array(column) for name, column in rows._asdict().items()}
     columns |= {
         "ts": pa.array(rows.ts.view("M8[ns]")).cast(schema.TIMESTAMP),
@@ -167,14 +169,14 @@ def _table(rows: flow.FlowRows, names: Sequence[str]) -> pa.Table:
 # The state a flow starts from
 
 
-def _start(messages: int, symbols: int, seed: int) -> tuple[flow.FlowState, flow.FlowOdds]:
+def _start(messages: int, symbols: int, seed: int) -> tuple[synthetic.FlowState, synthetic.FlowOdds]:
     _check(messages, symbols, seed)
     books = _books(symbols, seed)
-    levels = np.zeros((symbols, flow.LADDER), flow.LEVEL)
-    levels["qty"][:, [flow.WALL_LOW, flow.WALL_HIGH]] = 1
+    levels = np.zeros((symbols, synthetic.LADDER), synthetic.LEVEL)
+    levels["qty"][:, [synthetic.WALL_LOW, synthetic.WALL_HIGH]] = 1
     places = int(books["places"].sum()) + symbols
-    orders = np.zeros(1 + places, flow.ORDER)
-    return flow.FlowState(_clock(seed), books, levels.reshape(-1), orders), _odds(symbols)
+    orders = np.zeros(1 + places, synthetic.ORDER)
+    return synthetic.FlowState(_clock(seed), books, levels.reshape(-1), orders), _odds(symbols)
 
 
 def _number(seed: int, what: str, below: int) -> int:
@@ -183,10 +185,10 @@ def _number(seed: int, what: str, below: int) -> int:
 
 
 def _clock(seed: int) -> np.ndarray:
-    clock = np.zeros(1, flow.CLOCK)
+    clock = np.zeros(1, synthetic.CLOCK)
     for stream in ("arrival_rng", "order_rng"):
         # 0 and the modulus are the generator's fixed points
-        clock[stream] = 1 + _number(seed, stream, (flow.MULTIPLIER << flow.WORD_BITS) - 2)
+        clock[stream] = 1 + _number(seed, stream, (synthetic.MULTIPLIER << synthetic.WORD_BITS) - 2)
     clock["ts_ns"], clock["next_id"] = START_NS, 1
     return clock
 
@@ -198,17 +200,17 @@ def _anchor_ticks(seed: int, symbol: int) -> int:
 
 
 def _books(symbols: int, seed: int) -> np.ndarray:
-    books = np.zeros(symbols, flow.BOOK)
+    books = np.zeros(symbols, synthetic.BOOK)
     anchor = np.array([_anchor_ticks(seed, symbol) for symbol in range(symbols)])
     target = np.array([max(isqrt(MOST_OPEN**2 // (rank + 1)), FEWEST_OPEN) for rank in range(symbols)])
     places = np.array([1 << (PLACES_PER_OPEN * int(count) - 1).bit_length() for count in target])
-    books["base"] = anchor - flow.LADDER // 2
+    books["base"] = anchor - synthetic.LADDER // 2
     books["floor"] = np.maximum(1 - books["base"], 1)
-    books["reach"] = np.where(anchor < flow.LADDER, CHEAP_DISTANCES, DISTANCES) - 1
+    books["reach"] = np.where(anchor < synthetic.LADDER, CHEAP_DISTANCES, DISTANCES) - 1
     books["sigma"] = np.minimum(2_000 + 2 * anchor, 30_000)
     books["target"] = target
-    books["fair"] = flow.LADDER // 2 << flow.FAIR_BITS
-    books["bid"], books["ask"] = flow.WALL_LOW, flow.WALL_HIGH
+    books["fair"] = synthetic.LADDER // 2 << synthetic.FAIR_BITS
+    books["bid"], books["ask"] = synthetic.WALL_LOW, synthetic.WALL_HIGH
     books["ring"] = 1 + np.cumsum(places) - places
     books["places"] = places - 1
     return books
@@ -218,7 +220,7 @@ def _books(symbols: int, seed: int) -> np.ndarray:
 
 
 @cache
-def _odds(symbols: int) -> flow.FlowOdds:
+def _odds(symbols: int) -> synthetic.FlowOdds:
     tables = (
         _power_law(symbols, 2),
         _power_law(ACCOUNTS, 2),
@@ -227,7 +229,7 @@ def _odds(symbols: int) -> flow.FlowOdds:
         _quantities(),
         _power_law(LONGEST_RUN, 5),
     )
-    return flow.FlowOdds(
+    return synthetic.FlowOdds(
         *(_read_only(_alias_table(weights)) for weights in tables), *map(_read_only, _curves())
     )
 
@@ -253,12 +255,12 @@ def _alias_table(weights: Sequence[int]) -> np.ndarray:
     """Walker's table: outcome k stays with probability [k, 0] / 2^32, else becomes [k, 1]."""
     total = sum(weights)
     mass = [weight * len(weights) for weight in weights]
-    table = [[1 << flow.WORD_BITS, k] for k in range(len(weights))]
+    table = [[1 << synthetic.WORD_BITS, k] for k in range(len(weights))]
     poor = [k for k, share in enumerate(mass) if share < total]
     rich = [k for k, share in enumerate(mass) if share >= total]
     while poor and rich:
         taker, giver = poor.pop(), rich[-1]
-        table[taker] = [(mass[taker] << flow.WORD_BITS) // total, giver]
+        table[taker] = [(mass[taker] << synthetic.WORD_BITS) // total, giver]
         mass[giver] -= total - mass[taker]
         if mass[giver] < total:
             poor.append(rich.pop())
@@ -267,7 +269,7 @@ def _alias_table(weights: Sequence[int]) -> np.ndarray:
 
 def _curves() -> tuple[np.ndarray, np.ndarray]:
     """-ln(1 - u) and 2^-u on [0, 1], in 2^-20; decimals round the same everywhere, floats don't."""
-    pieces, scale = 1 << flow.CURVE_BITS, 1 << flow.FIXED_BITS
+    pieces, scale = 1 << synthetic.CURVE_BITS, 1 << synthetic.FIXED_BITS
     with localcontext(prec=30):
         waiting = [int(-(1 - Decimal(k) / pieces).ln() * scale) for k in range(pieces)]
         halving = [int((-Decimal(2).ln() * k / pieces).exp() * scale) for k in range(pieces + 1)]

@@ -30,7 +30,7 @@ from hftlab.codes import (
     Tif,
 )
 from hftlab.errors import TableError, UsageError
-from hftlab.kernels.tape_compiler import NOTE, Columns
+from hftlab.kernels.book.columns import NOTE, Columns
 from hftlab.schema import SEQ
 
 ABSENT = {t: np.zeros(0, t) for t in ("i1", "u1", "i4", "i8", "?")}

@@ -18,13 +18,15 @@ from hftlab.codes import MAX_QTY, NO_SLOT, NOT_A_VALUE, Action
 from hftlab.config import Instrument
 from hftlab.errors import UsageError, split_symbols
 from hftlab.grid import fit_grid
-from hftlab.kernels import ops, pages, tape_compiler
-from hftlab.kernels.engine import Commands
-from hftlab.kernels.ladder import never_open
-from hftlab.kernels.order_index import copy_index, fill_index, make_index
-from hftlab.kernels.price_grid import Grid, make_rules
-from hftlab.kernels.records import COMMAND, NARROW, WIDE
-from hftlab.kernels.tape_compiler import Columns, Slots, Target
+from hftlab.kernels.book import opcodes, tape_compiler
+from hftlab.kernels.book.columns import Columns
+from hftlab.kernels.book.ladder import never_open
+from hftlab.kernels.book.price_grid import Grid, make_rules
+from hftlab.kernels.book.records import COMMAND, NARROW, WIDE
+from hftlab.kernels.book.tape_compiler import Slots, Target
+from hftlab.kernels.engine.batch import Commands
+from hftlab.kernels.primitives import memory
+from hftlab.kernels.primitives.hash_index import copy_index, fill_index, make_index
 from hftlab.resting import Resting, books_of, levels_of, nothing
 from hftlab.side_by_side import cut, side_by_side
 from hftlab.tables import ABSENT, CheckedTable, frozen, only_symbols, read_orders, to_units
@@ -222,9 +224,9 @@ def compile_checked(
     wide |= bool(totals[tape_compiler.WIDEST] > np.iinfo(np.int32).max)
     part_of, starts = _parts(seen.rows, checked.rows, threads)
     target = Target(
-        pages.empty(checked.rows, COMMAND[WIDE if wide else NARROW]),
-        pages.empty(checked.rows if threads > 1 else 0, np.int32),
-        pages.empty(checked.rows if totals[tape_compiler.RENAMES] else 0, np.int32),
+        memory.empty(checked.rows, COMMAND[WIDE if wide else NARROW]),
+        memory.empty(checked.rows if threads > 1 else 0, np.int32),
+        memory.empty(checked.rows if totals[tape_compiler.RENAMES] else 0, np.int32),
         part_of,
         np.array([MAX_QTY if wide else np.iinfo(np.int32).max]),
         np.zeros(2, np.int64),
@@ -419,7 +421,7 @@ def _make_slots(
     """
     given = np.arange(first, first + opening.count, dtype=np.int32)[opened]
     ids, numbers = opening.order_id[opened], opening.book[opened]
-    direct, places = pages.zeros(span, np.int32), ids - lowest
+    direct, places = memory.zeros(span, np.int32), ids - lowest
     inside = (places >= 0) & (places < span)
     direct[places[inside]] = given[inside]
     if np.count_nonzero(direct) < np.count_nonzero(inside):  # an id open in two books
@@ -427,7 +429,7 @@ def _make_slots(
     hashed = given.size - int(np.count_nonzero(inside))
     index = make_index(hashed if span else max(1 << 12, 2 * hashed))
     fill_index(index, ids[~inside], numbers[~inside], given[~inside])
-    books, links = pages.empty_together((room, np.int32), (room, np.int32))
+    books, links = memory.empty_together((room, np.int32), (room, np.int32))
     books[: opening.count] = opening.book
     counts = _apart(4)
     counts[:] = first + opening.count, hashed, first, NO_SLOT
@@ -437,8 +439,8 @@ def _make_slots(
 def _invalid_rows(commands: Commands, checked: CheckedTable, ticks: np.ndarray, count: int) -> Invalid:
     if count == 0:
         return Invalid(ABSENT["i4"], ABSENT["i8"], ABSENT["i8"])
-    kinds = (commands.rows["op"] >> ops.KIND_SHIFT) & ops.KIND_MASK
-    positions = np.flatnonzero(kinds == ops.INVALID)
+    kinds = (commands.rows["op"] >> opcodes.KIND_SHIFT) & opcodes.KIND_MASK
+    positions = np.flatnonzero(kinds == opcodes.INVALID)
     rows = np.sort(commands.order[positions] if commands.order.size else positions)
     columns = checked.columns
 

@@ -16,11 +16,11 @@ import numpy as np
 import pyarrow as pa
 
 from hftlab.errors import FormatError
-from hftlab.kernels.engine import Commands
-from hftlab.kernels.order_index import ENTRY
-from hftlab.kernels.price_grid import RULE, Grid
-from hftlab.kernels.records import COMMAND, NARROW, WIDE
-from hftlab.kernels.tape_compiler import Columns
+from hftlab.kernels.book.columns import Columns
+from hftlab.kernels.book.price_grid import RULE, Grid
+from hftlab.kernels.book.records import COMMAND, NARROW, WIDE
+from hftlab.kernels.engine.batch import Commands
+from hftlab.kernels.primitives.hash_index import ENTRY
 from hftlab.resting import Resting
 from hftlab.run_folder import new_file
 from hftlab.tables import CheckedTable, frozen

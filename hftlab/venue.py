@@ -9,12 +9,12 @@ from __future__ import annotations
 import numpy as np
 
 from hftlab.grid import insert_page, spread_grid
-from hftlab.kernels import desk
-from hftlab.kernels.bits import Bitmap
-from hftlab.kernels.ladder import Books, load_orders, make_books, never_open
-from hftlab.kernels.order_index import copy_index, fill_index, make_index
-from hftlab.kernels.price_grid import PAGE_BITS, Grid
-from hftlab.kernels.records import FILL, WIDE
+from hftlab.kernels.book.ladder import Books, load_orders, make_books, never_open
+from hftlab.kernels.book.price_grid import PAGE_BITS, Grid
+from hftlab.kernels.book.records import FILL, WIDE
+from hftlab.kernels.engine import live_books
+from hftlab.kernels.primitives.bitmap import Bitmap
+from hftlab.kernels.primitives.hash_index import copy_index, fill_index, make_index
 from hftlab.resting import Resting, levels_of, open_orders
 
 MAX_SLOTS = 1 << 30
@@ -48,7 +48,7 @@ class Venue:
         fills = slots + self.spare_fills if self.fixed_fills is None else self.fixed_fills
         self.slots = slots
         self._take(
-            desk.Venue(
+            live_books.Venue(
                 books.heads,
                 books.levels,
                 books.orders,
@@ -65,10 +65,10 @@ class Venue:
             )
         )
 
-    def _take(self, arrays: desk.Venue) -> None:
+    def _take(self, arrays: live_books.Venue) -> None:
         """Make these the arrays that kernels find at `address`."""
         self.arrays = arrays
-        self._block = desk.block_of(arrays)
+        self._block = live_books.block_of(arrays)
         self.address = self._block.ctypes.data
 
     @property
@@ -80,7 +80,7 @@ class Venue:
     @property
     def open_count(self) -> int:
         """Orders that rest."""
-        return self.slots - int(self.arrays.counts[desk.FREE])
+        return self.slots - int(self.arrays.counts[live_books.FREE])
 
     def resting(self) -> Resting:
         """All open orders in priority order."""
@@ -101,7 +101,7 @@ class Venue:
         free = np.zeros(self.slots, np.int32)
         new = np.arange(first + self.slots - 1, taken - 1, -1, dtype=np.int32)
         free[: new.size] = new
-        self.arrays.counts[desk.FREE] = new.size
+        self.arrays.counts[live_books.FREE] = new.size
         arrays = self.arrays._replace(index=index, free=free)
         if self.fixed_fills is None:
             fills = self.slots + self.spare_fills

@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import hftlab
-from hftlab.kernels.arguments import WHOLE, WHOLE_ACCOUNT, WHOLE_ID, entry_point, plain
-from hftlab.kernels.compile import quick_kernel
+from hftlab.kernels.primitives.compile import quick_kernel
+from hftlab.kernels.primitives.python_int import WHOLE, WHOLE_ACCOUNT, WHOLE_ID, entry_point, plain
 
 
 @quick_kernel

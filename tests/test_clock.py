@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from hftlab import clock
 from hftlab.errors import UsageError
-from hftlab.kernels import clock as clock_kernels
+from hftlab.kernels.primitives import cycle_clock as clock_kernels
 
 kernel = Called(clock_kernels)
 

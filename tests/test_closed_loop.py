@@ -16,7 +16,7 @@ from venue_reports import Reporter
 import hftlab
 from hftlab.certificate import certify
 from hftlab.codes import Action, MboAction, OrderType
-from hftlab.kernels.states import BEST_LEVEL, CROSSED, CROSSES, OLDEST, OPEN
+from hftlab.kernels.results.book_states import BEST_LEVEL, CROSSED, CROSSES, OLDEST, OPEN
 from hftlab.runner import queue_places, run_states
 from hftlab.tables import facts_to_commands, read_facts, read_mbo, read_orders
 from hftlab.tape import compile_checked, rules_for

@@ -10,7 +10,7 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / "hftlab"
 ANSWER = """
-from hftlab.kernels.compile import helper
+from hftlab.kernels.primitives.compile import helper
 
 
 @helper
@@ -18,7 +18,7 @@ def answer():
     return {}
 """
 ASK = """
-from hftlab.kernels.compile import kernel
+from hftlab.kernels.primitives.compile import kernel
 from hftlab.kernels.{} import answer
 
 

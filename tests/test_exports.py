@@ -59,7 +59,7 @@ PUBLIC = {
     "verify",
 }
 HEAVY = ("numba", "pyarrow", "polars", "numpy", "matplotlib", "typer", "rich", "msgspec")
-PROFILER = "hftlab.kernels.profiled"
+PROFILER = "hftlab.kernels.engine.profiled"
 
 
 def test_public_names_are_pinned():

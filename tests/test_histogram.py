@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 import hftlab
 from hftlab.errors import FormatError, OutputError, UsageError
 from hftlab.histogram import Histogram, read_hlog, write_hlog
-from hftlab.kernels.histogram import TALLY, record_all
+from hftlab.kernels.primitives.histogram import TALLY, record_all
 
 HOUR = 3_600_000_000_000
 PERCENTS = (0, 1e-9, 0.01, 1, 25, 50, 66.6, 90, 95, 99, 99.9, 99.99, 99.999, 100)

@@ -16,7 +16,7 @@ from hftlab.clock import calibrate
 from hftlab.codes import PRICE_SCALE, Action, BookState
 from hftlab.errors import UsageError
 from hftlab.histogram import read_hlog
-from hftlab.kernels.compile import DISABLED
+from hftlab.kernels.primitives.compile import DISABLED
 from hftlab.latency_profiler import arrival_ticks
 
 ROWS = 400 if DISABLED else 20_000

@@ -85,9 +85,9 @@ WITHOUT_RAW_ARRAYS = {"codes", "errors", "schema", "config", "run_folder", "feed
     "__main__",
 }
 DECODERS = {  # feeds whose bytes a kernel reads
-    "feeds.itch": {"kernels.itch"},
-    "feeds.lobster": {"kernels.lobster"},
-    "feeds.pitch": {"kernels.pitch"},
+    "feeds.itch": {"kernels.feeds.itch"},
+    "feeds.lobster": {"kernels.feeds.lobster"},
+    "feeds.pitch": {"kernels.feeds.pitch"},
 }
 
 MODULES = sorted(PACKAGE.rglob("*.py"))
@@ -162,12 +162,12 @@ def test_raw_arrays_stay_behind_the_door(path):
 
 @pytest.mark.parametrize("path", [everywhere(path) for path in MODULES])
 def test_numba_s_options_have_one_place(path):
-    """`njit` is named in kernels/compile.py and nowhere else."""
+    """`njit` is named in kernels/primitives/compile.py and nowhere else."""
     names = {node.id for node in ast.walk(parse(path)) if isinstance(node, ast.Name)}
     names |= {node.attr for node in ast.walk(parse(path)) if isinstance(node, ast.Attribute)}
     names |= {alias.name for n in ast.walk(parse(path)) if isinstance(n, ast.ImportFrom) for alias in n.names}
     if names & {"njit", "jit", "vectorize", "guvectorize"}:
-        assert name_of(path) == "kernels.compile"
+        assert name_of(path) == "kernels.primitives.compile"
 
 
 @pytest.mark.parametrize("path", [everywhere(path) for path in MODULES if "cli" in path.parts])

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from hftlab import Limits
 from hftlab.codes import SelfTrade
 from hftlab.config import load_config
-from hftlab.kernels.risk_records import FIXED, LAST, LIMIT, MID, NO_LIMIT, NOT_GIVEN
+from hftlab.kernels.risk_gate.records import FIXED, LAST, LIMIT, MID, NO_LIMIT, NOT_GIVEN
 from hftlab.limit_keys import KEYS, SIDES, TRADING_KEYS
 from hftlab.limits import _ACCOUNT, _FEE, _LIMIT
 

@@ -19,7 +19,7 @@ from reference.package import call
 import hftlab
 from hftlab.codes import PRICE_SCALE, Action, GateEvent, Reason, RiskState, Stage, Status
 from hftlab.errors import LimitsError, UsageError
-from hftlab.kernels.compile import DISABLED
+from hftlab.kernels.primitives.compile import DISABLED
 
 SECOND = 10**9
 SIZE = 300 if DISABLED else 3_000

@@ -12,9 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import hftlab
-from hftlab.kernels import ops
-from hftlab.kernels.records import WIDE
-from hftlab.kernels.tape_compiler import LOT
+from hftlab.kernels.book import opcodes
+from hftlab.kernels.book.records import WIDE
+from hftlab.kernels.book.tape_compiler import LOT
 from hftlab.side_by_side import cut, side_by_side
 from hftlab.tape import compile_checked, rules_for
 
@@ -139,7 +139,7 @@ def test_parts_are_the_rows_of_their_symbols_with_nodes_of_their_own(parts):
         assert np.array_equal(rows[field], one.commands.rows[field][order])
     unknown, taken = one.commands.rows["slot"].min(), set()
     assert np.array_equal(rows["slot"] == unknown, one.commands.rows["slot"][order] == unknown)
-    books = rows["op"] >> ops.BOOK_SHIFT
+    books = rows["op"] >> opcodes.BOOK_SHIFT
     for start, stop in zip(several.parts[:-1], several.parts[1:], strict=True):
         assert (np.diff(order[start:stop]) > 0).all()
         assert not set(books[start:stop]) & set(books[:start])

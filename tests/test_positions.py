@@ -19,8 +19,8 @@ from hftlab import replayer
 from hftlab.codes import PRICE_SCALE
 from hftlab.config import Config
 from hftlab.errors import UsageError
-from hftlab.kernels import exact as exact_kernels
-from hftlab.kernels.compile import DISABLED
+from hftlab.kernels.primitives import int256 as exact_kernels
+from hftlab.kernels.primitives.compile import DISABLED
 from hftlab.outputs import Fills
 from hftlab.positions import Positions
 from hftlab.resting import Resting

@@ -20,8 +20,8 @@ import hftlab
 from hftlab import schema, synthetic
 from hftlab.codes import PRICE_SCALE
 from hftlab.errors import OutputError, UsageError
-from hftlab.kernels import flow as flow_kernels
-from hftlab.kernels.compile import DISABLED
+from hftlab.kernels.feeds import synthetic as flow_kernels
+from hftlab.kernels.primitives.compile import DISABLED
 
 flow = Called(flow_kernels)
 

@@ -1,4 +1,4 @@
-"""Integers beyond 64 bits (kernels/wide.py) against those of Python."""
+"""Integers beyond 64 bits (kernels/primitives/int128.py) against those of Python."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from called import Called
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hftlab.kernels import wide as wide_kernels
+from hftlab.kernels.primitives import int128 as wide_kernels
 
 wide = Called(wide_kernels)
 

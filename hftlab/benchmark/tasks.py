@@ -14,7 +14,7 @@ from hftlab.benchmark.cases import Case
 from hftlab.benchmark.machine import memory_bytes, pinned, reset_peak
 from hftlab.benchmark.measure import measure
 from hftlab.benchmark.ways import Prepared, run_once
-from hftlab.kernels import events
+from hftlab.kernels.engine import event
 from hftlab.latency_profiler import LatencyProfiler
 from hftlab.order_book import OrderBook
 from hftlab.outputs import digest_of
@@ -75,7 +75,7 @@ def _on_time(started: float, rate: float, *arguments: Any) -> tuple[int, int, in
     ahead = started + stop / rate - perf_counter()
     if ahead > 0:
         sleep(ahead)
-    return events.run_events(address, risk, columns._replace(action=columns.action[:stop]), *rest)
+    return event.run_events(address, risk, columns._replace(action=columns.action[:stop]), *rest)
 
 
 def windows(case: dict[str, Any], repetitions: int, pin: bool) -> dict[str, Any]:

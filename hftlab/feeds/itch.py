@@ -52,7 +52,7 @@ from hftlab.feeds.flow import Fault, Flow, split_symbols
 from hftlab.schema import MBO, SEQ, TIMESTAMP, code_array
 
 if TYPE_CHECKING:
-    from hftlab.kernels.itch import Columns, Session
+    from hftlab.kernels.feeds.itch import Columns, Session
 
 DESCRIPTION = "NASDAQ TotalView-ITCH 5.0 (plain, .gz, .xz, .zst)"
 ZONE = "America/New_York"
@@ -81,7 +81,7 @@ def sniff(path: Path, head: bytes) -> bool:
     if source.container(path) in ("zip", "Parquet", "Arrow IPC"):
         return False
     if b"\0" in head[:64]:
-        from hftlab.kernels.itch import BARE
+        from hftlab.kernels.feeds.itch import BARE
 
         framing, count, whole = _framing(head)
         if whole or count >= (SURE_BARE if framing == BARE else SURE_FRAMED):
@@ -152,7 +152,7 @@ def _framing(head: bytes) -> tuple[int, int, bool]:
 
     Where it begins with damage, the first place counts from which messages follow each other.
     """
-    from hftlab.kernels.itch import BARE, FRAMED, SOUP, count_messages, find_back
+    from hftlab.kernels.feeds.itch import BARE, FRAMED, SOUP, count_messages, find_back
 
     data, best = np.frombuffer(head, np.uint8), (FRAMED, 0, False)
     for framing in (FRAMED, SOUP, BARE):
@@ -227,7 +227,7 @@ class Reader:
 
     def batches(self, rows: int) -> Iterator[pa.Table]:
         """All rows, so many at a time. Raises FormatError for a broken container."""
-        from hftlab.kernels import itch
+        from hftlab.kernels.feeds import itch
 
         window = Window(self.path)
         session = itch.start_session(_letters(self.symbols))
@@ -285,7 +285,7 @@ class Reader:
 
     def _messages(self, kind: str, dtype: np.dtype) -> tuple[np.ndarray, np.ndarray]:
         """All messages of a type, and their numbers."""
-        from hftlab.kernels import itch
+        from hftlab.kernels.feeds import itch
 
         window, position = Window(self.path), 0
         totals, faults = np.zeros(itch.TOTALS, np.int64), np.zeros((5, 3), np.int64)
@@ -334,7 +334,7 @@ def _new_columns(rows: int, symbols: tuple[str, ...] | None) -> Columns:
 
     All are parts of one piece of memory: what the system gives in large pages costs a third to touch.
     """
-    from hftlab.kernels.itch import Columns
+    from hftlab.kernels.feeds.itch import Columns
 
     types = {"symbol": "i4", "action": "i1", "side": "i1", "flags": "u1"}
     kinds = [np.dtype(types.get(name, "i8")) for name in Columns._fields]
@@ -378,7 +378,7 @@ def _table(columns: Columns, rows: int, session: Session) -> pa.Table:
 
 def _names(session: Session) -> tuple[pa.Array, np.ndarray | None]:
     """Symbols by number; and, where a name is there twice, the number that each number becomes."""
-    from hftlab.kernels.itch import BOOKS
+    from hftlab.kernels.feeds.itch import BOOKS
 
     count = session.totals[BOOKS]
     words = session.names[:count].astype(">i8").view("S8").tolist()
@@ -394,7 +394,7 @@ def _text(raw: bytes) -> str:
 
 def _notes(session: Session) -> list[str]:
     """Counted quirks, for people."""
-    from hftlab.kernels import itch
+    from hftlab.kernels.feeds import itch
 
     quirks = (
         (itch.UNKNOWN, "messages about orders that are not open (side 0, price 0)"),
@@ -409,7 +409,7 @@ def _notes(session: Session) -> list[str]:
 
 def _faults(session: Session, window: Window, position: int) -> list[Fault]:
     """Damage that was met, the kinds in order of their first place."""
-    from hftlab.kernels import itch
+    from hftlab.kernels.feeds import itch
 
     found = []
     for kind, (count, offset, value) in enumerate(session.faults.tolist()):
@@ -427,7 +427,7 @@ def _faults(session: Session, window: Window, position: int) -> list[Fault]:
 
 def _said(kind: int, value: int) -> tuple[str, str]:
     """What was found and expected where there is damage of a kind."""
-    from hftlab.kernels import itch
+    from hftlab.kernels.feeds import itch
 
     letter = repr(chr(value & 0xFF))
     return {

@@ -56,7 +56,7 @@ from hftlab.schema import MBO, code_array
 if TYPE_CHECKING:
     from mmap import mmap
 
-    from hftlab.kernels.lobster import Rows
+    from hftlab.kernels.feeds.lobster import Rows
 
 DESCRIPTION = "LOBSTER message files (.csv, .csv.gz, .csv.xz, .csv.zst, sample .zip)"
 
@@ -245,7 +245,7 @@ class Messages:
 
         Raises FormatError with the first line that is not a message, after the whole parts before it.
         """
-        from hftlab.kernels import lobster
+        from hftlab.kernels.feeds import lobster
 
         tally = np.zeros(lobster.TALLY, np.int64)
         room = min(count, self._guess())
@@ -315,7 +315,7 @@ class Messages:
 
     def _note(self, tally: np.ndarray) -> None:
         """What a reader should know before trusting the times or the book."""
-        from hftlab.kernels.lobster import BACKWARDS, TYPES
+        from hftlab.kernels.feeds.lobster import BACKWARDS, TYPES
 
         counts = [
             (tally[BACKWARDS], "messages earlier than the one before (file order is kept)"),
@@ -332,7 +332,7 @@ def _cut(rows: Rows, count: int) -> Rows:
 
 def _moved(rows: Rows, start: int, stop: int, room: int) -> Rows:
     """Some rows at the beginning of new ones."""
-    from hftlab.kernels.lobster import make_rows
+    from hftlab.kernels.feeds.lobster import make_rows
 
     moved = make_rows(room)
     for old, new in zip(rows, moved, strict=True):

@@ -29,9 +29,9 @@ last row of each message; `ts_recv` is `ts_event`. A line may begin with an S (s
 CR LF. Times are New York's. The day is in the file name or an option; without one it is `NO_DATE`, and a note
 says so. A damaged line is a `Fault`, counted by kind; what is whole before and after it is delivered.
 
-**How.** `hftlab.kernels.pitch` reads the lines of a block straight into rows, by the table of messages below;
-what is wrong with a damaged one is said here. Open orders are what passes from block to block, so they bound
-the memory.
+**How.** `hftlab.kernels.feeds.pitch` reads the lines of a block straight into rows, by the table of messages
+below; what is wrong with a damaged one is said here. Open orders are what passes from block to block, so they
+bound the memory.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ from hftlab.feeds.tables import resliced
 from hftlab.schema import MBO, TIMESTAMP, code_array
 
 if TYPE_CHECKING:
-    from hftlab.kernels.pitch import Columns
+    from hftlab.kernels.feeds.pitch import Columns
 
 DESCRIPTION = "BATS PITCH text (.txt, .gz, .xz, .zst)"
 
@@ -265,7 +265,7 @@ def _joined(tables: Iterator[pa.Table]) -> pa.Table:
 @cache
 def _layout() -> np.ndarray:
     """The messages as the kernel wants them."""
-    from hftlab.kernels import pitch as kernel
+    from hftlab.kernels.feeds import pitch as kernel
 
     layout = np.zeros(kernel.LAYOUT, np.int64)
     for kind, message in _MESSAGE_OF.items():
@@ -282,7 +282,7 @@ class _Reading:
     """One reading of a file, block by block: into mbo rows, or the rows of a further table."""
 
     def __init__(self, midnight_ns: int, extra: str | None) -> None:
-        from hftlab.kernels import pitch as kernel
+        from hftlab.kernels.feeds import pitch as kernel
 
         self._kernel, self._session = kernel, kernel.start_session()
         self._midnight_ns, self._extra = midnight_ns, extra

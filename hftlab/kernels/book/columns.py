@@ -1,0 +1,63 @@
+"""The columns of an orders table as every kernel reads them: integers, absent ones of length 0."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+from hftlab.codes import Action, OrderType, RiskControl, Tif
+from hftlab.kernels.primitives.compile import helper
+from hftlab.kernels.primitives.intrinsics import bare, ix
+
+NEW, CANCEL, REDUCE, REPLACE = (int(a) for a in (Action.NEW, Action.CANCEL, Action.REDUCE, Action.REPLACE))
+MASS_CANCEL, CLEAR, RISK_CONTROL = (int(Action[a]) for a in ("MASS_CANCEL", "CLEAR", "RISK_CONTROL"))
+LAST_CONTROL = max(int(control) for control in RiskControl)
+NOTE = 7  # a fact without effect
+MARKET, PASSIVE, IOC, FOK = int(OrderType.MARKET), int(OrderType.PASSIVE), int(Tif.IOC), int(Tif.FOK)
+
+
+class Columns(NamedTuple):
+    """An orders table as integers; a column that is absent has length 0 and means its default."""
+
+    action: np.ndarray  # int8
+    side: np.ndarray  # int8
+    order_type: np.ndarray  # int8
+    tif: np.ndarray  # int8
+    post_only: np.ndarray  # bool
+    order_id: np.ndarray  # int64, the bits of a uint64
+    new_order_id: np.ndarray  # int64
+    price: np.ndarray  # int64, 1e-9; NOT_A_VALUE where it could not be read
+    qty: np.ndarray  # int64, lots; NOT_A_VALUE where it could not be read
+    book: np.ndarray  # int32
+    account: np.ndarray  # int32
+
+
+@helper
+def bare_columns(columns):
+    """The same columns without reference counts (see intrinsics.py)."""
+    return Columns(
+        bare(columns.action),
+        bare(columns.side),
+        bare(columns.order_type),
+        bare(columns.tif),
+        bare(columns.post_only),
+        bare(columns.order_id),
+        bare(columns.new_order_id),
+        bare(columns.price),
+        bare(columns.qty),
+        bare(columns.book),
+        bare(columns.account),
+    )
+
+
+@helper
+def value_at(column, row):
+    """A cell, or 0 where the column is absent."""
+    return np.int64(column[ix(row)]) if column.size else np.int64(0)
+
+
+@helper
+def names_price(action, order_type):
+    """Whether a command's price means something."""
+    return (action == NEW and order_type != MARKET) or action == REPLACE

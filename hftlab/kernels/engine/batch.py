@@ -1,0 +1,396 @@
+"""The one transition function, `step`, and the loop over it, `run`.
+
+A batch is the single case in a loop, so batch and event by event cannot disagree.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+from hftlab.kernels.book import opcodes
+from hftlab.kernels.book.ladder import BASE, BEST, SIZE, bare_books
+from hftlab.kernels.book.price_grid import bare_grid
+from hftlab.kernels.matching.price_time import APPLIED, CANCELLED, NO_EFFECT, add, reduce, remove_all, replace
+from hftlab.kernels.matching.stop_loss import control, has_room, is_marking, mark, reaches_all
+from hftlab.kernels.primitives.bitmap import NONE, previous_bit
+from hftlab.kernels.primitives.compile import helper, kernel, unless_none
+from hftlab.kernels.primitives.intrinsics import bare, bare_rows, choose, ix, likely, prefetch
+from hftlab.kernels.risk_gate.gate import EVENTS, bare_gate
+
+TOUCH_ROW, TOUCH_LEVEL, TOUCH_QTY, TOUCH_COUNT, TOUCH_BOOK = 0, 1, 3, 5, 7  # + side
+TOUCH_WIDTH = 8
+
+LOOKAHEAD = 16  # commands; the future of a batch is known
+NEAR = 1 << 17  # nodes of orders (2 MB)
+
+
+class Commands(NamedTuple):
+    """A compiled tape as the kernel sees it; all read-only."""
+
+    rows: np.ndarray  # COMMAND [n]
+    order: np.ndarray  # int32 [n]: input row of each, or [0] where that is the position
+    targets: np.ndarray  # int32 [n]: node of a REPLACE's new id, or [0] where ids never change
+    accounts: np.ndarray  # int32 [input rows], or [0] where there are none
+
+
+class Outputs(NamedTuple):
+    """What a run writes: an outcome per position, fills, and (where asked for) changes of the touch."""
+
+    fills: np.ndarray  # FILL [capacity]
+    outcomes: np.ndarray  # uint8 [n]: see opcodes.py
+    filled: np.ndarray  # [n] lots
+    leaves: np.ndarray  # [n] lots
+    touch: np.ndarray  # int64 [rows, TOUCH_WIDTH], or [0, TOUCH_WIDTH] when not recorded
+    last_touch: np.ndarray  # int64 [books, TOUCH_WIDTH]
+
+
+@helper
+def bare_commands(commands):
+    """The same tape without reference counts (see intrinsics.py)."""
+    return Commands(
+        bare(commands.rows), bare(commands.order), bare(commands.targets), bare(commands.accounts)
+    )
+
+
+@helper
+def bare_outputs(outputs):
+    """The same buffers without reference counts (see intrinsics.py)."""
+    return Outputs(
+        bare(outputs.fills),
+        bare(outputs.outcomes),
+        bare(outputs.filled),
+        bare(outputs.leaves),
+        bare_rows(outputs.touch, TOUCH_WIDTH),
+        bare_rows(outputs.last_touch, TOUCH_WIDTH),
+    )
+
+
+@helper
+def step(
+    books, grid, gate, fills, count, row, op, slot, target, level, qty, entry, account, cell, early, stamps
+):
+    """Apply one command; returns (outcome, filled, leaves, count of fills written).
+
+    `gate` is None where there is none; `cell` and `early` are for it: whose the command is, and what was
+    decided by the rows alone. `stamps` is None where no stages are measured.
+    """
+    kind = (op >> opcodes.KIND_SHIFT) & opcodes.KIND_MASK
+    book = np.int64(op >> opcodes.BOOK_SHIFT)
+    if likely(kind == opcodes.ADD):
+        return add(
+            books,
+            grid,
+            gate,
+            fills,
+            count,
+            row,
+            book,
+            op,
+            slot,
+            level,
+            qty,
+            entry,
+            account,
+            cell,
+            early,
+            stamps,
+        )
+    if likely(kind == opcodes.REDUCE):
+        return reduce(books, grid, gate, count, book, slot, qty)
+    if kind == opcodes.REPLACE:
+        return replace(
+            books, grid, gate, fills, count, row, book, op, slot, target, level, qty, entry, early, stamps
+        )
+    if kind == opcodes.INVALID:
+        return opcodes.REJECTED + qty, np.int64(0), np.int64(0), count
+    if kind == opcodes.NOTHING:
+        return NO_EFFECT, np.int64(0), np.int64(0), count
+    if kind == opcodes.CONTROL:
+        if gate is not None:
+            control(books, grid, gate, row, book, qty, account)
+        return APPLIED, np.int64(0), np.int64(0), count
+    remove_all(books, grid, gate, book, account, kind == opcodes.CLEAR)
+    return CANCELLED, np.int64(0), np.int64(0), count
+
+
+@helper
+def touch_of(books, book, side):
+    """(level, lots, orders) of the best level of a side; of an empty side the level is none of its own."""
+    level = np.int64(books.heads[ix(book), BEST + side])
+    there = np.int64(level >= books.heads[ix(book), BASE] + side * books.heads[ix(book), SIZE])
+    best = books.levels[ix(level & -there)]
+    return level, best["qty"] & -there, np.int64(best["count"]) & -there
+
+
+@helper
+def note_touch(books, outputs, book, row, count):
+    """Write the touch of a book if it changed; returns how many have been written.
+
+    One question for all six values: each on its own would be a branch.
+    """
+    last = outputs.last_touch
+    bid, bid_qty, bids = touch_of(books, book, 0)
+    ask, ask_qty, asks = touch_of(books, book, 1)
+    place = ix(book)
+    changed = (bid ^ last[place, 1]) | (ask ^ last[place, 2]) | (bid_qty ^ last[place, 3])
+    changed |= (ask_qty ^ last[place, 4]) | (bids ^ last[place, 5]) | (asks ^ last[place, 6])
+    if changed:
+        last[place, 1], last[place, 2], last[place, 3] = bid, ask, bid_qty
+        last[place, 4], last[place, 5], last[place, 6] = ask_qty, bids, asks
+        outputs.touch[ix(count), TOUCH_ROW] = row
+        for column in range(1, TOUCH_BOOK):
+            outputs.touch[ix(count), ix(column)] = last[place, ix(column)]
+        outputs.touch[ix(count), TOUCH_BOOK] = book
+        count += 1
+    return count
+
+
+@helper
+def look_ahead(books, rows, position):
+    """Bring what coming commands will touch into the cache: first their orders, then where those lead.
+
+    The second step pays where the books don't fit the second-level cache.
+    """
+    if position + 2 * LOOKAHEAD < rows.size:
+        prefetch(books.orders, np.int64(rows[ix(position + 2 * LOOKAHEAD)]["slot"]))
+        if books.orders.size > NEAR:
+            row = rows[ix(position + LOOKAHEAD)]
+            leaving = (np.int64(row["op"]) >> opcodes.KIND_SHIFT) & opcodes.KIND_MASK != opcodes.ADD
+            order, level = books.orders[ix(row["slot"])], np.int64(row["level"])
+            prefetch(books.orders, choose(leaving, np.int64(order["prev"]), level))
+            prefetch(books.orders, choose(leaving, np.int64(order["next"]), level))
+            prefetch(books.levels, choose(leaving, np.int64(order["level"]), level))
+
+
+@helper
+def look_ahead_for_gate(gate, rows, position):
+    """Bring the cells of a coming command, its sender's and its order's owner's, into the cache."""
+    if position + 2 * LOOKAHEAD < rows.size:
+        prefetch(gate.node_cells, np.int64(rows[ix(position + 2 * LOOKAHEAD)]["slot"]))
+        ahead = ix(position + LOOKAHEAD)
+        prefetch(gate.cells, np.int64(gate.row_cells[ahead]))
+        prefetch(gate.cells, np.int64(gate.node_cells[ix(rows[ahead]["slot"])]))
+
+
+@helper
+def play(books, grid, gate, commands, outputs, position, count):
+    """Apply the command at a position and write its outcome; returns (book, fills written)."""
+    look_ahead(books, commands.rows, position)
+    if gate is not None:
+        look_ahead_for_gate(gate, commands.rows, position)
+    place = ix(position)
+    command = commands.rows[place]
+    op = np.int64(command["op"])
+    slot = np.int64(command["slot"])
+    account = np.int64(0)
+    if commands.accounts.size:
+        row = np.int64(commands.order[place]) if commands.order.size else position
+        account = np.int64(commands.accounts[ix(row)])
+    cell, early = np.int64(0), np.int64(0)
+    if gate is not None:
+        cell, early = np.int64(gate.row_cells[place]), np.int64(gate.early[place])
+    outcome, filled, leaves, count = step(
+        books,
+        grid,
+        gate,
+        outputs.fills,
+        count,
+        position,
+        op,
+        slot,
+        np.int64(commands.targets[place]) if commands.targets.size else slot,
+        np.int64(command["level"]),
+        np.int64(command["qty"]),
+        position,
+        account,
+        cell,
+        early,
+        None,
+    )
+    outputs.outcomes[place] = outcome
+    outputs.filled[place] = filled
+    outputs.leaves[place] = leaves
+    return op >> opcodes.BOOK_SHIFT, count
+
+
+@helper
+def is_everywhere(rows, position):
+    """Whether the command at a position may change every book."""
+    op = np.int64(rows[ix(position)]["op"])
+    return (op >> opcodes.KIND_SHIFT) & opcodes.KIND_MASK == opcodes.CONTROL and reaches_all(
+        np.int64(rows[ix(position)]["qty"])
+    )
+
+
+@helper
+def note_touches(books, gate, outputs, row, count):
+    """`note_touch` for every book, by name, after what may have changed them all."""
+    for i in range(gate.names.size):
+        count = note_touch(books, outputs, np.int64(gate.names[ix(i)]), row, count)
+    return count
+
+
+@unless_none
+def bare_visit(visit):
+    """The same places without a reference count (see intrinsics.py); None stays None."""
+    return bare(visit)
+
+
+@helper
+def loop(books, grid, gate, commands, outputs, start, stop, visit):
+    """`run`, with everything bare."""
+    count, touches = np.int64(0), np.int64(0)
+    for nth in range(start, stop):
+        position = np.int64(nth)
+        if visit is not None:
+            position = np.int64(visit[ix(nth)])
+        everywhere = False  # whether books other than the command's may have changed
+        if gate is not None:
+            everywhere = is_everywhere(commands.rows, position)
+            if is_marking(gate, position):
+                if not has_room(gate):
+                    return nth - start, count, touches
+                happened = gate.counts[EVENTS]
+                count = mark(books, grid, gate, outputs.fills, count, position)
+                everywhere |= gate.counts[EVENTS] != happened
+        book, count = play(books, grid, gate, commands, outputs, position, count)
+        if outputs.touch.size:
+            if gate is not None and everywhere:
+                touches = note_touches(books, gate, outputs, position, touches)
+            else:
+                touches = note_touch(books, outputs, book, position, touches)
+    return stop - start, count, touches
+
+
+@kernel
+def run(books, grid, gate, commands, outputs, start, stop, visit):
+    """Apply commands [start, stop); returns (commands applied, fills written, touches written).
+
+    `gate` is None for a run without one. A run with one stops before a command when the room for what the
+    gate does by itself gets short. `visit` is None, or the positions to visit one after the other: start and
+    stop then count those.
+    """
+    return loop(
+        bare_books(books),
+        bare_grid(grid),
+        bare_gate(gate),
+        bare_commands(commands),
+        bare_outputs(outputs),
+        start,
+        stop,
+        bare_visit(visit),
+    )
+
+
+@kernel
+def start_touch(books, last):
+    """Take the touch as it stands before the first command, so that it isn't a change."""
+    books, last = bare_books(books), bare(last)
+    for book in range(last.shape[0]):
+        for side in range(2):
+            level = np.int64(books.heads[book, BEST + side])
+            last[book, TOUCH_LEVEL + side] = level
+            if level >= 0:
+                last[book, TOUCH_QTY + side] = books.levels[level]["qty"]
+                last[book, TOUCH_COUNT + side] = books.levels[level]["count"]
+
+
+@helper
+def note_depth(books, book, last, values, count):
+    """Write the best levels of a book at `count` if they changed; returns whether they did.
+
+    `last` is [books, 6, n], `values` [6, rows, n]: level, lots, orders of bids, then of asks.
+    """
+    changed = False
+    for side in range(2):
+        bottom = books.heads[book, BASE] + side * books.heads[book, SIZE]
+        level = np.int64(books.heads[book, BEST + side])
+        for rank in range(last.shape[2]):
+            qty, orders = np.int64(0), np.int64(0)
+            if level < bottom:
+                level = np.int64(NONE)
+            else:
+                qty, orders = books.levels[level]["qty"], np.int64(books.levels[level]["count"])
+            column = 3 * side
+            if (
+                last[book, column, rank] != level
+                or last[book, column + 1, rank] != qty
+                or last[book, column + 2, rank] != orders
+            ):
+                changed = True
+                last[book, column, rank] = level
+                last[book, column + 1, rank] = qty
+                last[book, column + 2, rank] = orders
+            if level >= 0:
+                level = np.int64(previous_bit(books.bitmap, level))
+    if changed:
+        for column in range(6):
+            for rank in range(last.shape[2]):
+                values[column, count, rank] = last[book, column, rank]
+    return changed
+
+
+@helper
+def note_change(books, book, position, last, changes, values, count):
+    """`note_depth`, and where; returns how many changes have been written."""
+    if note_depth(books, book, last, values, count):
+        changes[0, count], changes[1, count] = position, book
+        count += 1
+    return count
+
+
+@helper
+def depth_loop(books, grid, gate, commands, outputs, start, stop, visit, last, changes, values):
+    """`run_depth`, with everything bare."""
+    fills, count, all_books = np.int64(0), np.int64(0), last.shape[0]
+    if start == stop:
+        for book in range(all_books):
+            note_depth(books, book, last, values, 0)
+    for nth in range(start, stop):
+        position = np.int64(nth)
+        if visit is not None:
+            position = np.int64(visit[ix(nth)])
+        if count + all_books >= changes.shape[1]:
+            return nth - start, fills, count
+        everywhere = False
+        if gate is not None:
+            everywhere = is_everywhere(commands.rows, position)
+            if is_marking(gate, position):
+                if not has_room(gate):
+                    return nth - start, fills, count
+                happened = gate.counts[EVENTS]
+                fills = mark(books, grid, gate, outputs.fills, fills, position)
+                everywhere |= gate.counts[EVENTS] != happened
+        book, fills = play(books, grid, gate, commands, outputs, position, fills)
+        if gate is not None and everywhere:
+            for i in range(all_books):
+                each = np.int64(gate.names[ix(i)])
+                count = note_change(books, each, position, last, changes, values, count)
+        else:
+            count = note_change(books, book, position, last, changes, values, count)
+    return stop - start, fills, count
+
+
+@kernel
+def run_depth(books, grid, gate, commands, outputs, start, stop, visit, last, changes, values):
+    """`run` that also writes the best levels after each command that changed them.
+
+    `changes` [2, rows] takes positions and books; returns (commands applied, fills written, changes written).
+    It stops early when the room for changes, or for what the gate does by itself, gets short. With
+    start = stop it takes the depth as it stands. `visit` is as for `run`.
+    """
+    return depth_loop(
+        bare_books(books),
+        bare_grid(grid),
+        bare_gate(gate),
+        bare_commands(commands),
+        bare_outputs(outputs),
+        start,
+        stop,
+        bare_visit(visit),
+        bare(last),
+        bare(changes),
+        bare(values),
+    )

@@ -1,0 +1,202 @@
+"""One raw command from Python behind the risk gate: what `events.submit` is without one.
+
+All of the gate's arrays stand at one address, like those of a venue. What lacks room, or must be looked at
+by Python first, is answered with a need before anything has changed; the same command comes again then.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+from hftlab.kernels.book.columns import RISK_CONTROL
+from hftlab.kernels.engine.event import (
+    ACTION_BITS,
+    DETAILS,
+    NEEDS_LIMITS,
+    NEEDS_MESSAGES,
+    NEEDS_ROOM,
+    NEEDS_SLOTS,
+    POST_ONLY_BIT,
+    SELL_BIT,
+    TIF_BITS,
+    TYPE_BITS,
+    Risk,
+    event,
+    mark_positions,
+)
+from hftlab.kernels.engine.live_books import COUNT, FILLED_QTY, LEAVES_QTY, desk_at
+from hftlab.kernels.primitives.compile import helper, quick_kernel
+from hftlab.kernels.primitives.hash_index import ENTRY, lookup
+from hftlab.kernels.primitives.intrinsics import array_at, ix
+from hftlab.kernels.primitives.python_int import plain
+from hftlab.kernels.risk_gate.gate import ACCOUNT, CELL, EVENT, EVENTS, MONEY, REFUSAL, REFUSALS, SYMBOL, Gate
+from hftlab.kernels.risk_gate.records import LIMIT
+from hftlab.kernels.risk_gate.repeated_orders import REPEAT, is_within
+from hftlab.kernels.risk_gate.row_checks import REFUSED, SECOND, TERM, TIME, Intake, passes_mark
+
+INT32, INT64, UINT8 = np.dtype("i4"), np.dtype("i8"), np.dtype("u1")
+
+TOLD = 512  # in the answer: the gate has done something by itself
+
+# columns of `calls`: address of the venue, commands so far, the command before which limits change; messages
+# of the last second, and where the oldest of them stands
+VENUE, ROW, NEXT_CHANGE, MESSAGES, OLDEST, CALLS = range(6)
+
+
+class Guard(NamedTuple):
+    """The gate of one book. The fields, in this order, are the block `guard_at` reads."""
+
+    calls: np.ndarray  # int64 [CALLS]
+    cells: np.ndarray  # those of gate.Gate
+    money: np.ndarray
+    accounts: np.ndarray
+    symbols: np.ndarray
+    limits: np.ndarray
+    node_cells: np.ndarray
+    stop_order: np.ndarray
+    names: np.ndarray
+    events: np.ndarray
+    counts: np.ndarray
+    index: np.ndarray  # those of intake.Intake
+    rings: np.ndarray
+    repeats: np.ndarray
+    clock: np.ndarray
+    refusals: np.ndarray  # REFUSAL [1]: of the last command, if it was refused
+    times: np.ndarray  # int64: messages of the last second, in a ring; [0] where nobody limits them
+    senders: np.ndarray  # int32: the account (as in `accounts`) of each
+    recent: np.ndarray  # int64 [accounts]: how many of them each has sent
+    terms: np.ndarray  # of intake.Intake
+
+
+GUARD_FIELDS = len(Guard._fields)
+
+
+class Messages(NamedTuple):
+    """The messages of the last second."""
+
+    times: np.ndarray
+    senders: np.ndarray
+    recent: np.ndarray
+
+
+@helper
+def guard_at(address):
+    """The gate whose block of (address, length) pairs stands at an address, as (calls, risk, messages)."""
+    block = array_at(address, (2 * GUARD_FIELDS,), INT64)
+    cells = array_at(block[2], (block[3],), CELL)
+    accounts = array_at(block[6], (block[7],), ACCOUNT)
+    symbols = array_at(block[8], (block[9],), SYMBOL)
+    limits = array_at(block[10], (block[11],), LIMIT)
+    node_cells = array_at(block[12], (block[13],), INT32)
+    refusals = array_at(block[30], (block[31],), REFUSAL)
+    gate = Gate(
+        cells,
+        array_at(block[4], (block[5],), MONEY),
+        accounts,
+        symbols,
+        limits,
+        node_cells,
+        node_cells,  # what goes by position is for batches
+        array_at(block[12], (0,), UINT8),
+        array_at(block[12], (0,), INT32),
+        array_at(block[14], (block[15],), INT32),
+        array_at(block[16], (block[17],), INT32),
+        array_at(block[12], (0,), INT64),
+        refusals,
+        array_at(block[18], (block[19],), EVENT),
+        array_at(block[20], (block[21],), INT64),
+    )
+    intake = Intake(
+        array_at(block[22], (block[23],), ENTRY),
+        array_at(block[38], (block[39],), TERM),
+        accounts,
+        symbols,
+        limits,
+        array_at(block[24], (block[25],), INT64),
+        array_at(block[26], (block[27],), REPEAT),
+        refusals,
+        array_at(block[28], (block[29],), INT64),
+    )
+    messages = Messages(
+        array_at(block[32], (block[33],), INT64),
+        array_at(block[34], (block[35],), INT32),
+        array_at(block[36], (block[37],), INT64),
+    )
+    return array_at(block[0], (block[1],), INT64), Risk(gate, intake), messages
+
+
+@helper
+def count_message(calls, messages, sender, time):
+    """Note a message of an account, and forget those that are a second old."""
+    times, senders, recent = messages
+    mask = times.size - 1
+    while calls[MESSAGES] > 0 and not is_within(SECOND, times[ix(calls[OLDEST])], time):
+        recent[ix(senders[ix(calls[OLDEST])])] -= 1
+        calls[OLDEST] = (calls[OLDEST] + 1) & mask
+        calls[MESSAGES] -= 1
+    place = ix((calls[OLDEST] + calls[MESSAGES]) & mask)
+    times[place], senders[place] = time, sender
+    recent[ix(sender)] += 1
+    calls[MESSAGES] += 1
+
+
+@quick_kernel
+def submit_gated(address, word, key, new_key, price, qty, account, time):
+    """One raw command at a time (ns) to the book whose gate stands at an address; returns the outcome.
+
+    DETAILS is added as `events.submit` does, TOLD where the gate has done something by itself: it stands in
+    `events`. Of a refusal, limit and observed value stand in `refusals`.
+    """
+    word, key, new_key, price = plain(word), plain(key), plain(new_key), plain(price)
+    qty, account = plain(qty), plain(account)
+    calls, risk, messages = guard_at(plain(address))
+    gate, clock, nothing = risk.gate, risk.intake.clock, np.int64(0)
+    desk = desk_at(calls[VENUE])
+    if calls[ROW] == calls[NEXT_CHANGE]:
+        return np.int64(NEEDS_LIMITS)
+    if messages.times.size != 0 and calls[MESSAGES] == messages.times.size:
+        return np.int64(NEEDS_MESSAGES)
+    time = max(clock[TIME], time)
+    if passes_mark(clock, time):
+        count = mark_positions(desk, gate, clock, nothing, nothing)
+        clock[TIME] = time
+        if gate.counts[EVENTS] != 0:
+            desk.counts[COUNT] = count
+            return np.int64(NEEDS_ROOM)
+    clock[TIME] = time
+    gate.counts[REFUSALS] = clock[REFUSED] = 0
+    action = (word >> ACTION_BITS) & 7
+    outcome, filled, leaves, count = event(
+        desk,
+        risk,
+        nothing,
+        nothing,
+        nothing,
+        action,
+        np.int64(-1 if (word >> SELL_BIT) & 1 else 1),
+        (word >> TYPE_BITS) & 3,
+        (word >> TIF_BITS) & 3,
+        (word >> POST_ONLY_BIT) & 1,
+        key,
+        new_key,
+        price,
+        qty,
+        account,
+        nothing,
+        time,
+        None,
+    )
+    if outcome >= NEEDS_SLOTS:
+        return outcome
+    calls[ROW] += 1
+    if messages.times.size != 0 and action != RISK_CONTROL:
+        cell = lookup(risk.intake.index, account, nothing)
+        count_message(calls, messages, np.int64(risk.intake.terms[ix(cell)]["account"]), time)
+    if gate.counts[EVENTS] != 0:
+        outcome += TOLD
+    if filled == 0 and leaves in (0, qty):
+        return outcome
+    desk.counts[FILLED_QTY], desk.counts[LEAVES_QTY], desk.counts[COUNT] = filled, leaves, count
+    return outcome + DETAILS

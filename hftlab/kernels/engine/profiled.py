@@ -1,0 +1,262 @@
+"""The event loop with a clock in it: when each command started and ended, in histograms.
+
+The commands go through the same `apply_row` as without a clock; a run that isn't profiled runs another kernel
+and pays nothing. The clock is read twice for a command, and its time contains one of the two readings; with
+stages it contains one for each border between them (see stage_clock.py), in a kernel of its own again.
+Rows are not looked ahead at: a command costs what one costs that nobody saw coming.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+from hftlab.codes import BookState, Effect, EventType, Status
+from hftlab.kernels.book.columns import RISK_CONTROL, bare_columns, value_at
+from hftlab.kernels.book.ladder import BASE, BEST, SIZE
+from hftlab.kernels.book.opcodes import REJECTED
+from hftlab.kernels.book.price_grid import level_price
+from hftlab.kernels.engine.batch import bare_outputs
+from hftlab.kernels.engine.event import NEEDS_SLOTS, apply_row, bare_risk, note_row
+from hftlab.kernels.engine.live_books import desk_at
+from hftlab.kernels.primitives.compile import helper, kernel
+from hftlab.kernels.primitives.cycle_clock import note_if_long, now, spin_until, to_ns
+from hftlab.kernels.primitives.histogram import record
+from hftlab.kernels.primitives.intrinsics import bare, ix
+from hftlab.kernels.primitives.stage_clock import (
+    LAST,
+    LOOKUP,
+    PUBLISH,
+    RISK,
+    STAGES,
+    bare_stamps,
+    first_lap,
+    lap,
+)
+from hftlab.kernels.risk_gate.row_checks import EVERYWHERE
+
+EFFECTS, STATES = len(Effect), len(BookState)
+CELLS = len(EventType) * EFFECTS * STATES  # an event type, what came of it, the book it found
+_RESTING, _REPLACED, _CANCELLED, _EXPIRED = (
+    int(Status[name]) for name in ("RESTING", "REPLACED", "CANCELLED", "EXPIRED")
+)
+_RESTED, _TRADED, _REMOVED, _REJECTED, _NOTHING = range(EFFECTS)
+_EMPTY, _ONE_SIDED, _TIGHT, _WIDE = range(STATES)
+
+# the two histograms of a cell
+SERVICE, RESPONSE = 0, 1  # end - start; end - intended
+
+# columns of `settings`
+COUNTER, MULT, HALF, THRESHOLD, EVERY, STALL_ROW, STALL_TICKS, BEGIN, END, PENDING, SETTINGS = range(11)
+
+# columns of `samples`
+SAMPLE_ROW, SAMPLE_INTENDED, SAMPLE_START, SAMPLE_END = range(4)
+SAMPLE_STAGES = 4  # ticks of each stage, in order; none where stages aren't measured
+SAMPLE = SAMPLE_STAGES + len(STAGES)
+
+
+class Probe(NamedTuple):
+    """What a profiled run is told, and what it writes."""
+
+    settings: np.ndarray  # int64 [SETTINGS]
+    intended: (
+        np.ndarray
+    )  # int64 by row: ticks after the first command; or [0]: each when the one before is done
+    counts: np.ndarray  # int64 [2, CELLS, buckets]
+    tallies: np.ndarray  # int64 [2, CELLS, TALLY]
+    stalls: np.ndarray  # the longest services, see clock.LONG
+    seen: np.ndarray  # of the waits for commands to come, see clock.SEEN
+    gaps: np.ndarray  # the longest interruptions of those waits
+    samples: np.ndarray  # int64 [rows, SAMPLE]: every EVERY-th row, in ticks; or none
+    states: np.ndarray  # uint8 [books]: BookState of each, kept apart so that a look at it warms no book
+    stage_counts: np.ndarray  # int64 [stages, event types, buckets], or no buckets
+    stage_tallies: np.ndarray  # int64 [stages, event types, TALLY]
+
+
+@helper
+def bare_probe(probe):
+    """The same without reference counts (see intrinsics.py)."""
+    return Probe(
+        bare(probe.settings),
+        bare(probe.intended),
+        bare(probe.counts),
+        bare(probe.tallies),
+        bare(probe.stalls),
+        bare(probe.seen),
+        bare(probe.gaps),
+        bare(probe.samples),
+        bare(probe.states),
+        bare(probe.stage_counts),
+        bare(probe.stage_tallies),
+    )
+
+
+@helper
+def effect_of(outcome, filled):
+    """What came of a command."""
+    if outcome >= REJECTED:
+        return _REJECTED
+    if filled > 0:
+        return _TRADED
+    if outcome in (_RESTING, _REPLACED):
+        return _RESTED
+    return _REMOVED if outcome in (_CANCELLED, _EXPIRED) else _NOTHING
+
+
+@helper
+def state_of(desk, book):
+    """What a book looks like."""
+    heads, place = desk.books.heads, ix(book)
+    bid, ask = np.int64(heads[place, BEST]), np.int64(heads[place, BEST + 1])
+    bids = bid >= heads[place, BASE]
+    asks = ask >= heads[place, BASE] + heads[place, SIZE]
+    if not (bids and asks):
+        return _ONE_SIDED if bids or asks else _EMPTY
+    spread = level_price(desk.grid, book, ask) - level_price(desk.grid, book, bid)
+    return _TIGHT if spread <= desk.grid.rules[place]["tick"] else _WIDE
+
+
+@helper
+def note_states(desk, states):
+    """What all books look like."""
+    for book in range(states.size):
+        states[book] = state_of(desk, np.int64(book))
+
+
+@helper
+def begin_row(desk, probe, row, stamps):
+    """(intended, start) of a row, waiting until it is due; its first start where it had to be tried again."""
+    settings = probe.settings
+    counter = settings[COUNTER]
+    if settings[BEGIN] == 0:
+        note_states(desk, probe.states)
+        settings[BEGIN] = now(counter)
+    intended = np.int64(0)
+    if probe.intended.size != 0:
+        intended = settings[BEGIN] + probe.intended[ix(row)]
+        start = spin_until(
+            counter, settings[MULT], intended, settings[THRESHOLD], probe.seen, probe.gaps, np.int64(row)
+        )
+    else:
+        start = now(counter)
+    if settings[PENDING] != 0:
+        start = settings[PENDING]
+    else:
+        first_lap(stamps, start)
+    return intended if probe.intended.size != 0 else start, start
+
+
+@helper
+def finish(stamps, counter):
+    """When a row is done."""
+    if stamps is None:
+        return now(counter)
+    lap(stamps, PUBLISH)
+    return stamps[LAST]
+
+
+@helper
+def record_stages(probe, risk, stamps, event_type):
+    """Record how long the stages of a row took; without a gate there is no RISK."""
+    settings = probe.settings
+    for stage in STAGES:
+        if stage != RISK or risk is not None:
+            counts = probe.stage_counts[stage - LOOKUP, event_type]
+            tally = probe.stage_tallies[stage - LOOKUP, event_type]
+            record(counts, tally, settings[HALF], to_ns(stamps[stage], settings[MULT]), np.int64(1))
+
+
+@helper
+def end_row(probe, row, cell, intended, start, end, stamps):
+    """Record a row that is done."""
+    settings = probe.settings
+    half, mult = settings[HALF], settings[MULT]
+    service = to_ns(end - start, mult)
+    record(probe.counts[SERVICE, cell], probe.tallies[SERVICE, cell], half, service, np.int64(1))
+    note_if_long(probe.stalls, service, start, row)
+    if probe.intended.size:
+        response = to_ns(end - intended, mult)
+        record(probe.counts[RESPONSE, cell], probe.tallies[RESPONSE, cell], half, response, np.int64(1))
+    if probe.samples.shape[0] and row % settings[EVERY] == 0:
+        sample = probe.samples[row // settings[EVERY]]
+        sample[SAMPLE_ROW], sample[SAMPLE_INTENDED] = row, intended
+        sample[SAMPLE_START], sample[SAMPLE_END] = start, end
+        if stamps is not None:
+            for stage in STAGES:
+                sample[SAMPLE_STAGES + stage - LOOKUP] = stamps[stage]
+
+
+@helper
+def stall(settings):
+    """Hold everything up for a while, as the machine might."""
+    counter = settings[COUNTER]
+    until = now(counter) + settings[STALL_TICKS]
+    while now(counter) < until:
+        pass
+
+
+@helper
+def follow(desk, risk, touch, marked, event_type, book, states):
+    """Keep up with what the books look like."""
+    if risk is not None and (marked or event_type == RISK_CONTROL):
+        note_states(desk, states)
+        if touch.size == 0:
+            risk.intake.clock[EVERYWHERE] = 0  # else `note_row` has seen to it
+    states[ix(book)] = state_of(desk, book)
+
+
+@helper
+def has_marked(risk):
+    """Whether the gate may have changed other books before a row."""
+    return False if risk is None else risk.intake.clock[EVERYWHERE] != 0
+
+
+@helper
+def profiled_loop(desk, risk, columns, ts, first_ts, outputs, facts, start, count, touches, probe, stamps):
+    """`run_profiled`, with everything bare."""
+    settings, states = probe.settings, probe.states
+    for row in range(start, columns.action.size):
+        intended, began = begin_row(desk, probe, row, stamps)
+        outcome, filled, leaves, count = apply_row(
+            desk, risk, columns, ts, first_ts, facts, row, count, stamps
+        )
+        if outcome >= NEEDS_SLOTS:
+            settings[PENDING] = began  # what has to grow first is part of the row's time
+            return np.int64(row), count, touches, outcome
+        settings[PENDING] = 0
+        outputs.outcomes[row] = outcome
+        outputs.filled[row] = filled
+        outputs.leaves[row] = leaves
+        marked = has_marked(risk)
+        touches = note_row(desk, risk, columns, outputs, row, touches)
+        if row == settings[STALL_ROW]:
+            stall(settings)
+        end = finish(stamps, settings[COUNTER])
+        settings[END] = end
+        event_type, book = np.int64(value_at(columns.action, row)), np.int64(value_at(columns.book, row))
+        cell = (event_type * EFFECTS + effect_of(outcome, filled)) * STATES + states[ix(book)]
+        end_row(probe, np.int64(row), cell, intended, began, end, stamps)
+        if stamps is not None:
+            record_stages(probe, risk, stamps, event_type)
+        follow(desk, risk, outputs.touch, marked, event_type, book, states)
+    return np.int64(columns.action.size), count, touches, np.int64(0)
+
+
+@kernel
+def run_profiled(address, risk, columns, ts, first_ts, outputs, facts, start, count, touches, probe, stamps):
+    """`run_events`, measured; what it returns is the same. `stamps` is None where stages aren't."""
+    return profiled_loop(
+        desk_at(address),
+        bare_risk(risk),
+        bare_columns(columns),
+        bare(ts),
+        first_ts,
+        bare_outputs(outputs),
+        facts,
+        start,
+        count,
+        touches,
+        bare_probe(probe),
+        bare_stamps(stamps),
+    )

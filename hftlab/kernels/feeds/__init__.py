@@ -1,0 +1,1 @@
+"""Decoders: bytes of ITCH, LOBSTER and PITCH to columns, and the generator of synthetic flow."""

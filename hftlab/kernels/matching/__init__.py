@@ -1,0 +1,1 @@
+"""Price-time priority: add, reduce, replace; and the stop losses that act between commands."""

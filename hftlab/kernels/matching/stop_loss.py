@@ -1,0 +1,244 @@
+"""What happens across instruments: marking positions, stop losses, kill switches."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from hftlab.kernels.book.ladder import SIZE
+from hftlab.kernels.matching.price_time import cross
+from hftlab.kernels.primitives import int128
+from hftlab.kernels.primitives.compile import helper, rare
+from hftlab.kernels.primitives.int128 import saturated
+from hftlab.kernels.primitives.intrinsics import ix, prefetch
+from hftlab.kernels.risk_gate.book_checks import share
+from hftlab.kernels.risk_gate.gate import (
+    ACTIVE,
+    KILL_CANCEL,
+    NEXT_MARK,
+    OWN,
+    OWN_ROOM,
+    STOP_CANCEL,
+    STOP_CLOSE,
+    STOP_LOSS,
+    reference_of,
+    tell,
+    withdraw_all,
+)
+from hftlab.kernels.risk_gate.records import ON_ALL, ON_SYMBOL, SCOPE_SHIFT, STATE_MASK
+
+KILLED = 3
+LOOKAHEAD = 8  # cells
+
+
+@helper
+def is_marking(gate, position):
+    """Whether positions are to be marked before the command at a position."""
+    nth = gate.counts[NEXT_MARK]
+    return nth < gate.marks.size and gate.marks[ix(nth)] == position
+
+
+@helper
+def has_room(gate):
+    """Whether there is room for all that a marking may do: a stop and a closing order for each cell."""
+    return gate.counts[OWN] + 2 * gate.cells.size <= gate.counts[OWN_ROOM]
+
+
+@helper
+def value_of(gate, cell):
+    """P&L of a cell at its symbol's mark, as a pair."""
+    place, money = gate.cells[ix(cell)], gate.money[ix(cell)]
+    held = int128.multiply(np.int64(place["position"]), np.int64(gate.symbols[ix(place["book"])]["mark"]))
+    return int128.add((np.int64(money["cash_high"]), np.int64(money["cash_low"])), held)
+
+
+@helper
+def equity_of(value, capital):
+    """Capital and P&L together, as far as 64 bits go."""
+    return saturated(int128.add(value, int128.multiply(capital, np.int64(1))))
+
+
+@helper
+def take_marks(books, grid, gate):
+    """Every symbol's mark becomes its reference; where nobody is judged, portfolio values follow here."""
+    for book in range(gate.symbols.size):
+        known, reference = reference_of(books, grid, gate, np.int64(book))
+        if known:
+            gate.symbols[ix(book)]["mark"], gate.symbols[ix(book)]["has_mark"] = reference, 1
+    if gate.stop_order.size == 0:
+        for number in range(gate.accounts.size):
+            gate.accounts[ix(number)]["gross_high"], gate.accounts[ix(number)]["gross_low"] = 0, 0
+        for cell in range(1, gate.cells.size):
+            account = gate.accounts[ix(gate.cells[ix(cell)]["account"])]
+            gross = (np.int64(account["gross_high"]), np.int64(account["gross_low"]))
+            account["gross_high"], account["gross_low"] = int128.add(
+                gross, gross_of(gate, gate.cells[ix(cell)])
+            )
+
+
+@helper
+def gross_of(gate, place):
+    """The value of a cell's position at its symbol's mark, whatever its side, as a pair."""
+    mark = np.int64(gate.symbols[ix(place["book"])]["mark"])
+    return int128.multiply(abs(mark), abs(np.int64(place["position"])))
+
+
+@helper
+def value_account(gate, first):
+    """Value the account whose cells begin at a place of `stop_order`; its portfolio value follows.
+
+    Returns (its place in `accounts`, where the next one's cells begin, P&L as a pair).
+    """
+    order, nothing = gate.stop_order, np.int64(0)
+    number = np.int64(gate.cells[ix(order[ix(first)])]["account"])
+    value, gross, last = (nothing, nothing), (nothing, nothing), first
+    while last < order.size:
+        ahead = np.int64(order[ix(min(last + LOOKAHEAD, order.size - 1))])
+        prefetch(gate.cells, ahead)
+        prefetch(gate.money, ahead)
+        cell = np.int64(order[ix(last)])
+        place = gate.cells[ix(cell)]
+        if place["account"] != number:
+            break
+        if place["traded"]:
+            value = int128.add(value, value_of(gate, cell))
+            gross = int128.add(gross, gross_of(gate, place))
+        last += 1
+    gate.accounts[ix(number)]["gross_high"], gate.accounts[ix(number)]["gross_low"] = gross
+    return number, last, value
+
+
+@helper
+def strikes(record, stop_ppm):
+    """Follow the peak of a record's equity; whether its stop strikes now."""
+    record["peak"] = max(np.int64(record["peak"]), np.int64(record["equity"]))
+    if stop_ppm < 0 or record["peak"] <= 0:
+        return False
+    record["strike"] = record["peak"] - share(np.int64(record["peak"]), stop_ppm)
+    return record["equity"] <= record["strike"]
+
+
+@helper
+def close_position(books, grid, gate, fills, count, row, cell):
+    """Cancel a cell's open orders and sell what it holds, or buy back, at any price."""
+    place = gate.cells[ix(cell)]
+    book, number = np.int64(place["book"]), np.int64(gate.accounts[ix(place["account"])]["number"])
+    withdraw_all(books, grid, gate, row, book, number, False, np.int64(STOP_CANCEL))
+    position = np.int64(place["position"])
+    if position == 0:
+        return count
+    side = np.int64(position > 0)
+    level = grid.bases[ix(book)] + (side + 1) * np.int64(books.heads[ix(book), SIZE]) - 1
+    qty, nobody, nothing = abs(position), np.int64(-1), np.int64(0)
+    leaves, lost, count = cross(
+        books, grid, gate, fills, count, -1 - row, book, side, level, qty, number, cell
+    )
+    filled = qty - leaves - lost
+    gate.counts[OWN] += 1
+    tell(gate, row, np.int64(STOP_CLOSE), nobody, nobody, cell, nothing, filled, nothing, nothing)
+    return count
+
+
+@helper
+def cell_strikes(gate, cell):
+    """Value a cell at its mark; whether its stop strikes now."""
+    place, money = gate.cells[ix(cell)], gate.money[ix(cell)]
+    account = gate.accounts[ix(place["account"])]
+    money["equity"] = equity_of(value_of(gate, cell), np.int64(account["capital"]))
+    waits = place["traded"] != 0 and place["stopped"] == 0
+    return waits and strikes(money, np.int64(account["stop_ppm"]))
+
+
+@helper
+def account_strikes(account, value):
+    """Whether the stop of an account of that P&L strikes now."""
+    account["equity"] = equity_of(value, np.int64(account["capital"]))
+    waits = account["traded"] != 0 and account["stopped"] == 0
+    return waits and strikes(account, np.int64(account["stop_ppm"]))
+
+
+@helper
+def judge_cells(books, grid, gate, fills, count, row, first, last):
+    """Let the stops of an account's cells strike, one after the other."""
+    nobody, nothing = np.int64(-1), np.int64(0)
+    for i in range(first, last):
+        cell = np.int64(gate.stop_order[ix(i)])
+        if not cell_strikes(gate, cell):
+            continue
+        place, money = gate.cells[ix(cell)], gate.money[ix(cell)]
+        place["stopped"] = 1
+        gate.counts[OWN] += 1
+        strike, equity = np.int64(money["strike"]), np.int64(money["equity"])
+        tell(gate, row, np.int64(STOP_LOSS), nobody, nobody, cell, nothing, nothing, strike, equity)
+        if gate.accounts[ix(place["account"])]["closes"]:
+            count = close_position(books, grid, gate, fills, count, row, cell)
+    return count
+
+
+@helper
+def judge_account(books, grid, gate, fills, count, row, first, last, value):
+    """Let the stop of an account of that P&L strike."""
+    nobody, nothing = np.int64(-1), np.int64(0)
+    cell = np.int64(gate.stop_order[ix(first)])
+    account = gate.accounts[ix(gate.cells[ix(cell)]["account"])]
+    if not account_strikes(account, value):
+        return count
+    account["stopped"] = 1
+    gate.counts[OWN] += 1
+    strike, equity = np.int64(account["strike"]), np.int64(account["equity"])
+    tell(gate, row, np.int64(STOP_LOSS), nobody, nobody, -cell, nothing, nothing, strike, equity)
+    if account["closes"]:
+        for i in range(first, last):
+            cell = np.int64(gate.stop_order[ix(i)])
+            count = close_position(books, grid, gate, fills, count, row, cell)
+    return count
+
+
+@rare
+def mark(books, grid, gate, fills, count, row):
+    """Mark all positions, then let stops strike; returns the count of fills written."""
+    gate.counts[NEXT_MARK] += 1
+    take_marks(books, grid, gate)
+    first = np.int64(0)
+    while first < gate.stop_order.size:
+        number, last, value = value_account(gate, first)
+        if gate.accounts[ix(number)]["by_position"]:
+            count = judge_cells(books, grid, gate, fills, count, row, first, last)
+        else:
+            count = judge_account(books, grid, gate, fills, count, row, first, last, value)
+        first = last
+    return count
+
+
+@helper
+def lift(gate, number, everyone):
+    """An account, or all, may trade again after a stop loss."""
+    for i in range(gate.accounts.size):
+        account = gate.accounts[ix(i)]
+        if account["stopped"] and (everyone or account["number"] == number):
+            account["stopped"], account["peak"] = 0, account["equity"]
+    if gate.money.size:
+        for i in range(1, gate.cells.size):
+            place = gate.cells[ix(i)]
+            if place["stopped"] and (everyone or gate.accounts[ix(place["account"])]["number"] == number):
+                place["stopped"], gate.money[ix(i)]["peak"] = 0, gate.money[ix(i)]["equity"]
+
+
+@rare
+def control(books, grid, gate, row, book, code, number):
+    """RISK_CONTROL: what it does to books and stops. (States are followed where rows are taken in.)"""
+    scope, state = code >> SCOPE_SHIFT, code & STATE_MASK
+    if state == ACTIVE and scope != ON_SYMBOL:
+        lift(gate, number, scope == ON_ALL)
+    if state == KILLED:
+        if scope == ON_SYMBOL:
+            withdraw_all(books, grid, gate, row, book, number, True, np.int64(KILL_CANCEL))
+        else:
+            for i in range(gate.names.size):
+                each = np.int64(gate.names[ix(i)])
+                withdraw_all(books, grid, gate, row, each, number, scope == ON_ALL, np.int64(KILL_CANCEL))
+
+
+@helper
+def reaches_all(code):
+    """Whether a RISK_CONTROL may change books other than its own."""
+    return code & STATE_MASK == KILLED and code >> SCOPE_SHIFT != ON_SYMBOL

@@ -1,0 +1,304 @@
+"""The risk gate's state, and what trading does to it: docs/RISK.md.
+
+A *cell* is one account in one symbol; a resting order belongs to the cell of its node. The hooks of matching
+keep positions and open orders, `risk_checks` reads them. Money (cash, equity, portfolio value) is kept only
+where a limit on it is given (`money.size`): it ties all instruments together, so threads go without it and
+`audit` follows them.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+from hftlab.codes import GateEvent, RiskState, SelfTrade
+from hftlab.kernels.book.ladder import BASE, BEST, SIZE, Books, remove, side_of
+from hftlab.kernels.book.price_grid import level_price
+from hftlab.kernels.primitives import int128
+from hftlab.kernels.primitives.bitmap import NONE, previous_bit
+from hftlab.kernels.primitives.compile import helper, unless_none
+from hftlab.kernels.primitives.intrinsics import bare, ix
+from hftlab.kernels.risk_gate.records import FIXED, MID
+
+CELL = np.dtype(
+    [
+        ("position", "i8"),  # lots
+        ("open_buy", "i8"),  # lots
+        ("open_sell", "i8"),
+        ("open_notional", "i8"),  # 1e-9; kept only where somebody has a limit on it
+        ("open_orders", "i4"),
+        ("limits", "i4"),  # which of the distinct sets
+        ("account", "i4"),  # number in `accounts`
+        ("group", "i4"),  # of self-trade prevention
+        ("book", "i4"),
+        ("stopped", "i4"),
+        ("traded", "i8"),  # whether it ever has
+    ],
+    align=True,
+)  # 64 bytes: one cache line
+
+MONEY = np.dtype(
+    [
+        ("cash_high", "i8"),  # sold less bought, price x qty: see int128.py
+        ("cash_low", "i8"),
+        ("equity", "i8"),  # at the last mark; of the cell, where stops are by position
+        ("peak", "i8"),
+        ("strike", "i8"),  # the equity at which the stop struck
+    ],
+    align=True,
+)
+
+ACCOUNT = np.dtype(
+    [
+        ("gross_high", "i8"),  # sum of |position| x |mark|
+        ("gross_low", "i8"),
+        ("equity", "i8"),  # at the last mark
+        ("peak", "i8"),
+        ("strike", "i8"),
+        ("portfolio", "i8"),  # limit on gross
+        ("capital", "i8"),
+        ("stop_ppm", "i8"),  # -1: none
+        ("rate", "i8"),  # limit on messages in a second
+        ("ring", "i8"),  # where the times of its messages start, see row_checks.py
+        ("room", "i8"),  # for so many of them
+        ("messages", "i8"),  # so far
+        ("number", "i4"),  # as the flow says it
+        ("state", "i1"),  # RiskState
+        ("known", "i1"),  # has limits of its own
+        ("stopped", "i1"),
+        ("by_position", "i1"),  # scope of the stop
+        ("closes", "i1"),  # action of the stop
+        ("traded", "i1"),
+    ],
+    align=True,
+)
+
+SYMBOL = np.dtype(
+    [
+        ("last", "i8"),  # price of the last fill
+        ("mark", "i8"),
+        ("fixed", "i8"),
+        ("kind", "i1"),  # of the reference: LAST, MID, FIXED
+        ("has_last", "i1"),
+        ("has_mark", "i1"),
+        ("state", "i1"),  # RiskState
+    ],
+    align=True,
+)
+REFUSAL = np.dtype([("row", "i4"), ("limit", "i8"), ("observed", "i8")], align=True)
+
+EVENT = np.dtype(
+    [
+        ("row", "i4"),  # of the command it came with
+        ("kind", "i4"),  # GateEvent
+        ("entry", "i4"),  # what the run calls the order
+        ("node", "i4"),  # -1: none
+        ("order_id", "i8"),  # filled in afterwards
+        ("cell", "i4"),
+        ("gone", "i4"),  # whether the order is no longer open
+        ("qty", "i8"),
+        ("limit", "i8"),
+        ("observed", "i8"),
+    ],
+    align=True,
+)
+
+# columns of `counts`
+REFUSALS, EVENTS, NEXT_MARK, TRACKS_NOTIONAL, ALL_STATE = range(5)
+OWN, OWN_ROOM = 5, 6  # stop losses and closing orders so far, and how many there is room for
+CHECKS_PORTFOLIO, COUNTS = 7, 8
+
+NO_SELF_TRADE, CANCEL_NEWEST, CANCEL_OLDEST = (int(SelfTrade(i)) for i in range(3))
+CANCEL_BOTH, DECREMENT = int(SelfTrade.CANCEL_BOTH), int(SelfTrade.DECREMENT)
+SELF_TRADE_CANCEL, SELF_TRADE_DECREMENT = (
+    int(GateEvent.SELF_TRADE_CANCEL),
+    int(GateEvent.SELF_TRADE_DECREMENT),
+)
+KILL_CANCEL, STOP_CANCEL = int(GateEvent.KILL_CANCEL), int(GateEvent.STOP_CANCEL)
+STOP_LOSS, STOP_CLOSE = int(GateEvent.STOP_LOSS), int(GateEvent.STOP_CLOSE)
+ACTIVE = int(RiskState.ACTIVE)
+
+
+class Gate(NamedTuple):
+    """The gate as kernels see it. Everything but the last three is shared by the threads of a run."""
+
+    cells: np.ndarray  # CELL; 0 is nobody's
+    money: np.ndarray  # MONEY [cells], or [0] where no limit needs it
+    accounts: np.ndarray  # ACCOUNT
+    symbols: np.ndarray  # SYMBOL [books]
+    limits: np.ndarray  # LIMIT
+    node_cells: np.ndarray  # int32 [nodes]: whose a resting order is
+    row_cells: np.ndarray  # int32 [n] by position: the sender's
+    early: np.ndarray  # uint8 [n] by position: see row_checks.py
+    owners: np.ndarray  # int32 [n] by position, or [0]: takes whose order a REPLACE was, see audit.py
+    stop_order: np.ndarray  # int32: cells by account, then by name of symbol
+    names: np.ndarray  # int32: books by name of symbol
+    marks: np.ndarray  # int64: positions before which positions are marked
+    refusals: np.ndarray  # REFUSAL
+    events: np.ndarray  # EVENT
+    counts: np.ndarray  # int64 [COUNTS]
+
+
+@unless_none
+def bare_gate(gate):
+    """The same gate without reference counts (see intrinsics.py); None stays None."""
+    return Gate(
+        bare(gate.cells),
+        bare(gate.money),
+        bare(gate.accounts),
+        bare(gate.symbols),
+        bare(gate.limits),
+        bare(gate.node_cells),
+        bare(gate.row_cells),
+        bare(gate.early),
+        bare(gate.owners),
+        bare(gate.stop_order),
+        bare(gate.names),
+        bare(gate.marks),
+        bare(gate.refusals),
+        bare(gate.events),
+        bare(gate.counts),
+    )
+
+
+@helper
+def refuse(gate, row, reason, limit, observed):
+    """Note why a command is refused; returns the reason."""
+    place = ix(gate.counts[REFUSALS])
+    gate.refusals[place]["row"] = row
+    gate.refusals[place]["limit"] = limit
+    gate.refusals[place]["observed"] = observed
+    gate.counts[REFUSALS] += 1
+    return np.int64(reason)
+
+
+@helper
+def tell(gate, row, kind, entry, node, cell, gone, qty, limit, observed):
+    """Note something the gate did by itself."""
+    place = ix(gate.counts[EVENTS])
+    event = gate.events[place]
+    event["row"] = row if row >= 0 else -1 - row  # what an order of the gate does is negative
+    event["kind"], event["entry"], event["node"] = kind, entry, node
+    event["cell"], event["gone"], event["qty"] = cell, gone, qty
+    event["limit"], event["observed"] = limit, observed
+    gate.counts[EVENTS] += 1
+
+
+# ------------------------------------------------------------------ open orders
+
+
+@helper
+def choose(side, of_buys, of_sells):
+    """One of two numbers by side; without a branch, because sides can't be predicted."""
+    return of_buys ^ ((of_buys ^ of_sells) & -side)
+
+
+@helper
+def opened(grid, gate, book, side, level, slot, qty, cell):
+    """An order of a cell rests."""
+    gate.node_cells[ix(slot)] = cell
+    place = gate.cells[ix(cell)]
+    place["open_buy"] += choose(side, qty, np.int64(0))
+    place["open_sell"] += choose(side, np.int64(0), qty)
+    place["open_orders"] += 1
+    if gate.counts[TRACKS_NOTIONAL]:
+        place["open_notional"] += abs(level_price(grid, book, level)) * qty
+
+
+@helper
+def closed(grid, gate, book, side, level, slot, qty, gone):
+    """`qty` lots of a resting order are no longer open; `gone` (0 or 1) says whether it is not either."""
+    place = gate.cells[ix(gate.node_cells[ix(slot)])]
+    place["open_buy"] -= choose(side, qty, np.int64(0))
+    place["open_sell"] -= choose(side, np.int64(0), qty)
+    place["open_orders"] -= gone
+    if gate.counts[TRACKS_NOTIONAL]:
+        place["open_notional"] -= abs(level_price(grid, book, level)) * qty
+
+
+@helper
+def withdraw(books, grid, gate, row, book, slot, qty, kind):
+    """The gate takes lots off a resting order, perhaps all."""
+    level, open_qty = np.int64(books.orders[ix(slot)]["level"]), np.int64(books.orders[ix(slot)]["qty"])
+    gone = np.int64(qty == open_qty)
+    closed(grid, gate, book, side_of(books, book, level), level, slot, qty, gone)
+    cell = np.int64(gate.node_cells[ix(slot)])
+    tell(gate, row, kind, np.int64(books.entries[ix(slot)]), slot, cell, gone, qty, np.int64(0), np.int64(0))
+    if gone:
+        remove(books, book, slot)
+    else:
+        books.orders[ix(slot)]["qty"] = open_qty - qty
+        books.levels[ix(level)]["qty"] -= qty
+
+
+@helper
+def withdraw_all(books, grid, gate, row, book, account, everyone, kind):
+    """The gate cancels the open orders of an account, or of everyone, in a book."""
+    for side in range(2):
+        bottom = books.heads[ix(book), BASE] + side * books.heads[ix(book), SIZE]
+        level = np.int64(books.heads[ix(book), BEST + side])
+        while level >= bottom and level != NONE:
+            slot = np.int64(books.orders[ix(level)]["next"])
+            while slot != level:
+                younger = np.int64(books.orders[ix(slot)]["next"])
+                if everyone or books.accounts.size == 0 or books.accounts[ix(slot)] == account:
+                    withdraw(
+                        books, grid, gate, row, book, slot, np.int64(books.orders[ix(slot)]["qty"]), kind
+                    )
+                slot = younger
+            level = previous_bit(books.bitmap, level)
+
+
+# ------------------------------------------------------------------ trades
+
+
+@helper
+def settle(gate, book, cell, side, qty, price):
+    """A cell has bought (side 0) or sold `qty` lots at a price: its position, and where kept, its money."""
+    place = gate.cells[ix(cell)]
+    before = np.int64(place["position"])
+    after = before + choose(side, qty, -qty)
+    place["position"] = after
+    if gate.money.size:
+        symbol = gate.symbols[ix(book)]
+        if symbol["has_mark"] == 0:
+            symbol["mark"], symbol["has_mark"] = price, 1
+        money = gate.money[ix(cell)]
+        paid = int128.multiply(price, qty if side else -qty)
+        cash = int128.add((np.int64(money["cash_high"]), np.int64(money["cash_low"])), paid)
+        money["cash_high"], money["cash_low"] = cash
+        account = gate.accounts[ix(place["account"])]
+        more = int128.multiply(abs(np.int64(symbol["mark"])), abs(after) - abs(before))
+        gross = int128.add((np.int64(account["gross_high"]), np.int64(account["gross_low"])), more)
+        account["gross_high"], account["gross_low"] = gross
+        account["traded"], place["traded"] = 1, 1
+
+
+@helper
+def traded(grid, gate, book, side, level, maker, qty, gone, taker_cell):
+    """A resting order of `side` traded with an order of `taker_cell`, at its own price."""
+    closed(grid, gate, book, side, level, maker, qty, gone)
+    price = level_price(grid, book, level)
+    settle(gate, book, np.int64(gate.node_cells[ix(maker)]), side, qty, price)
+    settle(gate, book, taker_cell, 1 - side, qty, price)
+    gate.symbols[ix(book)]["last"] = price
+    gate.symbols[ix(book)]["has_last"] = 1
+
+
+# ------------------------------------------------------------------ references and marks
+
+
+@helper
+def reference_of(books: Books, grid, gate, book):
+    """(whether it is known, reference price) of a symbol."""
+    symbol = gate.symbols[ix(book)]
+    if symbol["kind"] == FIXED:
+        return True, np.int64(symbol["fixed"])
+    if symbol["kind"] == MID:
+        bid, ask = np.int64(books.heads[ix(book), BEST]), np.int64(books.heads[ix(book), BEST + 1])
+        base, size = np.int64(books.heads[ix(book), BASE]), np.int64(books.heads[ix(book), SIZE])
+        if bid >= base and ask >= base + size:
+            bid, ask = level_price(grid, book, bid), level_price(grid, book, ask)
+            return True, (bid & ask) + ((bid ^ ask) >> 1)
+    return symbol["has_last"] != 0, np.int64(symbol["last"])

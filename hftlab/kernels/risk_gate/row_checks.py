@@ -1,0 +1,308 @@
+"""What rows tell before any book is asked: checks 1 to 7 of docs/RISK.md, which depend on the input alone.
+
+Message rates, repeated orders and states follow from the rows that came before, whatever became of them. So a
+batch decides these for all its rows in one pass before it runs, and an event asks for its own: the same
+`look_at`. What it says counts only once the row has turned out to be right by itself.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+from hftlab.codes import MAX_QTY, Reason, RiskState
+from hftlab.kernels.book.columns import (
+    LAST_CONTROL,
+    MARKET,
+    NEW,
+    REPLACE,
+    RISK_CONTROL,
+    bare_columns,
+    value_at,
+)
+from hftlab.kernels.primitives.compile import helper, kernel, rare
+from hftlab.kernels.primitives.hash_index import find, home, store
+from hftlab.kernels.primitives.int128 import product, saturating_sum
+from hftlab.kernels.primitives.intrinsics import bare, ix, prefetch
+from hftlab.kernels.risk_gate.book_checks import REDUCING
+from hftlab.kernels.risk_gate.records import ON_ACCOUNT, ON_SYMBOL, SCOPE_SHIFT, STATE_MASK
+from hftlab.kernels.risk_gate.repeated_orders import (
+    NO_TIME,
+    OF_REPEATS,
+    count_repeats,
+    is_full,
+    is_within,
+    prefetch_repeat,
+)
+
+SECOND = 1_000_000_000  # ns: the window of the message rate
+LOOKAHEAD = 12  # rows
+
+HALTED, REDUCING_STATE = int(RiskState.HALTED), int(RiskState.REDUCING)
+KILL_SWITCH, UNKNOWN_ACCOUNT = int(Reason.KILL_SWITCH), int(Reason.UNKNOWN_ACCOUNT)
+RESTRICTED_SYMBOL, RATE_LIMIT = int(Reason.RESTRICTED_SYMBOL), int(Reason.RATE_LIMIT)
+REPEATED_ORDER, MAX_ORDER_QTY = int(Reason.REPEATED_ORDER), int(Reason.MAX_ORDER_QTY)
+MAX_NOTIONAL = int(Reason.MAX_NOTIONAL)
+
+TERM = np.dtype([("account", "i4"), ("limits", "i4")], align=True)  # what these checks need of a CELL
+
+# columns of `clock` behind those of repeated_orders.py
+TIME, ALL_STATE, REFUSES_UNKNOWN, REFUSED = range(OF_REPEATS, OF_REPEATS + 4)
+INTERVAL, NEXT_MARK_TIME, EVERYWHERE = range(OF_REPEATS + 4, OF_REPEATS + 7)
+RINGS, KEEPS_ALL, CLOCK = range(OF_REPEATS + 7, OF_REPEATS + 10)  # of `rings` taken; limits may be raised
+NEVER = MAX_QTY
+
+
+class Intake(NamedTuple):
+    """What the first seven checks remember."""
+
+    index: np.ndarray  # ENTRY: (account, book) -> cell
+    terms: np.ndarray  # TERM, by cell
+    accounts: np.ndarray  # ACCOUNT
+    symbols: np.ndarray  # SYMBOL
+    limits: np.ndarray  # LIMIT
+    rings: np.ndarray  # int64: times of each account's latest messages
+    repeats: np.ndarray  # REPEAT: two tables, or [0] where nobody limits them
+    refusals: np.ndarray  # REFUSAL
+    clock: np.ndarray  # int64 [CLOCK]
+
+
+@helper
+def bare_intake(intake):
+    """The same without reference counts (see intrinsics.py)."""
+    return Intake(
+        bare(intake.index),
+        bare(intake.terms),
+        bare(intake.accounts),
+        bare(intake.symbols),
+        bare(intake.limits),
+        bare(intake.rings),
+        bare(intake.repeats),
+        bare(intake.refusals),
+        bare(intake.clock),
+    )
+
+
+@kernel
+def number_cells(accounts, books, index, near, lowest, known, start, cells, new):
+    """The cell of each row from `start`, into `cells` [rows]; new ones are numbered on from `known`.
+
+    `new` [rows, 2] takes account and book of those. `near` [accounts from the `lowest`, books] or [0, 0] is
+    where cells are looked up first: it starts empty, `index` has them all. It stops before that is more than
+    half full; returns (rows done, cells known).
+    """
+    accounts, books, index, near = bare(accounts), bare(books), bare(index), bare(near)
+    cells, new = bare(cells), bare(new)
+    first, last = known, cells.size - 1
+    for row in range(start, cells.size):
+        account, book = value_at(accounts, row), value_at(books, row)
+        if near.size:
+            cell = np.int64(near[ix(account - lowest), ix(book)])
+            if cell != 0:
+                cells[ix(row)] = cell
+                continue
+        else:
+            ahead = min(row + LOOKAHEAD, last)
+            prefetch(index, home(index, value_at(accounts, ahead), value_at(books, ahead)))
+        place = find(index, account, book)
+        cell = np.int64(index[ix(place)]["value"])
+        if cell == 0:
+            if 2 * known > index.size:
+                return row, known
+            cell = known
+            store(index, place, account, book, cell)
+            new[ix(known - first), 0], new[ix(known - first), 1] = account, book
+            known += 1
+        if near.size:
+            near[ix(account - lowest), ix(book)] = cell
+        cells[ix(row)] = cell
+    return cells.size, known
+
+
+@helper
+def exceeds_rate(intake, account, time):
+    """Count a message; whether the account has sent as many as it may within the second before."""
+    limit, sent = np.int64(account["rate"]), np.int64(account["messages"])
+    account["messages"] = sent + 1
+    room = np.int64(account["room"])
+    if room == 0:
+        return limit == 0
+    start, mask = np.int64(account["ring"]), room - 1  # there is room for a power of two
+    exceeds = limit == 0
+    if 0 < limit <= min(sent, room):  # what a shorter ring has lost is more than a second old
+        exceeds = is_within(SECOND, intake.rings[ix(start + ((sent - limit) & mask))], time)
+    intake.rings[ix(start + (sent & mask))] = time
+    return exceeds
+
+
+@helper
+def say(intake, row, reason, limit, observed):
+    """Note why a row is refused, should a book ever get to know; returns the reason."""
+    if intake.refusals.size:
+        place = ix(intake.clock[REFUSED])
+        intake.refusals[place]["row"] = row
+        intake.refusals[place]["limit"] = limit
+        intake.refusals[place]["observed"] = observed
+        intake.clock[REFUSED] += 1
+    return np.int64(reason)
+
+
+@helper
+def set_state(intake, cell, book, code):
+    """Follow a RISK_CONTROL."""
+    scope, state = code >> SCOPE_SHIFT, min(code & STATE_MASK, np.int64(HALTED))
+    if scope == ON_ACCOUNT:
+        intake.accounts[ix(intake.terms[ix(cell)]["account"])]["state"] = state
+    elif scope == ON_SYMBOL:
+        intake.symbols[ix(book)]["state"] = state
+    else:
+        intake.clock[ALL_STATE] = state
+
+
+@helper
+def look_at(intake, row, cell, book, action, side, order_type, price, qty, time):
+    """The first seven checks of a row: a reason, or 0, with the bit REDUCING where only that is allowed."""
+    if action == RISK_CONTROL:
+        if 0 <= qty <= LAST_CONTROL:
+            set_state(intake, cell, book, qty)
+        return np.int64(0)
+    place = intake.terms[ix(cell)]
+    account, limit = intake.accounts[ix(place["account"])], intake.limits[ix(place["limits"])]
+    too_many = exceeds_rate(intake, account, time)
+    repeats = np.int64(0)
+    market = action == NEW and order_type == MARKET
+    if action == NEW and intake.repeats.size:
+        key, at = cell if side > 0 else -cell, np.int64(0) if market else price
+        repeats = count_repeats(intake.repeats, intake.clock, key, at, qty, time)
+    if action not in (NEW, REPLACE):
+        return np.int64(0)
+    state = max(
+        np.int64(account["state"]), np.int64(intake.symbols[ix(book)]["state"]), intake.clock[ALL_STATE]
+    )
+    nothing = np.int64(0)
+    if state == HALTED:
+        return say(intake, row, KILL_SWITCH, nothing, nothing)
+    if intake.clock[REFUSES_UNKNOWN] and account["known"] == 0:
+        return say(intake, row, UNKNOWN_ACCOUNT, nothing, np.int64(account["number"]))
+    if limit["restricted"]:
+        return say(intake, row, RESTRICTED_SYMBOL, nothing, nothing)
+    if too_many:
+        return say(intake, row, RATE_LIMIT, np.int64(account["rate"]), nothing)
+    if repeats > limit["repeats"]:
+        return say(intake, row, REPEATED_ORDER, np.int64(limit["repeats"]), repeats)
+    if qty > limit["order_qty"]:
+        return say(intake, row, MAX_ORDER_QTY, np.int64(limit["order_qty"]), qty)
+    if not market:
+        amount = product(abs(price), qty)
+        if amount < 0 or amount > limit["order_notional"]:
+            observed = amount if amount >= 0 else np.int64(MAX_QTY)
+            return say(intake, row, MAX_NOTIONAL, np.int64(limit["order_notional"]), observed)
+    return np.int64(REDUCING if state == REDUCING_STATE else 0)
+
+
+@helper
+def needs_room(intake, cell, time):
+    """Whether a message could forget another that still counts, or fill a table of repeats too far.
+
+    A ring that is too short is made longer here while `rings` has room.
+    """
+    if is_full(intake.repeats, intake.clock, time):
+        return True
+    account = intake.accounts[ix(intake.terms[ix(cell)]["account"])]
+    room, sent = np.int64(account["room"]), np.int64(account["messages"])
+    suffices = room >= account["rate"] and intake.clock[KEEPS_ALL] == 0
+    if suffices or sent < room or room == 0:
+        return False
+    forgets = is_within(SECOND, intake.rings[ix(account["ring"] + (sent & (room - 1)))], time)
+    return forgets and not lengthen(intake.rings, intake.clock, account)
+
+
+@rare
+def lengthen(rings, clock, account):
+    """Twice the room for the times of an account's messages; False where `rings` has none."""
+    room, sent, old = np.int64(account["room"]), np.int64(account["messages"]), np.int64(account["ring"])
+    new = clock[RINGS]
+    if new + 2 * room > rings.size:
+        return False
+    clock[RINGS] = new + 2 * room
+    for message in range(sent - room, sent):
+        rings[ix(new + (message & (2 * room - 1)))] = rings[ix(old + (message & (room - 1)))]
+    account["room"], account["ring"] = 2 * room, new
+    return True
+
+
+@helper
+def look_ahead(intake, columns, row, cell):
+    """Bring what a coming row of a cell needs into the cache; the cell is there already."""
+    account = intake.accounts[ix(intake.terms[ix(cell)]["account"])]
+    if account["room"] != 0:
+        mask, sent = np.int64(account["room"]) - 1, np.int64(account["messages"])
+        prefetch(intake.rings, np.int64(account["ring"]) + ((sent - np.int64(account["rate"])) & mask))
+    if intake.repeats.size:
+        cell = cell if value_at(columns.side, row) > 0 else -cell
+        prefetch_repeat(intake.repeats, cell, value_at(columns.price, row), value_at(columns.qty, row))
+
+
+@kernel
+def look_at_rows(intake, columns, ts, first_ts, row_cells, early, start, stop):
+    """`look_at` for rows [start, stop) of a table, into `early`; returns how far it came.
+
+    `ts` [rows] or [0] are their times, which count up from `first_ts` where absent. It stops early when there
+    is no room to remember a row.
+    """
+    intake, columns = bare_intake(intake), bare_columns(columns)
+    ts, row_cells, early = bare(ts), bare(row_cells), bare(early)
+    last = row_cells.size - 1
+    for row in range(start, stop):
+        ahead = min(row + LOOKAHEAD, last)
+        look_ahead(intake, columns, ahead, np.int64(row_cells[ix(ahead)]))
+        prefetch(intake.terms, np.int64(row_cells[ix(min(row + 2 * LOOKAHEAD, last))]))
+        time = max(intake.clock[TIME], ts[ix(row)] if ts.size else first_ts + row)
+        intake.clock[TIME] = time
+        if needs_room(intake, np.int64(row_cells[ix(row)]), time):
+            return row
+        early[ix(row)] = look_at(
+            intake,
+            np.int64(row),
+            np.int64(row_cells[ix(row)]),
+            value_at(columns.book, row),
+            value_at(columns.action, row),
+            value_at(columns.side, row),
+            value_at(columns.order_type, row),
+            value_at(columns.price, row),
+            value_at(columns.qty, row),
+            time,
+        )
+    return np.int64(stop)
+
+
+@helper
+def passes_mark(clock, time):
+    """Whether positions are to be marked before a row at this time; the clock then waits for the next."""
+    interval = clock[INTERVAL]
+    if interval <= 0 or time < clock[NEXT_MARK_TIME] or clock[NEXT_MARK_TIME] == NEVER:
+        return False
+    started = clock[TIME] != NO_TIME
+    clock[NEXT_MARK_TIME] = saturating_sum(time, interval - time % interval)
+    return started
+
+
+@kernel
+def marking_rows(ts, first_ts, rows, interval, clock, found):
+    """Rows before which positions are marked, into `found`; returns how many.
+
+    `clock` [2] is the time so far, and whether there is one.
+    """
+    ts, clock, found = bare(ts), bare(clock), bare(found)
+    count = 0
+    for row in range(rows):
+        time = ts[ix(row)] if ts.size else first_ts + row
+        if clock[1] == 0:
+            clock[0], clock[1] = time, 1
+        elif time > clock[0]:
+            if time // interval > clock[0] // interval:
+                found[count] = row
+                count += 1
+            clock[0] = time
+    return count
