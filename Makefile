@@ -24,10 +24,10 @@ RUNTIME := $(VENV)/runtime.stamp
 DEV := $(VENV)/dev.stamp
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 PYTEST := $(BIN)/python -m pytest -q
-OF_THE_CORE := tests/test_matching.py tests/test_differential.py tests/test_itch.py tests/test_lobster.py
-OF_THE_REST := tests/test_closed_loop.py tests/test_risk.py tests/test_risk_stories.py tests/test_risk_events.py \
-	tests/test_risk_bad_input.py tests/test_positions.py tests/test_wide.py tests/test_clock.py \
-	tests/test_latency_profiler.py tests/test_parts.py tests/test_arguments.py
+OF_THE_CORE := tests/engine/test_matching.py tests/engine/test_differential.py tests/feeds/test_itch.py tests/feeds/test_lobster.py
+OF_THE_REST := tests/fidelity/test_closed_loop.py tests/risk_gate/test_gate.py tests/risk_gate/test_stories.py tests/risk_gate/test_gate_events.py \
+	tests/risk_gate/test_bad_input.py tests/results/test_positions.py tests/kernels/primitives/test_int128.py tests/latency/test_clock.py \
+	tests/latency/test_profiler.py tests/engine/test_parts.py tests/kernels/primitives/test_python_int.py
 SMALL := -m 'not data' -k 'not large_file'
 DEMO := build/demo
 

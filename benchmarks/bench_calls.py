@@ -12,7 +12,7 @@ from hftlab.benchmark.cases import Case
 from hftlab.benchmark.flows import make_flow
 from hftlab.benchmark.session import first_start
 from hftlab.benchmark.ways import Prepared, run_once, timed_calls
-from hftlab.histogram import Histogram
+from hftlab.latency.histogram import Histogram
 
 COMMANDS = messages(50_000)
 PATHS = ("batch", "event", "python")

@@ -10,11 +10,12 @@ from functools import partial
 
 import hftlab
 from benchmarks.scale import digest_of, kept, messages
-from hftlab import outputs
-from hftlab.latency_profiler import LatencyProfiler
-from hftlab.runner import run_events, run_tape
-from hftlab.tables import read_orders
-from hftlab.tape import compile_checked, rules_for
+from hftlab.engine.runner import run_events, run_tape
+from hftlab.latency.profiler import LatencyProfiler
+from hftlab.results import tables
+from hftlab.results.digest import Digest
+from hftlab.tape.compiler import compile_checked, rules_for
+from hftlab.tape.tables import read_orders
 
 FLOWS = {"one": 1, "hundred": 100}  # symbols
 COMMANDS = messages(1_000_000)
@@ -40,8 +41,8 @@ class Stages:
         self.tape = compile_checked(self.checked, self.rules)
         self.halves = compile_checked(self.checked, self.rules, parts=2)
         self.run = run_tape(self.tape)
-        self.fills = outputs.expand_fills(self.run)
-        outputs.Digest().add_run(self.run, self.fills)
+        self.fills = tables.expand_fills(self.run)
+        Digest().add_run(self.run, self.fills)
         run_events(self.tape)
         run_tape(self.halves, 2)
         self.profiler = LatencyProfiler()
@@ -70,11 +71,11 @@ class Stages:
 
     def time_fills_table(self, paths, name):
         """Fill records to an Arrow table."""
-        outputs.fills_table(self.tape, outputs.expand_fills(self.run))
+        tables.fills_table(self.tape, tables.expand_fills(self.run))
 
     def time_digest(self, paths, name):
         """The digest of a run."""
-        outputs.Digest().add_run(self.run, self.fills)
+        Digest().add_run(self.run, self.fills)
 
     def time_replay(self, paths, name):
         """A table to a result with fills and outcomes."""

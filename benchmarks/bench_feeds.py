@@ -14,11 +14,11 @@ from pyarrow import csv
 import hftlab
 from benchmarks import facts, itch
 from benchmarks.scale import digest_of, kept, messages, read
-from hftlab import outputs
 from hftlab.codes import PRICE_SCALE
-from hftlab.runner import run_tape
-from hftlab.tables import read_facts
-from hftlab.tape import compile_checked, rules_for
+from hftlab.engine.runner import run_tape
+from hftlab.results import tables
+from hftlab.tape.compiler import compile_checked, rules_for
+from hftlab.tape.facts import read_facts
 
 MESSAGES = messages(500_000)
 
@@ -164,7 +164,7 @@ class Rebuild:
         self.rules = rules_for(self.checked.symbols, None, None)
         self.tape = compile_checked(self.checked, self.rules)
         self.run = run_tape(self.tape, touch=True)
-        outputs.l1_table(self.run)
+        tables.l1_table(self.run)
 
     def time_check(self, paths, symbols):
         """A table to checked columns."""
@@ -184,7 +184,7 @@ class Rebuild:
 
     def time_l1_table(self, paths, symbols):
         """Those changes as a table."""
-        outputs.l1_table(self.run)
+        tables.l1_table(self.run)
 
     def peakmem_run(self, paths, symbols):
         """A tape to books, in memory."""

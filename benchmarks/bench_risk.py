@@ -6,8 +6,8 @@ from functools import partial
 
 from benchmarks.risk import OF_ACCOUNTS, OF_BOOK, OF_ROWS, OF_STREAM, flow, manager_of, stages, tape_of
 from benchmarks.scale import digest_of, kept, messages, read
-from hftlab.latency_profiler import LatencyProfiler
-from hftlab.runner import run_events, run_tape
+from hftlab.engine.runner import run_events, run_tape
+from hftlab.latency.profiler import LatencyProfiler
 
 COMMANDS = messages(1_000_000)
 GATES = {

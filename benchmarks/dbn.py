@@ -22,11 +22,12 @@ import numpy as np
 import pyarrow as pa
 
 from benchmarks.samples import sample
-from hftlab.feeds import open_flow, source
-from hftlab.feeds.dbn_header import read_header
-from hftlab.run_folder import cpu_name
-from hftlab.tables import read_facts
-from hftlab.tape import compile_checked, rules_for
+from hftlab.feeds import open_flow
+from hftlab.feeds.databento.header import read_header
+from hftlab.feeds.parsing import containers
+from hftlab.files import cpu_name
+from hftlab.tape.compiler import compile_checked, rules_for
+from hftlab.tape.facts import read_facts
 
 SAMPLE = "databento/esh4-glbx-mdp3-20231225.mbo.dbn.zst"
 REPETITIONS = 9
@@ -36,7 +37,7 @@ ID_STEP = 10**9  # more than the ids of the sample span
 def repeated_file(path: Path, records: int) -> bytes:
     """The sample's records over and over, each time with other order ids."""
     header = read_header(path)
-    data = source.read(path)
+    data = containers.read(path)
     rows = np.frombuffer(data, header.record, offset=header.first_record)
     times = -(-records // rows.size)
     many = np.tile(rows, times)

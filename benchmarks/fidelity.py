@@ -12,8 +12,8 @@ from pathlib import Path
 
 import hftlab
 from benchmarks.samples import folder
-from hftlab.certificate import Certificate
 from hftlab.cli.common import plural
+from hftlab.fidelity.certify import Certificate
 
 CAUSES_SHOWN = 3
 HEAD = ("file", "facts", "executions", "reproduced", "oldest first", "touch equal", "not reproduced because")

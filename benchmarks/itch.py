@@ -19,12 +19,12 @@ from typing import Any
 
 import hftlab
 from benchmarks.stages import repeated
-from hftlab import outputs
-from hftlab.run_folder import cpu_name
-from hftlab.runner import run_tape
-from hftlab.tables import read_facts
-from hftlab.tape import compile_checked, rules_for
-from tests import itch_encoder
+from hftlab.engine.runner import run_tape
+from hftlab.files import cpu_name
+from hftlab.results import tables
+from hftlab.tape.compiler import compile_checked, rules_for
+from hftlab.tape.facts import read_facts
+from tests.helpers import itch_encoder
 
 REPETITIONS = 15
 TARGETS = {  # ns per message
@@ -68,7 +68,7 @@ def stages(path: Path, messages: int, repetitions: int) -> dict[str, tuple[float
         "check the table": timed(lambda: read_facts(table)),
         "compile": timed(lambda: compile_checked(checked, rules)),
         "run": timed(lambda: run_tape(tape, touch=True)),
-        "l1 table": timed(lambda: outputs.l1_table(run)),
+        "l1 table": timed(lambda: tables.l1_table(run)),
         "file to l1": timed(lambda: file_to_l1(path)),
     }
 

@@ -17,11 +17,12 @@ from typing import Any
 
 from benchmarks.dbn import timed
 from benchmarks.samples import sample
-from hftlab.feeds import lobster, open_flow, source
-from hftlab.run_folder import cpu_name
-from hftlab.runner import run_tape
-from hftlab.tables import read_facts
-from hftlab.tape import compile_checked, rules_for
+from hftlab.engine.runner import run_tape
+from hftlab.feeds import lobster, open_flow
+from hftlab.feeds.parsing import containers
+from hftlab.files import cpu_name
+from hftlab.tape.compiler import compile_checked, rules_for
+from hftlab.tape.facts import read_facts
 
 SAMPLE = "lobster/AAPL_2012-06-21_34200000_37800000_message_50.csv.xz"
 NAME = "AAPL_2012-06-21_34200000_57600000_message_50.csv"
@@ -30,7 +31,7 @@ ID_STEP = 50_000_000  # more than the ids of the sample span
 
 def repeated_file(path: Path, messages: int) -> bytes:
     """The sample's lines over and over, each time with other order ids; its times run back as often."""
-    lines = [line.split(b",") for line in source.read(path).split()]
+    lines = [line.split(b",") for line in containers.read(path).split()]
     repeated = []
     for k in range(-(-messages // len(lines))):
         for fields in lines:

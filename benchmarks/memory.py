@@ -28,8 +28,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from hftlab.run_folder import cpu_name
-from tests import itch_encoder
+from hftlab.files import cpu_name
+from tests.helpers import itch_encoder
 
 PIECE = 2_000_000  # messages
 SYMBOLS = 100

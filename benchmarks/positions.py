@@ -20,10 +20,10 @@ import numpy as np
 
 from hftlab import Limits
 from hftlab.codes import PRICE_SCALE
+from hftlab.files import cpu_name
 from hftlab.kernels.results.tables import MAKER_ACCOUNT, PRICE, QTY, SEQ, SYMBOL, TAKER_ACCOUNT
-from hftlab.outputs import Fills
-from hftlab.positions import Positions
-from hftlab.run_folder import cpu_name
+from hftlab.results.positions import Positions
+from hftlab.results.tables import Fills
 
 FEES = Limits(taker_fee_bps="0.3", maker_fee_per_lot="-0.0020")
 CASES = {  # accounts, symbols, lots are multiplied by, limits

@@ -20,11 +20,11 @@ import pyarrow as pa
 from benchmarks import dbn, facts, lobster
 from benchmarks.samples import folder, sample
 from benchmarks.stages import kernel_time
+from hftlab.engine.runner import run_tape
 from hftlab.feeds import open_flow
-from hftlab.run_folder import cpu_name
-from hftlab.runner import run_tape
-from hftlab.tables import read_facts
-from hftlab.tape import compile_checked, rules_for
+from hftlab.files import cpu_name
+from hftlab.tape.compiler import compile_checked, rules_for
+from hftlab.tape.facts import read_facts
 
 REPETITIONS = 9
 

@@ -23,11 +23,14 @@ import pyarrow as pa
 
 import hftlab
 from hftlab import Limits
-from hftlab.risk_manager import GateRun, RiskManager
-from hftlab.run_folder import cpu_name
-from hftlab.runner import opened_books, run_events, run_tape
-from hftlab.tables import read_orders
-from hftlab.tape import Tape, compile_checked, rules_for
+from hftlab.engine.runner import run_events, run_tape
+from hftlab.engine.workers import opened_books
+from hftlab.files import cpu_name
+from hftlab.risk_gate.gate_run import GateRun
+from hftlab.risk_gate.manager import RiskManager
+from hftlab.tape.compiler import compile_checked, rules_for
+from hftlab.tape.tables import read_orders
+from hftlab.tape.tape import Tape
 
 ACCOUNTS, SYMBOLS = 1_000, 100
 COMMANDS, QUICK = 5_000_000, 200_000

@@ -25,16 +25,17 @@ from typing import Any
 import numpy as np
 
 import hftlab
-from hftlab import outputs
 from hftlab.benchmark.flows import scattered
 from hftlab.benchmark.ways import GATE
 from hftlab.codes import Action
-from hftlab.limits import Limits
-from hftlab.risk_manager import RiskManager
-from hftlab.run_folder import cpu_name
-from hftlab.runner import TapeRun, run_events, run_tape
-from hftlab.tables import read_orders
-from hftlab.tape import compile_checked, rules_for
+from hftlab.engine.runner import TapeRun, run_events, run_tape
+from hftlab.files import cpu_name
+from hftlab.results import tables
+from hftlab.results.digest import Digest
+from hftlab.risk_gate.limits import Limits
+from hftlab.risk_gate.manager import RiskManager
+from hftlab.tape.compiler import compile_checked, rules_for
+from hftlab.tape.tables import read_orders
 
 REPETITIONS = 9
 TARGETS = {  # ns per command unless said otherwise
@@ -89,7 +90,7 @@ def stages(name: str, table: Any, repetitions: int) -> dict[str, tuple[float, fl
     rules = rules_for(checked.symbols, None, None)
     tape = compile_checked(checked, rules)
     run = run_tape(tape)
-    fills = outputs.expand_fills(run)
+    fills = tables.expand_fills(run)
 
     def gated() -> TapeRun:
         return run_events(tape, manager=RiskManager(Limits(**GATE)))
@@ -104,8 +105,8 @@ def stages(name: str, table: Any, repetitions: int) -> dict[str, tuple[float, fl
         f"{name}: compile": timed(lambda: compile_checked(checked, rules)),
         f"{name}: compile, ids scattered": timed(lambda: compile_checked(hashed, rules)),
         f"{name}: tape run": kernel_time(lambda: run_tape(tape), rows, repetitions),
-        f"{name}: fills as a table": timed(lambda: outputs.fills_table(tape, outputs.expand_fills(run))),
-        f"{name}: digest": timed(lambda: outputs.Digest().add_run(run, fills)),
+        f"{name}: fills as a table": timed(lambda: tables.fills_table(tape, tables.expand_fills(run))),
+        f"{name}: digest": timed(lambda: Digest().add_run(run, fills)),
         f"{name}: table to result": timed(lambda: end_to_end(table)),
         f"{name}: event loop": kernel_time(lambda: run_events(tape), rows, repetitions),
         f"{name}: event loop behind a gate": kernel_time(gated, rows, repetitions),

@@ -17,13 +17,14 @@ import numpy as np
 import pyarrow as pa
 
 import hftlab
-from hftlab.limits import Limits
-from hftlab.outputs import Digest, expand_fills
-from hftlab.risk_manager import RiskManager
-from hftlab.run_folder import cpu_name
-from hftlab.runner import TapeRun, run_tape
-from hftlab.tables import read_orders
-from hftlab.tape import compile_checked, rules_for
+from hftlab.engine.runner import TapeRun, run_tape
+from hftlab.files import cpu_name
+from hftlab.results.digest import Digest
+from hftlab.results.tables import expand_fills
+from hftlab.risk_gate.limits import Limits
+from hftlab.risk_gate.manager import RiskManager
+from hftlab.tape.compiler import compile_checked, rules_for
+from hftlab.tape.tables import read_orders
 
 ACCOUNTS, SYMBOLS, REPETITIONS = 1_000, 100, 7
 LIMITS = {

@@ -141,6 +141,23 @@ class Reason(Code):
     REPEATED_ORDER = 21
     UNKNOWN_ACCOUNT = 22
 
+    @property
+    def stage(self) -> Stage:
+        """Where in the life of a command it is rejected for this."""
+        if self <= Reason.INVALID_PRICE:
+            return Stage.VALIDATE
+        return _STAGES.get(self, Stage.LIMITS)
+
+    @property
+    def quotes_values(self) -> bool:
+        """Whether the risk gate says what it found: an order's value, a count, a position."""
+        return self.stage is Stage.LIMITS and self is not Reason.RESTRICTED_SYMBOL
+
+    @property
+    def quotes_limit(self) -> bool:
+        """Whether the risk gate says against which limit it found that."""
+        return self.quotes_values and self is not Reason.UNKNOWN_ACCOUNT
+
 
 Anomaly = Code("Anomaly", {reason.name: int(reason) for reason in Reason} | {"CROSSED": len(Reason)})
 """What is wrong after a row: it was refused for that reason, or its event left the book crossed."""
@@ -154,6 +171,14 @@ class Stage(Code):
     LIMITS = 2
     SELF_TRADE = 3
     MATCH = 4
+
+
+_STAGES = {  # of reasons that are neither the row's own nor limits
+    Reason.POST_ONLY_WOULD_CROSS: Stage.MATCH,
+    Reason.CAPACITY_EXHAUSTED: Stage.MATCH,
+    Reason.SELF_TRADE: Stage.SELF_TRADE,
+    Reason.KILL_SWITCH: Stage.KILL,
+}
 
 
 class RiskState(Code):

@@ -6,6 +6,7 @@ dictionaries whose int8 indices are the kernels' own integers, so that a code co
 
 from __future__ import annotations
 
+import numpy as np
 import pyarrow as pa
 
 from hftlab import codes
@@ -239,3 +240,21 @@ def depth(levels: int) -> pa.Schema:
         for what, unit in (("px", "1e-9"), ("sz", "lots"), ("ct", "orders"))
     ]
     return _schema("depth", SEQ, _TS, _SYMBOL, *sides)
+
+
+def symbol_array(names: tuple[str, ...], books: np.ndarray) -> pa.DictionaryArray:
+    """A symbol column from names by book number and the book (int32) of each row, without a copy."""
+    return pa.DictionaryArray.from_arrays(
+        pa.array(books.astype(np.int32, copy=False)), pa.array(names, pa.string()), safe=False
+    )
+
+
+def time_array(ts: np.ndarray) -> pa.Array:
+    """A column of times over int64 nanoseconds since the epoch, without a copy."""
+    return pa.array(ts).view(TIMESTAMP)
+
+
+def make_table(layout: pa.Schema, *columns: pa.Array | np.ndarray) -> pa.Table:
+    """A table of a layout from its columns, in order, without a copy."""
+    arrays = [c if isinstance(c, pa.Array) else pa.array(c) for c in columns]
+    return pa.Table.from_arrays(arrays, schema=layout)

@@ -8,7 +8,7 @@ import pytest
 
 import hftlab
 from hftlab import schema
-from hftlab.certificate import Cause
+from hftlab.fidelity.certify import Cause
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "data").glob("*.md")])

@@ -13,7 +13,7 @@ from pathlib import Path
 import benchmarks.peers
 from benchmarks.peers import environment, files, orders
 from benchmarks.peers.contest import Contender, Entry, Failed, contest
-from hftlab.run_folder import cpu_name
+from hftlab.files import cpu_name
 
 SCRIPTS = {  # package -> script; hftlab comes first, and is what the others are held against
     "itch-book": "with_itch_book.py",

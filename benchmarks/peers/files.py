@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
-from tests import itch_encoder
+from tests.helpers import itch_encoder
 
 ITCH_NAME = "01022024.NASDAQ_ITCH50"  # the name tells the session's date, to hftlab and to peers
 LOBSTER_NAME = "SYM000_2024-01-02_34200000_57600000_message_10.csv"
@@ -29,7 +29,7 @@ FILLED = (("C", "printable", b"Y"), ("F", "mpid", b"MPID"))  # what strict peers
 
 
 def market(messages: int, symbols: int) -> np.ndarray:
-    """About so many messages (EVENT of `tests.itch_encoder`): orders and trades only."""
+    """About so many messages (EVENT of `tests.helpers.itch_encoder`): orders and trades only."""
     events = itch_encoder.market(messages, symbols, seed=1)
     return _by_priority(events[np.isin(events["kind"], list(b"AFECXDUP"))])
 

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import msgspec
 
-from hftlab.clock import Clock, calibrate, idle, pinned_to
-from hftlab.latency_report import Spin
-from hftlab.run_folder import cpu_name, versions
+from hftlab.files import cpu_name, versions
+from hftlab.latency.clock import Clock, calibrate, idle, pinned_to
+from hftlab.latency.profile import Spin
 
 IDLE_NS, THRESHOLD_NS = 200_000_000, 1_000
 BUSY_LOAD = 0.25  # of the cores, before the first case: somebody else computes

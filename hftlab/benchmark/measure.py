@@ -14,7 +14,7 @@ from hftlab.benchmark.machine import memory_bytes, pinned, reset_peak
 from hftlab.benchmark.records import Latency, Measurement
 from hftlab.benchmark.ways import Prepared, run_once, timed_calls
 from hftlab.errors import MeasurementError
-from hftlab.histogram import Histogram
+from hftlab.latency.histogram import Histogram
 
 READINGS = 10_000
 
@@ -101,7 +101,7 @@ def _latencies(prepared: Prepared, digest: str) -> tuple[tuple[Latency, ...], fl
 
 
 def _profiled(prepared: Prepared, digest: str) -> tuple[tuple[Latency, ...], float | None]:
-    from hftlab.latency_profiler import LatencyProfiler
+    from hftlab.latency.profiler import LatencyProfiler
 
     case = prepared.case
     profile = LatencyProfiler().run(prepared.tape, prepared.manager(), rate=case.rate, touch=False)

@@ -15,8 +15,8 @@ import msgspec
 from hftlab.benchmark.cases import Case
 from hftlab.benchmark.machine import SPREAD, Machine
 from hftlab.errors import FormatError, UsageError
-from hftlab.histogram import Histogram
-from hftlab.run_folder import new_file
+from hftlab.files import new_file
+from hftlab.latency.histogram import Histogram
 
 FORMAT, VERSION = "hftlab-bench", 1
 DIGEST = re.compile(r"[0-9a-f]{32}")

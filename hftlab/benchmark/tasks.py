@@ -14,11 +14,11 @@ from hftlab.benchmark.cases import Case
 from hftlab.benchmark.machine import memory_bytes, pinned, reset_peak
 from hftlab.benchmark.measure import measure
 from hftlab.benchmark.ways import Prepared, run_once
+from hftlab.engine.order_book import OrderBook
+from hftlab.engine.runner import run_events
 from hftlab.kernels.engine import event
-from hftlab.latency_profiler import LatencyProfiler
-from hftlab.order_book import OrderBook
-from hftlab.outputs import digest_of
-from hftlab.runner import run_events
+from hftlab.latency.profiler import LatencyProfiler
+from hftlab.results.digest import digest_of
 
 FIRST = 1_000  # commands of a first call
 BLOCK = (

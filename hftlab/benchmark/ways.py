@@ -15,15 +15,17 @@ import pyarrow as pa
 import hftlab
 from hftlab.benchmark.cases import Case
 from hftlab.benchmark.flows import make_flow
-from hftlab.book_calls import calls_of, digest_of_acks, open_books
-from hftlab.limits import Limits
-from hftlab.order_book import Ack, OrderBook
-from hftlab.outputs import digest_of
-from hftlab.risk_manager import RiskManager
-from hftlab.runner import run_events, run_tape
-from hftlab.speculation import parts_for
-from hftlab.tables import read_orders
-from hftlab.tape import Tape, compile_checked, rules_for
+from hftlab.engine.acks import Ack
+from hftlab.engine.order_book import OrderBook
+from hftlab.engine.runner import run_events, run_tape
+from hftlab.engine.speculation import parts_for
+from hftlab.replayer.book_calls import calls_of, digest_of_acks, open_books
+from hftlab.results.digest import digest_of
+from hftlab.risk_gate.limits import Limits
+from hftlab.risk_gate.manager import RiskManager
+from hftlab.tape.compiler import compile_checked, rules_for
+from hftlab.tape.tables import read_orders
+from hftlab.tape.tape import Tape
 
 GATE = {  # a check of each of the four kinds, loose: what is measured is deciding, not refusing
     "max_order_qty": 10**6,

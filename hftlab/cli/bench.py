@@ -16,9 +16,9 @@ if TYPE_CHECKING:
     from rich.table import Table
     from rich.text import Text
 
-    from hftlab.benchmark.comparison import Comparison
     from hftlab.benchmark.records import Report
-    from hftlab.benchmark.tables import Row
+    from hftlab.benchmark.report.comparison import Comparison
+    from hftlab.benchmark.report.tables import Row
 
 DEFAULT_ORDERS = 1_000_000
 MOST_THREADS = 8
@@ -115,7 +115,7 @@ def bench(
     [bold]hftlab bench --rate 1e6 --html report.html[/], [bold]hftlab bench --json before.json[/]
     and later [bold]hftlab bench --compare before.json after.json[/]
     """
-    from hftlab.run_folder import new_file
+    from hftlab.files import new_file
 
     ways = {"--comprehensive": comprehensive, "--config": config, "--rate": rate, "--targets": targets}
     settings = {"--orders": orders, "--repetitions": repetitions, "--cold": cold, "--no-pin": not pin}
@@ -127,7 +127,7 @@ def bench(
         json_file = files.enter_context(new_file(file)) if file is not None else None
         report = _measure(ways, orders or DEFAULT_ORDERS, {"pin": pin}, repetitions, cold)
         if page_file is not None:
-            from hftlab.benchmark.page import page as as_page
+            from hftlab.benchmark.report.page import page as as_page
 
             page_file.write_text(as_page(report), encoding="utf-8")
         if json_file is not None:
@@ -196,9 +196,9 @@ def _measure(
 def _compare(before: Path, after: Path, file: Path | None, as_json: bool) -> int:
     import json
 
-    from hftlab.benchmark.comparison import compare_reports
     from hftlab.benchmark.records import read_report
-    from hftlab.run_folder import new_file
+    from hftlab.benchmark.report.comparison import compare_reports
+    from hftlab.files import new_file
 
     found = compare_reports(read_report(before), read_report(after))
     if file is not None:
@@ -212,7 +212,7 @@ def _compare(before: Path, after: Path, file: Path | None, as_json: bool) -> int
 
 
 def _show_comparison(title: str, found: Comparison) -> None:
-    from hftlab.benchmark.tables import DIFFERENCE_COLUMNS, difference_rows
+    from hftlab.benchmark.report.tables import DIFFERENCE_COLUMNS, difference_rows
 
     common.show(_filled(title, DIFFERENCE_COLUMNS, difference_rows(found), last_is_verdict=True))
     for which, names in (("A", found.only_before), ("B", found.only_after)):
@@ -228,7 +228,7 @@ def _show_comparison(title: str, found: Comparison) -> None:
 
 def _show(report: Report) -> None:
     """Tables on the terminal."""
-    from hftlab.benchmark import tables as rows
+    from hftlab.benchmark.report import tables as rows
 
     shown = [common.facts("Machine", dict(rows.machine_rows(report)))]
     if report.targets:

@@ -12,7 +12,7 @@ from hftlab.cli import common
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from hftlab.certificate import Certificate, Divergence
+    from hftlab.fidelity.certify import Certificate, Divergence
 
 
 def certify(
@@ -35,7 +35,7 @@ def certify(
     Example: [bold]hftlab certify AMZN_2012-06-21_34200000_57600000_message_1.csv[/]
     """
     import hftlab
-    from hftlab.run_folder import new_file
+    from hftlab.files import new_file
 
     settings = hftlab.load_config(config)
     with common.working(f"reading {file.name}"):
@@ -74,13 +74,13 @@ def _causes(certificate: Certificate) -> Table:
 
 
 def _compared(certificate: Certificate) -> Table:
-    from hftlab.certificate_page import what_was_compared
+    from hftlab.fidelity.page import what_was_compared
 
     return common.facts("What was compared", dict(what_was_compared(certificate)))
 
 
 def _divergence(d: Divergence) -> list[Table]:
-    from hftlab.certificate_page import told_book, told_fills
+    from hftlab.fidelity.page import told_book, told_fills
 
     cause = f", {d.cause}" if d.cause else ""
     where = {

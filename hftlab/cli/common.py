@@ -22,9 +22,9 @@ if TYPE_CHECKING:
     from rich.table import Table
     from rich.text import Text
 
-    from hftlab.config import Config
+    from hftlab.config.settings import Config
     from hftlab.feeds import Flow
-    from hftlab.limits import Limits
+    from hftlab.risk_gate.limits import Limits
 
 FORMATS = (
     "lobster",

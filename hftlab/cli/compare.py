@@ -12,7 +12,7 @@ from hftlab.cli import common
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from hftlab.truth_report import Comparison, Difference, LevelAgreement
+    from hftlab.fidelity.comparison import Comparison, Difference, LevelAgreement
 
 
 def compare(

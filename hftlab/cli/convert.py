@@ -44,7 +44,7 @@ def convert(
     Example: [bold]hftlab convert AMZN_2012-06-21_34200000_57600000_message_1.csv -o amzn.parquet[/]
     """
     import hftlab
-    from hftlab.run_folder import write_table
+    from hftlab.files import write_table
 
     flow = common.open_source(source, format, symbols, options, hftlab.load_config(config))
     kind = table or to or flow.kind
@@ -74,7 +74,9 @@ def _refuse_impossible(flow: Flow, kind: str, output: Path, table: str | None) -
 
 def _parts(flow: Flow, kind: str) -> Iterator[pa.Table]:
     if kind != flow.kind:
-        yield flow.orders()
+        from hftlab.replayer.inference import infer_orders
+
+        yield infer_orders(flow)
         return
     empty = True
     for part in flow.batches(ROWS_AT_ONCE):

@@ -28,7 +28,7 @@ def generate(
 
     Example: [bold]hftlab generate -o flow.parquet --messages 5_000_000 --symbols 100 --seed 7[/]
     """
-    from hftlab import synthetic
+    from hftlab.feeds import synthetic
 
     start = time.perf_counter()
     with common.progress("generating", messages) as bar:

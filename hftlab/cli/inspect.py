@@ -10,7 +10,7 @@ from hftlab.cli import common
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from hftlab.inspect_flow import Inspection, Trouble
+    from hftlab.replayer.inspection import Inspection, Trouble
 
 INSTRUMENTS_SHOWN = 10
 BARS = " ▁▂▃▄▅▆▇█"
@@ -33,7 +33,7 @@ def inspect(
     Example: [bold]hftlab inspect AMZN_2012-06-21_34200000_57600000_message_1.csv[/]
     """
     import hftlab
-    from hftlab.inspect_flow import inspect_flow
+    from hftlab.replayer.inspection import inspect_flow
 
     with common.working(f"reading {file.name}"):
         flow = common.open_source(file, format, symbols, options, hftlab.load_config(config))

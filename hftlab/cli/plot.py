@@ -23,8 +23,8 @@ def plot(
     Example: [bold]hftlab replay flow.parquet --record fills,l1,book --out run && hftlab plot run[/]
     """
     from hftlab.errors import UsageError
-    from hftlab.plot import plot_folder
-    from hftlab.run_folder import new_file
+    from hftlab.files import new_file
+    from hftlab.plots.run import plot_folder
 
     output = output or folder.parent / f"{folder.name or folder.resolve().name}.png"
     if output.suffix.lower() not in (".png", ".svg", ".pdf"):

@@ -14,7 +14,7 @@ from hftlab.cli import common
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from hftlab.result import Result
+    from hftlab.results.result import Result
 
 INSTRUMENTS_SHOWN = 5
 POSITIONS_SHOWN = 10
@@ -149,7 +149,7 @@ def _stages(summary: dict[str, Any]) -> Table:
 
 
 def _touch(result: Result, summary: dict[str, Any]) -> Table:
-    from hftlab.inspect_flow import busiest
+    from hftlab.replayer.inspection import busiest
 
     title = "Best prices at the end"
     fills_known = summary["mode"] == "match" and "fills" in summary["record"] and summary["chunks"] == 1

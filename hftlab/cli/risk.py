@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
     from rich.table import Table
 
-    from hftlab.risk_report import RiskReport
+    from hftlab.scenarios.report import RiskReport
 
 TABLES = ("table", "rejects", "accounts", "first")
 
@@ -87,7 +87,7 @@ def _name(path: Path, all_paths: list[Path]) -> str:
 
 
 def _refuse_impossible(out: Path | None) -> None:
-    from hftlab.run_folder import check_target
+    from hftlab.files import check_target
 
     if out is None:
         return
@@ -101,7 +101,8 @@ def _refuse_impossible(out: Path | None) -> None:
 
 def _write(report: RiskReport, out: Path) -> None:
     """The table of sets as a file, or all tables as a folder."""
-    from hftlab.run_folder import new_file, write_run, write_table
+    from hftlab.files import new_file, write_table
+    from hftlab.results.run_folder import write_run
 
     if out.suffix == ".csv":
         with new_file(out) as path:

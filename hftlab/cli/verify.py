@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from hftlab.cli import common
 
 if TYPE_CHECKING:
-    from hftlab.verification import Verification
+    from hftlab.fidelity.verification import Verification
 
 
 def verify(

@@ -20,8 +20,11 @@ from types import ModuleType
 from typing import Any
 
 from hftlab.errors import FormatError, UsageError, split_symbols
-from hftlab.feeds import binance, bitstamp, databento_csv, dbn, generic, itch, lobster, pitch, source, tables
+from hftlab.feeds import bitstamp, generic, itch, lobster, native, pitch
+from hftlab.feeds.binance import feed as binance
+from hftlab.feeds.databento import csv_files, dbn
 from hftlab.feeds.flow import Fault, Flow
+from hftlab.feeds.parsing import containers
 
 __all__ = ["ENTRY_POINTS", "FEEDS", "Fault", "Flow", "open_flow", "registry", "split_symbols"]
 
@@ -29,14 +32,14 @@ ENTRY_POINTS = "hftlab.feeds"  # where an installed package offers feeds of its 
 FEEDS: dict[str, ModuleType] = {
     "lobster": lobster,
     "dbn": dbn,
-    "databento_csv": databento_csv,
+    "databento_csv": csv_files,
     "binance": binance,
     "bitstamp": bitstamp,
     "pitch": pitch,
     "itch": itch,
-    "orders": tables,
-    "mbo": tables,
-    "mbp": tables,
+    "orders": native,
+    "mbo": native,
+    "mbp": native,
     "generic": generic,
 }
 
@@ -82,7 +85,7 @@ def open_flow(
     path, asked = Path(path), format and format.lower()
     if asked and asked not in registry():
         raise UsageError(f"unknown format {format!r}, expected one of {', '.join(registry())}")
-    source.container(path)  # a file that isn't there is said before what a feed would want to know of it
+    containers.container(path)  # a file that isn't there is said before what a feed would want to know of it
     if initial_book is not None and initial_book is not False:
         options["initial_book"] = initial_book
     feed = registry()[asked or _detect(path)]
@@ -104,7 +107,7 @@ def _refuse_unknown(options: dict[str, Any], feed: ModuleType) -> None:
 
 def _detect(path: Path) -> str:
     """The first feed that recognises the file."""
-    head = source.head(path)
+    head = containers.head(path)
     for name, feed in registry().items():
         if feed.sniff(path, head):
             return name

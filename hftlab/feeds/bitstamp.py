@@ -64,8 +64,8 @@ import pyarrow as pa
 
 from hftlab.codes import MBO_FLAG_LAST, UNDEF_PRICE, MboAction
 from hftlab.errors import FormatError, optional_name
-from hftlab.feeds import source
 from hftlab.feeds.flow import Fault, Flow, without_end
+from hftlab.feeds.parsing import containers
 from hftlab.schema import MBO, TIMESTAMP, code_array
 
 DESCRIPTION = "Bitstamp live orders: obAnalytics CSV or raw log (.csv, .log, .gz, .xz, .zst)"
@@ -170,7 +170,7 @@ def load(
     told = _NAME.search(path.name)
     symbol = optional_name("symbol", symbol) or (told[1].upper() if told else DEFAULT_SYMBOL)
     faults: list[Fault] = []
-    is_log = _is_log(source.head(path))
+    is_log = _is_log(containers.head(path))
     events = _read_log(path, faults) if is_log else _read_table(path, faults)
     history = _history(events)
     executions = _executions(events, history, exact=is_log)
@@ -199,7 +199,7 @@ def _is_log(head: bytes) -> bool:
 
 
 def _read_table(path: Path, faults: list[Fault]) -> Events:
-    data = source.read(path)
+    data = containers.read(path)
     if not data.endswith((b"\n", b"\r")):
         faults.append(without_end(data.count(b"\n") + 1))
     return parse_csv(data, path)
@@ -218,7 +218,7 @@ def parse_csv(data: bytes, path: Path) -> Events:
         events = _columns(_read_csv(data, names))
     except pa.ArrowInvalid as error:
         _raise_first_fault(data, names, path)
-        raise FormatError(path, source.said(error), "Bitstamp events") from error
+        raise FormatError(path, containers.said(error), "Bitstamp events") from error
     if events is None or data.count(b"\r") != data.count(b"\r\n"):
         _raise_first_fault(data, names, path)
     return events
@@ -324,7 +324,7 @@ def _read_log(path: Path, faults: list[Fault]) -> Events:
             except _Damaged as error:
                 found, expected = error.args
                 damage.setdefault(expected, [number + 1, found, expected, 0])[3] += 1
-    except source.EndsEarly as error:
+    except containers.EndsEarly as error:
         damage["the end"] = [number + 1, error.found, error.expected, 1]
     if not rows:
         row, found, expected, _ = next(iter(damage.values()))
@@ -342,11 +342,11 @@ def _lines(path: Path) -> Iterator[bytes]:
     """
     held, ends_early = b"", None
     try:
-        for block in source.blocks(path):
+        for block in containers.blocks(path):
             *whole, held = (held + block).split(b"\n")
             held = held[:LONGEST_LINE]
             yield from (line.removesuffix(b"\r") for line in whole)
-    except source.EndsEarly as error:
+    except containers.EndsEarly as error:
         ends_early = error
     if held:
         yield held.removesuffix(b"\r")
@@ -666,7 +666,7 @@ def _books_table(path: Path, mbo: pa.Table, symbol: str) -> pa.Table:
                     continue  # which is a fault of the flow already
                 lines.append(number)
                 times.append(ts_ms)
-    except source.EndsEarly:
+    except containers.EndsEarly:
         pass  # the same
     depth = max((len(side) for book in books for side in book.values()), default=1)
     columns: dict[str, pa.Array] = {

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Literal, NamedTuple
 
+import numpy as np
 import pyarrow as pa
 
-from hftlab.errors import UsageError, split_symbols, table_of
+import hftlab
+from hftlab.errors import UsageError, split_symbols
 
 Kind = Literal["orders", "mbo", "mbp"]
 
@@ -73,7 +76,7 @@ class Flow:
         self.extras = dict(extras or {})
         self._source, self._batches, self._num_rows = source, batches, num_rows
         self._most_rows = most_rows
-        self._orders: pa.Table | None = None
+        self.inferred: pa.Table | None = None  # the commands behind it, once `infer_orders` was asked
         self.options: dict[str, object] = {}
 
     def table(self) -> pa.Table:
@@ -86,23 +89,9 @@ class Flow:
         return self._source
 
     def orders(self) -> pa.Table:
-        """Commands: the table itself, or what `infer_orders` concludes from facts.
-
-        Raises UsageError for price levels, behind which nobody knows the orders.
-        """
-        if self.kind == "orders":
-            return self.table()
-        if self.kind == "mbp":
-            raise UsageError(
-                f"{self.path}: found price levels (mbp), expected orders or facts by order; "
-                "levels can be rebuilt (mode rebuild) but not matched"
-            )
-        if self._orders is None:
-            from hftlab.inference import infer_orders
-
-            with table_of(self.path):
-                self._orders = infer_orders(self.table())
-        return self._orders
+        """What `hftlab.infer_orders` makes of this flow. Deprecated: call that."""
+        warnings.warn("Flow.orders() is hftlab.infer_orders(flow) now", DeprecationWarning, stacklevel=2)
+        return hftlab.infer_orders(self)
 
     def batches(self, rows: int) -> Iterator[pa.Table]:
         """The table in order, `rows` rows at a time, in bounded memory if the format allows it.
@@ -135,3 +124,14 @@ class Flow:
         rows = "" if self.known_rows is None else f", {self.known_rows:,} rows"
         symbols = f", symbols={','.join(self.symbols)}" if self.symbols else ""
         return f"<Flow {self.format} {self.kind} {str(self.path)!r}{rows}{symbols}>"
+
+
+def free_ids(real: np.ndarray, base: int, count: int) -> np.ndarray:
+    """`count` consecutive uint64 ids not in `real`: from `base`, or above `real`, or in its first gap."""
+    top = int(real.max()) if len(real) else 0
+    start = base if top < base else top + 1
+    if start + count >= 1 << 64:
+        taken = np.unique(real)
+        gaps = np.diff(taken, prepend=np.uint64(0))
+        start = int(taken[np.argmax(gaps > count)]) - count
+    return np.arange(count, dtype=np.uint64) + np.uint64(start)

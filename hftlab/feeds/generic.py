@@ -43,11 +43,11 @@ import pyarrow as pa
 
 from hftlab.codes import Action, MboAction, OrderType, Side, Tif
 from hftlab.errors import FormatError, UsageError, printable
-from hftlab.feeds import cells, foreign
-from hftlab.feeds.cells import BadCell
-from hftlab.feeds.clock import UNITS, Clock, settled, times
 from hftlab.feeds.flow import Flow, Kind
-from hftlab.feeds.tables import resliced
+from hftlab.feeds.native import resliced
+from hftlab.feeds.parsing import cells, table_files
+from hftlab.feeds.parsing.cells import BadCell
+from hftlab.feeds.parsing.times import UNITS, Clock, settled, times
 from hftlab.schema import MBO, MBP, ORDERS, TIMESTAMP, code_array
 
 DESCRIPTION = "any CSV, NDJSON, Parquet or Arrow file with our columns, or with a mapping to them"
@@ -109,9 +109,9 @@ class ColumnMap:
         present = [field for field in whole if field.name in self.sources or field.name in self.constants]
         return pa.schema(present, metadata=whole.metadata)
 
-    def roles(self) -> dict[str, foreign.Role]:
+    def roles(self) -> dict[str, table_files.Role]:
         """What each of their columns is read for."""
-        roles: dict[str, foreign.Role] = {}
+        roles: dict[str, table_files.Role] = {}
         for ours, theirs in self.sources.items():
             role = "name" if ours in _CODED else "id" if ours in _IDS else "number"
             roles.setdefault(theirs, role)
@@ -149,7 +149,7 @@ def load(
 
     Raises UsageError for a mapping that can't be right for this file, FormatError for a file that is broken.
     """
-    file = foreign.opened(path, _delimiter(delimiter), _header(header))
+    file = table_files.opened(path, _delimiter(delimiter), _header(header))
     mapping = replace(
         _mapping(file, kind, _group("columns", columns), _group("constants", constants)),
         values=_values(values),
@@ -161,7 +161,9 @@ def load(
     return flow_of(file, mapping, "generic", symbols)
 
 
-def flow_of(file: foreign.Foreign, mapping: ColumnMap, format: str, symbols: Iterable[str] | None) -> Flow:
+def flow_of(
+    file: table_files.Foreign, mapping: ColumnMap, format: str, symbols: Iterable[str] | None
+) -> Flow:
     """The flow of a file by a mapping. What its first rows tell, they tell at once."""
     notes: list[str] = []
 
@@ -259,7 +261,7 @@ def _header(given: str | Iterable[str] | None) -> list[str] | None:
 
 
 def _mapping(
-    file: foreign.Foreign, kind: Kind | None, columns: dict[str, str], constants: dict[str, str]
+    file: table_files.Foreign, kind: Kind | None, columns: dict[str, str], constants: dict[str, str]
 ) -> ColumnMap:
     """Ours to theirs, for the kind of table that the columns make."""
     kind = _one_of("kind", kind, _SCHEMAS)
@@ -286,7 +288,7 @@ def _mapping(
     return ColumnMap(kind, sources, constants)
 
 
-def _guessed(file: foreign.Foreign, asked: set[str], own: Iterable[str]) -> Kind:
+def _guessed(file: table_files.Foreign, asked: set[str], own: Iterable[str]) -> Kind:
     """The kind of table that the columns make; the nearest to one is what the error is about."""
     strange = {kind: len(asked - set(schema.names)) for kind, schema in _SCHEMAS.items()}
     fitting = [kind for kind in _SCHEMAS if strange[kind] == min(strange.values())]
@@ -298,7 +300,7 @@ def _guessed(file: foreign.Foreign, asked: set[str], own: Iterable[str]) -> Kind
     return best
 
 
-def _missing(file: foreign.Foreign, kind: Kind, missing: list[str]) -> str:
+def _missing(file: table_files.Foreign, kind: Kind, missing: list[str]) -> str:
     ours = missing[0]
     return (
         f"{file.path}: found no {_list(missing)} for a table of kind {kind}, expected columns.{ours}=NAME "
@@ -317,7 +319,7 @@ def _list(names: Iterable[str], limit: int = 30) -> str:
 class Reading:
     """One pass over a file, and what its first values tell of the rest."""
 
-    def __init__(self, file: foreign.Foreign, mapping: ColumnMap) -> None:
+    def __init__(self, file: table_files.Foreign, mapping: ColumnMap) -> None:
         self._file, self._mapping = file, mapping
         self._clocks: dict[str, Clock] = {}
         self._decimals = False  # whether a price with a decimal point was met
@@ -443,16 +445,16 @@ class Reading:
 
 def _names(path: Path, head: bytes) -> list[str] | None:
     """Names of the columns of a text file; None for what has none."""
-    text = foreign.first_text(path, head)
+    text = table_files.first_text(path, head)
     if text is None or not text.strip():
         return None
     if text.startswith("{"):
         try:
-            return foreign.Ndjson(path).names
+            return table_files.Ndjson(path).names
         except FormatError:
             return None
-    line = foreign.first_line(text)
-    return foreign.cells_of(line, foreign.delimiter_of(line))
+    line = table_files.first_line(text)
+    return table_files.cells_of(line, table_files.delimiter_of(line))
 
 
 def hint(path: Path, head: bytes) -> str | None:

@@ -47,8 +47,8 @@ import pyarrow as pa
 
 from hftlab.codes import UNDEF_PRICE, MboAction
 from hftlab.errors import FormatError, UsageError
-from hftlab.feeds import source
 from hftlab.feeds.flow import Fault, Flow, split_symbols
+from hftlab.feeds.parsing import containers
 from hftlab.schema import MBO, SEQ, TIMESTAMP, code_array
 
 if TYPE_CHECKING:
@@ -78,7 +78,7 @@ SURE_FRAMED, SURE_BARE = 3, 8  # messages in a row, for which a file is taken fo
 
 def sniff(path: Path, head: bytes) -> bool:
     """Whether it begins with ITCH messages, or the name says so."""
-    if source.container(path) in ("zip", "Parquet", "Arrow IPC"):
+    if containers.container(path) in ("zip", "Parquet", "Arrow IPC"):
         return False
     if b"\0" in head[:64]:
         from hftlab.kernels.feeds.itch import BARE
@@ -103,7 +103,7 @@ def load(
     Raises FormatError for a file without a message, UsageError where the date is not known.
     """
     midnight = _midnight_ns(path, date or _told_date(path))
-    framing, count, _ = _framing(source.head(path, raw=True))
+    framing, count, _ = _framing(containers.head(path, raw=True))
     if not count:
         raise FormatError(path, "no message at the beginning", "NASDAQ TotalView-ITCH 5.0 messages")
     wanted = split_symbols(symbols)
@@ -180,7 +180,7 @@ class Window:
     def __init__(self, path: Path) -> None:
         self.path, self.base, self.last, self.fault = path, 0, False, None
         self.data = np.frombuffer(b"", np.uint8)
-        self._blocks = None if source.container(path) == "text" else source.blocks(path, raw=True)
+        self._blocks = None if containers.container(path) == "text" else containers.blocks(path, raw=True)
 
     def more(self, position: int) -> int:
         """Go on with what follows, from `position` of what there is; the position at which that is now."""
@@ -190,7 +190,7 @@ class Window:
         self.base += position
         try:
             block = next(self._blocks, None)
-        except source.EndsEarly as error:
+        except containers.EndsEarly as error:
             if self.base + kept.size == 0:
                 raise
             block, self.fault = None, Fault(f"byte {self.base + kept.size:,}", error.found, error.expected)
@@ -202,9 +202,9 @@ class Window:
 
     def _moved(self, position: int) -> int:
         """The next window of a plain file, longer where this one was too short for what stands in it."""
-        offset, size = self.base + position, max(source.WINDOW_BYTES, 2 * (self.data.size - position))
+        offset, size = self.base + position, max(containers.WINDOW_BYTES, 2 * (self.data.size - position))
         self.data = np.frombuffer(b"", np.uint8)  # given back before the next is mapped
-        window, before = source.mapped(self.path, offset, size)
+        window, before = containers.mapped(self.path, offset, size)
         self.data, self.base = np.frombuffer(window, np.uint8), offset - before
         self.last = self.base + self.data.size >= self.path.stat().st_size
         return before
@@ -217,7 +217,7 @@ class Reader:
         self.path, self.framing, self.midnight, self.symbols = path, framing, midnight, symbols
         self.notes: list[str] = []
         self.faults: list[Fault] = []
-        plain = source.container(path) == "text"
+        plain = containers.container(path) == "text"
         self.most_rows = path.stat().st_size // BYTES_PER_ROW + 2 if plain else None
 
     def table(self) -> pa.Table:

@@ -48,9 +48,8 @@ import pyarrow as pa
 
 from hftlab.codes import MBO_FLAG_LAST, MBO_FLAG_SNAPSHOT, MboAction
 from hftlab.errors import FormatError, UsageError, optional_name
-from hftlab.feeds import clock, source
-from hftlab.feeds.flow import Fault, Flow, without_end
-from hftlab.inference import free_ids
+from hftlab.feeds.flow import Fault, Flow, free_ids, without_end
+from hftlab.feeds.parsing import containers, times
 from hftlab.schema import MBO, code_array
 
 if TYPE_CHECKING:
@@ -104,9 +103,9 @@ class Levels(NamedTuple):
 
 def sniff(path: Path, head: bytes) -> bool:
     """Whether it begins with a LOBSTER message or book, or a name says so, its own or one in the archive."""
-    if source.container(path) == "zip":
-        return any(map(_what, source.members(path)))
-    if _LINE.match(head) or _what(source.inner_name(path)):
+    if containers.container(path) == "zip":
+        return any(map(_what, containers.members(path)))
+    if _LINE.match(head) or _what(containers.inner_name(path)):
         return True
     return _is_book(head.split(b"\n", 1)[0])
 
@@ -128,7 +127,7 @@ def load(
     Raises FormatError for a broken file, with the row; UsageError where symbol or date are not known.
     """
     member = _messages(path)
-    symbol, midnight_ns = _instrument(path, member or source.inner_name(path), symbol, date)
+    symbol, midnight_ns = _instrument(path, member or containers.inner_name(path), symbol, date)
     messages = Messages(path, member, midnight_ns)
     if initial_book:
         book, member = _orderbook(path, initial_book)
@@ -143,7 +142,7 @@ def load(
             notes=messages.notes + notes,
             faults=messages.faults + _faults_of_book(book, member),
         )
-    larger = 1 if source.container(path) == "text" else PACKED
+    larger = 1 if containers.container(path) == "text" else PACKED
     if path.stat().st_size * larger <= EAGER_BYTES:
         table = _to_table(messages.all(), symbol)
         return Flow(
@@ -176,13 +175,13 @@ def _messages(path: Path) -> str | None:
 
     Raises FormatError where the name or the first line says that it holds books instead.
     """
-    if source.container(path) != "zip":
-        if (what := _what(source.inner_name(path))) in BOOKS:
+    if containers.container(path) != "zip":
+        if (what := _what(containers.inner_name(path))) in BOOKS:
             raise FormatError(path, BOOKS[what], _MESSAGES)
-        if _is_book(source.head(path).split(b"\n", 1)[0]):
+        if _is_book(containers.head(path).split(b"\n", 1)[0]):
             raise FormatError(path, BOOKS["orderbook"], _MESSAGES, row=1)
         return None
-    kinds = [_what(name) for name in source.members(path)]
+    kinds = [_what(name) for name in containers.members(path)]
     if "message" not in kinds and (books := next(filter(None, kinds), None)):
         raise FormatError(path, f"{BOOKS[books]} alone in the archive", _MESSAGES)
     return _member(path, "message")
@@ -190,9 +189,9 @@ def _messages(path: Path) -> str | None:
 
 def _member(path: Path, what: str) -> str | None:
     """Name of the one file of a kind in a zip archive; None where the file is not an archive."""
-    if source.container(path) != "zip":
+    if containers.container(path) != "zip":
         return None
-    found = [name for name in source.members(path) if _what(name) == what]
+    found = [name for name in containers.members(path) if _what(name) == what]
     if len(found) != 1:
         raise FormatError(path, f"{len(found)} {what} files in the archive", "exactly one")
     return found[0]
@@ -203,7 +202,7 @@ def _orderbook(path: Path, given: str | Path | bool) -> tuple[Path, str | None]:
     if given is not True:
         book = Path(given)
         return book, _member(book, "orderbook")
-    if source.container(path) == "zip":
+    if containers.container(path) == "zip":
         return path, _member(path, "orderbook")
     book = path.with_name(path.name.replace("_message_", "_orderbook_"))
     if book == path or not book.exists():
@@ -220,7 +219,7 @@ def _instrument(path: Path, name: str, symbol: str | None, date: str | Date | No
         missing = " and ".join(what for what, known in (("symbol", symbol), ("date", date)) if not known)
         expected = "a name like AMZN_2012-06-21_34200000_57600000_message_1.csv, or symbol= and date="
         raise UsageError(f"{path}: the file name doesn't tell the {missing}, expected {expected}")
-    return symbol, clock.midnight_ns(path, date, ZONE)
+    return symbol, times.midnight_ns(path, date, ZONE)
 
 
 # ------------------------------------------------------------------ bytes to columns
@@ -276,13 +275,13 @@ class Messages:
     def _guess(self) -> int:
         """Rows to make room for: more than there are in a usual file, at least one."""
         size = self.path.stat().st_size
-        return 1 + (size // FEW_BYTES if source.container(self.path) == "text" else MANY_ROWS)
+        return 1 + (size // FEW_BYTES if containers.container(self.path) == "text" else MANY_ROWS)
 
     def _pieces(self) -> Iterator[tuple[bytes | mmap, int, int]]:
         """(bytes, where whole lines begin in them, where they end), in order; the last line gets its end."""
         rest, begin = b"", None
         for block in self._blocks():
-            marked = begin is None and block[:3] == source.BYTE_ORDER_MARK  # of what is not compressed
+            marked = begin is None and block[:3] == containers.BYTE_ORDER_MARK  # of what is not compressed
             begin = 3 if marked else 0
             start, stop = block.find(b"\n", begin) + 1, max(begin, block.rfind(b"\n") + 1)
             if rest and start:
@@ -302,11 +301,11 @@ class Messages:
 
     def _blocks(self) -> Iterator[bytes | mmap]:
         """The content in pieces; what isn't compressed is not copied."""
-        if source.container(self.path) != "text":
-            yield from source.blocks(self.path, self._member)
+        if containers.container(self.path) != "text":
+            yield from containers.blocks(self.path, self._member)
             return
-        for offset in range(0, self.path.stat().st_size, source.WINDOW_BYTES):
-            yield source.mapped(self.path, offset)[0]  # whole pages: nothing precedes the offset
+        for offset in range(0, self.path.stat().st_size, containers.WINDOW_BYTES):
+            yield containers.mapped(self.path, offset)[0]  # whole pages: nothing precedes the offset
 
     def _broken(self, data: bytes | mmap, place: int, row: int) -> FormatError:
         """What is wrong with a line."""
@@ -394,12 +393,12 @@ def first_levels(path: Path, member: str | None = None) -> Levels:
 
     Raises FormatError where that row is not ask price, ask size, bid price, bid size for each level.
     """
-    return _levels(path, source.head(path, member).split(b"\n", 1)[0].rstrip(b"\r"))
+    return _levels(path, containers.head(path, member).split(b"\n", 1)[0].rstrip(b"\r"))
 
 
 def _faults_of_book(path: Path, member: str | None) -> list[Fault]:
     """Whether the first row of an orderbook file is one that may be cut."""
-    head = source.head(path, member)
+    head = containers.head(path, member)
     return [] if b"\n" in head or b"\r" in head else [without_end(1, path)]
 
 

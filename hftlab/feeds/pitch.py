@@ -49,9 +49,9 @@ import pyarrow as pa
 
 from hftlab.codes import MboAction
 from hftlab.errors import FormatError
-from hftlab.feeds import clock, source
 from hftlab.feeds.flow import Fault, Flow, without_end
-from hftlab.feeds.tables import resliced
+from hftlab.feeds.native import resliced
+from hftlab.feeds.parsing import containers, times
 from hftlab.schema import MBO, TIMESTAMP, code_array
 
 if TYPE_CHECKING:
@@ -197,9 +197,9 @@ def _midnight_ns(path: Path, date: str | Date | None) -> tuple[int, list[str]]:
     """Midnight in New York in UTC nanoseconds; and a note, where nobody says of which day."""
     day = _date_in_name(path) if date is None else date
     if day is not None:
-        return clock.midnight_ns(path, day, ZONE), []
+        return times.midnight_ns(path, day, ZONE), []
     note = f"no date in the file name: the day is {NO_DATE} (option date=YYYY-MM-DD)"
-    return clock.midnight_ns(path, NO_DATE, ZONE), [note]
+    return times.midnight_ns(path, NO_DATE, ZONE), [note]
 
 
 def _date_in_name(path: Path) -> Date | None:
@@ -242,13 +242,13 @@ class _Capture:
         """Whole lines; the last one gets its end."""
         tail = b""
         try:
-            for block in source.blocks(self.path, size=BLOCK_BYTES):
+            for block in containers.blocks(self.path, size=BLOCK_BYTES):
                 cut = block.rfind(b"\n") + 1
                 if cut:
                     yield b"".join((tail, memoryview(block)[:cut]))
                     tail = b""
                 tail = (tail + block[cut:])[:LONGEST_LINE]
-        except source.EndsEarly as error:
+        except containers.EndsEarly as error:
             reading.ends_early = error
         if tail:
             reading.may_be_cut = _may_be_longer(tail)
@@ -288,7 +288,7 @@ class _Reading:
         self._midnight_ns, self._extra = midnight_ns, extra
         self._symbols: list[str] = []
         self.damaged: dict[int, tuple[int, str, str]] = {}  # the first of its kind: row, found, expected
-        self.ends_early: source.EndsEarly | None = None
+        self.ends_early: containers.EndsEarly | None = None
         self.may_be_cut = False  # whether the last line might have gone on
 
     def table(self, text: bytes) -> pa.Table | None:

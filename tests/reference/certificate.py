@@ -1,8 +1,8 @@
 """The certificate again, slowly: one instrument after the other, fact by fact, in lists and dicts.
 
-Written from docs/FIDELITY.md and from the rules in the docstring of hftlab/inference.py, sharing no code with
-either; the books are the slow twin's. `Twin(table).counts()` is what `hftlab.certify` counts; the rest of a
-`Twin` says it execution by execution and event by event.
+Written from docs/FIDELITY.md and from the rules in the docstring of hftlab/replayer/inference.py, sharing no
+code with either; the books are the slow twin's. `Twin(table).counts()` is what `hftlab.certify` counts; the
+rest of a `Twin` says it execution by execution and event by event.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 
 from hftlab.codes import MBO_FLAG_LAST, MBO_FLAG_SNAPSHOT, Action, MboAction, OrderType, Origin, Reason, Tif
-from reference.book import Command, ReferenceBook
+from tests.reference.book import Command, ReferenceBook
 
 A, M, C, R, T, F, N = (int(MboAction[name]) for name in "AMCRTFN")
 MOST = 2**63 - 1

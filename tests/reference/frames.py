@@ -13,9 +13,9 @@ import numpy as np
 import polars as pl
 
 from hftlab.codes import Action, GateEvent, Reason, Stage, Status
-from reference import positions
-from reference.book import ReferenceVenue
-from reference.gated import GatedVenue
+from tests.reference import positions
+from tests.reference.book import ReferenceVenue
+from tests.reference.gated import GatedVenue
 
 I64, U64 = pl.Int64, pl.UInt64
 COLUMNS: dict[str, dict[str, Any]] = {

@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from hftlab.codes import GateEvent
-from reference import positions
-from reference.book import (
+from tests.reference import positions
+from tests.reference.book import (
     CANCELLED,
     EXPIRED,
     FILLED,
@@ -20,8 +20,8 @@ from reference.book import (
     ReferenceVenue,
     crosses,
 )
-from reference.risk import HALTED, OF_ACCOUNT, OF_SYMBOL, RISK_CONTROL, Cell, Entry, Gate, Watch
-from reference.risk_limits import Limits
+from tests.reference.risk import HALTED, OF_ACCOUNT, OF_SYMBOL, RISK_CONTROL, Cell, Entry, Gate, Watch
+from tests.reference.risk_limits import Limits
 
 SELF_TRADE_CANCEL, SELF_TRADE_DECREMENT = GateEvent.SELF_TRADE_CANCEL, GateEvent.SELF_TRADE_DECREMENT
 KILL_CANCEL, STOP_CANCEL = GateEvent.KILL_CANCEL, GateEvent.STOP_CANCEL

@@ -9,9 +9,9 @@ import polars as pl
 
 import hftlab
 from hftlab.codes import PRICE_SCALE, UNDEF_PRICE, Action, Status
-from hftlab.config import DEFAULT_INSTRUMENT, Config, Instrument, Replay
-from reference import frames
-from reference.book import Command
+from hftlab.config.settings import DEFAULT_INSTRUMENT, Config, Instrument, Replay
+from tests.reference import frames
+from tests.reference.book import Command
 
 NO_LEVEL = (UNDEF_PRICE, 0, 0)
 RECORD = ("fills", "rejects", "outcomes", "l1", "depth", "book")

@@ -6,8 +6,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from hftlab.codes import Side
-from reference.book import column_value
-from reference.risk_limits import InForce, Limits
+from tests.reference.book import column_value
+from tests.reference.risk_limits import InForce, Limits
 
 CHANGE_COLUMNS = (
     "seq",

@@ -12,8 +12,8 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from hftlab.codes import Action, OrderType, Reason, RiskState, Side, Stage
-from reference.book import ReferenceBook, column_value, rejected, units, whole
-from reference.risk_limits import LARGEST, SECOND, InForce, Limits
+from tests.reference.book import ReferenceBook, column_value, rejected, units, whole
+from tests.reference.risk_limits import LARGEST, SECOND, InForce, Limits
 
 BUY = int(Side.BUY)
 NEW, RISK_CONTROL, MARKET = int(Action.NEW), int(Action.RISK_CONTROL), int(OrderType.MARKET)

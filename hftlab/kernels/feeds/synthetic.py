@@ -1,6 +1,6 @@
 """One message of synthetic order flow after another, in integers only.
 
-What the flow looks like, and from which literature, stands in `hftlab.synthetic`, which also makes the
+What the flow looks like, and from which literature, stands in `hftlab.feeds.synthetic`, which also makes the
 tables used here. The loop is compiled because it has to keep up with the engine it feeds; it knows no
 floats because the last bit of a logarithm differs between machines and a flow must not.
 

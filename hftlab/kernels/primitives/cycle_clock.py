@@ -2,7 +2,8 @@
 
 The counter (LLVM's `llvm.readcyclecounter`) costs half of `clock_gettime` and is one instruction. It counts
 ticks: a duration in ns is `(ticks * mult) >> SHIFT`, in integers, with `mult` from a calibration (see
-hftlab/clock.py). The system's clock is CLOCK_MONOTONIC_RAW, which nobody adjusts; its tick is a nanosecond.
+hftlab/latency/clock.py). The system's clock is CLOCK_MONOTONIC_RAW, which nobody adjusts; its tick is a
+nanosecond.
 Which of the two is read is an argument, so that one kernel serves both.
 """
 

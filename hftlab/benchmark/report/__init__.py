@@ -1,0 +1,1 @@
+"""What was measured, for people: tables of the terminal, the HTML page, one result against another."""

@@ -1,0 +1,202 @@
+"""Limits as settings: the `[risk]` and `[trading]` of a TOML file become rules, one for each place.
+
+A rule is what one place gives: everything, a symbol, an account, or an account in a symbol, from a row of the
+flow on. All that is wrong in one file is found before anything is said.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Mapping
+from typing import Any, NamedTuple
+
+from hftlab.config.limit_keys import (
+    ACCOUNTS,
+    BOTH_SIDES,
+    KEYS,
+    SIDES,
+    TRADING_KEYS,
+    as_setting,
+    is_blank,
+    misplaced,
+    shown,
+    unknown,
+    wrong,
+)
+from hftlab.errors import LimitsError
+
+RISK_KEYS = tuple(key for key in KEYS if key not in TRADING_KEYS)
+
+AN_ACCOUNT = f"an account from {ACCOUNTS[0]} to {ACCOUNTS[-1]}"
+BOTH_GIVEN = f"only {BOTH_SIDES}, which sets both sides, or only those of each side"
+
+_RISK, _TRADING = "risk", "trading"
+_PARTS = ("symbols", "accounts", "changes")  # of [risk]
+_ACCOUNT = re.compile(r"0|-?[1-9][0-9]{0,9}")
+_BARE = re.compile(r"[A-Za-z0-9_-]+")
+_PLACE = ("from_row", "account", "symbol")  # of a change
+
+
+class Rule(NamedTuple):
+    """What one place gives, with every value as the integer it means."""
+
+    where: str  # as the file spells it
+    account: int | None  # None: of all
+    symbol: str | None  # None: in all
+    from_row: int
+    values: dict[str, int]
+
+
+def read_settings(risk: Any, trading: Any, what: str) -> list[Rule]:
+    """The rules of a file's `[risk]` and `[trading]`. Raises LimitsError with all that is wrong in them."""
+    reader = _Reader()
+    reader.risk(risk)
+    reader.trading(trading)
+    return reader.finish(what)
+
+
+def read_keys(keys: Mapping[str, Any], what: str) -> list[Rule]:
+    """The rule of keys given in Python for all; integers of money count 1e-9, None is not given.
+
+    Raises LimitsError with all that is wrong in them.
+    """
+    reader = _Reader()
+    given = {key: value for key, value in keys.items() if not is_blank(value)}
+    settings = {key: as_setting(key, value) if key in KEYS else value for key, value in given.items()}
+    reader.place(Rule("", None, None, 0, {}), settings, KEYS, spelt=given)
+    return reader.finish(what)
+
+
+class _Reader:
+    """Reads settings place by place and gathers what is wrong with them."""
+
+    def __init__(self) -> None:
+        self.problems: list[str] = []
+        self.rules: dict[tuple[Any, Any, int], Rule] = {}
+
+    def finish(self, what: str) -> list[Rule]:
+        if self.problems:
+            raise LimitsError(what, self.problems)
+        return list(self.rules.values())
+
+    def wrong(self, where: str, found: str, expected: str) -> None:
+        self.problems.append(f"{where}: found {found}, expected {expected}")
+
+    def table(self, settings: Any, where: str) -> Mapping[str, Any]:
+        """A table of TOML; an empty one, and a problem, where it is something else."""
+        if isinstance(settings, Mapping):
+            return settings
+        self.wrong(where, shown(settings), "a table")
+        return {}
+
+    # -------------------------------------------------------------- sections
+
+    def trading(self, settings: Any) -> None:
+        """`[trading]`: its keys for all."""
+        self.place(Rule(_TRADING, None, None, 0, {}), self.table(settings, _TRADING), TRADING_KEYS)
+
+    def risk(self, settings: Any) -> None:
+        """`[risk]`: its keys for all, and the places below it."""
+        settings = self.table(settings, _RISK)
+        self.place(Rule(_RISK, None, None, 0, {}), settings, RISK_KEYS, _PARTS)
+        self.symbols(_RISK, settings)
+        for name, own in self.table(settings.get("accounts", {}), "risk.accounts").items():
+            self.account(f"risk.accounts.{_spelt(name)}", name, own)
+        changes = settings.get("changes", [])
+        if not isinstance(changes, list):
+            self.wrong("risk.changes", shown(changes), "tables, each headed [[risk.changes]]")
+            return
+        for number, change in enumerate(changes, start=1):
+            self.change(number, change)
+
+    def symbols(self, above: str, settings: Mapping[str, Any], account: Any = None) -> None:
+        """`[risk.symbols.X]`, or those of an account."""
+        for symbol, own in self.table(settings.get("symbols", {}), f"{above}.symbols").items():
+            where = f"{above}.symbols.{_spelt(symbol)}"
+            symbol = self.name(where, symbol)
+            self.place(Rule(where, account, symbol, 0, {}), self.table(own, where), KEYS)
+
+    def account(self, where: str, name: str, settings: Any) -> None:
+        """`[risk.accounts.N]`, and its symbols."""
+        settings = self.table(settings, where)
+        account = self.number(where, int(name) if _ACCOUNT.fullmatch(name) else name)
+        self.place(Rule(where, account, None, 0, {}), settings, KEYS, ("symbols",))
+        self.symbols(where, settings, account)
+
+    def change(self, number: int, settings: Any) -> None:
+        """One of `[[risk.changes]]`."""
+        where = f"risk.changes {number}"
+        if not self.table(settings, where):
+            return
+        row, account, symbol = (settings.get(key) for key in _PLACE)
+        if type(row) is not int or not 1 <= row < 2**63:
+            found = "none" if row is None else shown(row)
+            self.wrong(f"{where}.from_row", found, "a row of the flow, 1 or more")
+            row = -number
+        if account is not None:
+            account = self.number(f"{where}.account", account)
+        if symbol is not None:
+            symbol = self.name(f"{where}.symbol", symbol)
+        rule = Rule(where, account, symbol, row, {})
+        if same := self.rules.get(rule[1:4]):
+            self.wrong(where, f"the account, symbol and row of {same.where}", "each once")
+        self.place(rule, settings, KEYS, _PLACE)
+
+    def number(self, where: str, account: Any) -> Any:
+        """An account, or what can't be mistaken for one."""
+        if type(account) is int and account in ACCOUNTS:
+            return account
+        self.wrong(where, shown(account), AN_ACCOUNT)
+        return shown(account)
+
+    def name(self, where: str, symbol: Any) -> str:
+        """A symbol."""
+        if not isinstance(symbol, str) or not symbol:
+            self.wrong(where, shown(symbol), "the name of a symbol")
+        return str(symbol)
+
+    # -------------------------------------------------------------- one place
+
+    def place(
+        self,
+        rule: Rule,
+        settings: Mapping[str, Any],
+        keys: Collection[str],
+        parts: tuple[str, ...] = (),
+        spelt: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Take the keys that a place gives, which may have `parts` besides.
+
+        `spelt` has the values as they were written, where the settings are only what these mean.
+        """
+        named = rule.account is not None, rule.symbol is not None, rule.from_row != 0
+        for key, value in settings.items():
+            where = f"{rule.where}.{_spelt(key)}" if rule.where else key
+            if key in parts:
+                continue
+            if key not in keys:
+                problem = _elsewhere(key, rule.where) or unknown(key, (*keys, *parts))
+                self.problems.append(f"{where}: {problem}")
+            elif amiss := misplaced(key, *named):
+                self.wrong(where, *amiss)
+            elif (units := KEYS[key].kind.take(value)) is None:
+                ambiguous = spelt is None and type(value) is int and KEYS[key].kind.unit == "e-9"
+                hint = "; an integer might mean units of 1e-9" if ambiguous else ""
+                self.problems.append(f"{where}: {wrong(key, (spelt or settings)[key])}{hint}")
+            else:
+                rule.values[key] = units
+        if BOTH_SIDES in rule.values and (beside := [key for key in SIDES if key in rule.values]):
+            where = f"{rule.where}.{BOTH_SIDES}" if rule.where else BOTH_SIDES
+            self.wrong(where, f"it beside {' and '.join(beside)}", BOTH_GIVEN)
+        self.rules.setdefault(rule[1:4], rule).values.update(rule.values)
+
+
+def _elsewhere(key: str, where: str) -> str | None:
+    """What to say of a key that the other section takes."""
+    section = _TRADING if key in TRADING_KEYS else _RISK
+    return f"found it in [{where}], expected it in [{section}]" if key in KEYS else None
+
+
+def _spelt(name: str) -> str:
+    """A key as TOML spells it."""
+    return name if _BARE.fullmatch(name) else f'"{name}"'

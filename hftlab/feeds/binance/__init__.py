@@ -1,0 +1,1 @@
+"""Binance: captures of streams and published files, as price levels."""

@@ -1,0 +1,1 @@
+"""Databento: DBN files and CSV, market by order and market by price."""

@@ -1,0 +1,1 @@
+"""What feeds share: containers and compression, cells of text, times, tables of other people, footers."""

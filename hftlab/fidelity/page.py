@@ -1,0 +1,195 @@
+"""A certificate as one readable page: self-contained HTML, also what a notebook shows."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Iterable
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+from hftlab.codes import PRICE_SCALE
+
+if TYPE_CHECKING:
+    from hftlab.fidelity.certificate import Certificate, Divergence, Execution
+
+STYLE = """
+body { font: 15px/1.5 system-ui, sans-serif; max-width: 60em; margin: 2em auto; padding: 0 1em; color: #222 }
+table { border-collapse: collapse; margin: .5em 0 1.5em }
+td, th { padding: .2em .9em .2em 0; text-align: left; border-bottom: 1px solid #ddd; vertical-align: top }
+td.n, th.n { text-align: right; font-variant-numeric: tabular-nums }
+tr.here { background: #fff3c4 }
+h1 { font-size: 1.5em } h2 { font-size: 1.1em; margin-top: 2em }
+.small { color: #666; font-size: .9em }
+"""
+SIDES = {1: "buy", -1: "sell", 0: ""}
+
+
+def page(certificate: Certificate) -> str:
+    """A whole HTML document."""
+    title = f"Certificate of fidelity: {html.escape(_name(certificate))}"
+    return (
+        f"<!doctype html><html lang='en'><meta charset='utf-8'><title>{title}</title>"
+        f"<style>{STYLE}</style><body>{body(certificate)}</body></html>\n"
+    )
+
+
+def body(certificate: Certificate) -> str:
+    """What a page and a notebook cell have in common."""
+    c = certificate
+    parts = [
+        f"<h1>Certificate of fidelity: {html.escape(_name(c))}</h1>",
+        f"<p>{html.escape(verdict(c))}</p>",
+    ]
+    rows = [(name, f"{part:,}", f"{whole:,}", _percent(share)) for name, part, whole, share in c.table.rows()]
+    parts.append(_table(("measure", "", "of", "share"), rows, left=1))
+    if c.over_time.height:
+        parts.append(f"<h2>Over the course of the flow</h2>{_curves(c)}")
+    causes = [(name, meaning, f"{count:,}") for name, meaning, count in c.cause_table.rows()]
+    if causes:
+        parts.append("<h2>Executions that were not reproduced, by cause</h2>")
+        parts.append(_table(("cause", "what it means", "executions"), causes, left=2))
+    parts.append("<h2>What was compared</h2>" + _table(("", ""), what_was_compared(c), left=1))
+    if c.first_divergence is not None:
+        parts.append(_divergence(c.first_divergence))
+    if met := [*(f"damaged: {fault}" for fault in c.faults), *c.notes]:
+        lines = "".join(f"<li>{html.escape(line)}</li>" for line in met)
+        parts.append(f"<h2>What the feed met</h2><ul>{lines}</ul>")
+    return "".join(parts)
+
+
+def verdict(certificate: Certificate) -> str:
+    """One sentence a person can act on."""
+    c = certificate
+    if not c.levels:
+        return (
+            "The feed tells price levels and no orders: books can be rebuilt, but nothing can be matched. "
+            f"The rebuilt touch is the venue's own after {_percent(c.touch_share)} of the events compared."
+        )
+    if not c.executions:
+        return "The venue executed no displayed order in this flow, so there is nothing to reproduce."
+    said = (
+        f"Matching the inferred commands reproduces {_percent(c.execution_share)} of the venue's displayed "
+        f"executions exactly (maker, price, quantity, order); after {_percent(c.touch_share)} of the events "
+        "both best prices are equal."
+    )
+    if c.hidden:
+        said += f" {c.hidden:,} more executions took hidden orders and can't be reproduced by any replay."
+    return said
+
+
+def price(units: int) -> str:
+    """A price of 1e-9 units as a decimal."""
+    whole, part = divmod(abs(units), PRICE_SCALE)
+    return f"{'-' if units < 0 else ''}{whole:,}.{f'{part:09d}'.rstrip('0').ljust(2, '0')}"
+
+
+def _name(c: Certificate) -> str:
+    return c.path.rsplit("/", 1)[-1] or "a table"
+
+
+def _percent(share: float | None) -> str:
+    return "-" if share is None else f"{share:.2%}"
+
+
+def what_was_compared(c: Certificate) -> list[tuple[str, str]]:
+    """Counts with their names, in words."""
+
+    def reasons(counts: dict[str, int]) -> str:
+        return ", ".join(f"{name} {count:,}" for name, count in counts.items()) or "none"
+
+    return [
+        ("format", c.format),
+        ("facts", f"{c.rows:,} of {c.symbols:,} instrument(s)"),
+        ("commands inferred", f"{c.commands:,}"),
+        ("facts that could not be applied", reasons(c.facts_rejected)),
+        ("commands that were rejected", reasons(c.commands_rejected)),
+        ("events after which the venue's book was crossed", f"{c.crossed_events:,}"),
+        ("orders open at the end", f"{c.open_orders:,}"),
+    ]
+
+
+CURVES = (  # name, part, whole, colour
+    ("executions reproduced", "reproduced", "executions", "#c2410c"),
+    ("touch equal", "touch_equal", "events", "#1d4ed8"),
+    ("levels equal", "depth_equal", "events", "#0f766e"),
+)
+
+
+def _curves(c: Certificate) -> str:
+    """The shares over the course of the flow, as an SVG picture."""
+    import io
+
+    from matplotlib import rc_context
+    from matplotlib.backends.backend_svg import FigureCanvasSVG
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(8, 2.2), layout="constrained")
+    FigureCanvasSVG(figure)
+    axes = figure.add_subplot()
+    for name, part, whole, colour in CURVES:
+        there = c.over_time.filter(c.over_time[whole] > 0)
+        row, some, of = there["row"], there[part], there[whole]
+        axes.plot(row.to_numpy(), (some / of).to_numpy(), ".-", color=colour, lw=1.2, ms=4, label=name)
+    axes.set_ylim(-0.03, 1.03)
+    axes.set_yticks((0, 0.5, 1), ("0 %", "50 %", "100 %"))
+    marks = c.over_time.gather_every(max(1, c.over_time.height // 6))
+    axes.set_xticks(marks["row"].to_list(), marks["ts"].dt.strftime("%H:%M:%S").to_list())
+    axes.grid(color="#ddd", lw=0.6)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.tick_params(labelsize=8)
+    figure.legend(loc="outside upper left", ncols=3, frameon=False, fontsize=9)
+    drawn = io.StringIO()
+    with rc_context({"svg.hashsalt": "hftlab"}):  # the same certificate gives the same page
+        figure.savefig(drawn, format="svg", metadata={"Date": None})
+    svg = drawn.getvalue()
+    return svg[svg.index("<svg") :]
+
+
+def _divergence(d: Divergence) -> str:
+    when = f"{datetime.fromtimestamp(d.ts // 10**9, UTC):%Y-%m-%d %H:%M:%S}.{d.ts % 10**9:09d} UTC"
+    where = f"fact {d.row:,} (sequence {d.sequence:,}), {html.escape(d.symbol)}, {when}"
+    cause = f", cause {d.cause}" if d.cause else ""
+    rows, marked = [], []
+    for fact in d.facts.iter_rows(named=True):
+        size, number = f"{fact['size']:,}", str(fact["order_id"])
+        at = (str(fact["row"]), str(fact["action"]), SIDES[fact["side"]], price(fact["price"]))
+        rows.append((*at, size, number))
+        marked.append(fact["row"] == d.row)
+    fills = (told_fills(d.venue), told_fills(d.replay))
+    books = (told_book(d.venue_book), told_book(d.replay_book))
+    return (
+        f"<h2>The first divergence: {d.what}{cause}</h2><p class='small'>{where}</p>"
+        + _table(("the venue executed", "the replay"), [fills], left=2)
+        + _table(("the venue's book before", "the replay's"), [books], left=2)
+        + "<p class='small'>the facts around it</p>"
+        + _table(("row", "action", "side", "price", "size", "order"), rows, left=0, marked=marked)
+    )
+
+
+def told_fills(fills: tuple[Execution, ...]) -> str:
+    """Fills, one a line."""
+    return "\n".join(f"{f.qty:,} @ {price(f.price)} of order {f.maker_order_id}" for f in fills) or "nothing"
+
+
+def told_book(levels: tuple[tuple[int, int, int], ...]) -> str:
+    """Levels as a ladder, the highest price first."""
+    asks = [f"sell {lots:,} @ {price(at)}" for at, lots, side in levels if side < 0]
+    bids = [f"buy {lots:,} @ {price(at)}" for at, lots, side in levels if side > 0]
+    return "\n".join([*reversed(asks), *bids]) or "empty"
+
+
+def _table(
+    head: Iterable[str], rows: Iterable[tuple[Any, ...]], left: int, marked: list[bool] | None = None
+) -> str:
+    """An HTML table; the first `left` columns are text, the others numbers."""
+
+    def cell(tag: str, place: int, value: Any) -> str:
+        text = html.escape(str(value)).replace("\n", "<br>")
+        return f"<{tag}{'' if place < left else ' class=n'}>{text}</{tag}>"
+
+    def line(tag: str, values: Iterable[Any], here: bool = False) -> str:
+        cells = "".join(cell(tag, place, value) for place, value in enumerate(values))
+        return f"<tr{' class=here' if here else ''}>{cells}</tr>"
+
+    lines = [line("td", row, bool(marked and marked[i])) for i, row in enumerate(rows)]
+    return f"<table>{line('th', head)}{''.join(lines)}</table>"

@@ -1,0 +1,1 @@
+"""How long a command takes: clock, histograms, profiler and its report."""

@@ -1,0 +1,1 @@
+"""Any flow, whole or in chunks, to a `Result`; commands inferred from facts; what is in a flow."""

@@ -1,0 +1,103 @@
+"""Where the tables of a replay come from, whole or in chunks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from hftlab.errors import UsageError, table_of
+from hftlab.feeds import Flow
+from hftlab.replayer.inference import infer_orders
+from hftlab.replayer.plan import (
+    CHUNK_FROM,
+    CHUNK_ROWS,
+    MANY,
+    Plan,
+)
+from hftlab.tape.facts import read_facts
+from hftlab.tape.price_levels import LevelReader
+from hftlab.tape.tables import CheckedTable, as_arrow, frozen, only_symbols, read_orders
+
+
+class Source:
+    """Where the tables of a replay come from, whole or in chunks."""
+
+    def __init__(self, flow: Any, plan: Plan) -> None:
+        self.flow, self.plan = flow, plan
+        self.path = flow.path if isinstance(flow, Flow) else None
+        self.table = None if isinstance(flow, Flow) else as_arrow(flow)
+        kind = flow.kind if self.table is None else _kind(self.table)
+        if plan.mode == "rebuild" and kind == "orders":
+            what = self.path or "this table"
+            raise UsageError(
+                f"{what}: found orders (commands), expected an mbo table (facts) to rebuild from"
+            )
+        if plan.mode == "match" and kind == "mbp":
+            raise UsageError(
+                f"{self.path or 'this table'}: found price levels (mbp), expected orders or facts by order "
+                "to match; levels can be rebuilt (mode rebuild)"
+            )
+        facts = {"mbo": read_facts, "mbp": LevelReader()}
+        self.read = read_orders if plan.mode == "match" else facts[kind]
+        self.marks_ends = False  # whether some fact so far said that an event ends with it
+        self.inferred = kind == "mbo" and plan.mode == "match"
+        if self.inferred:
+            rows = flow.num_rows if self.table is None else self.table.num_rows
+            self.plan = replace(plan, inferred_from=rows)
+        elif self.table is None and plan.chunk_rows is None and (flow.most_rows or MANY) > CHUNK_FROM:
+            self.plan = replace(plan, chunk_rows=CHUNK_ROWS)
+
+    def tables(self) -> Iterator[pa.Table]:
+        """The native table, or the commands inferred from it, in pieces if the plan says so."""
+        rows = self.plan.chunk_rows
+        if self.table is None and not self.inferred and rows is not None:
+            yield from self.flow.batches(rows)
+            return
+        if self.inferred:
+            table = infer_orders(self.flow if self.table is None else self.table)
+        else:
+            table = self.flow.table() if self.table is None else self.table
+        for start in range(0, max(1, table.num_rows), rows or max(1, table.num_rows)):
+            yield table.slice(start, rows)
+
+    def chunks(self) -> Iterator[tuple[CheckedTable, int, float]]:
+        """Checked chunks, the rows left out of each by the symbol filter, and the seconds it took."""
+        first, started = 0, perf_counter()
+        missing, known = dict.fromkeys(self.plan.symbols or ()), {}
+        for table in self.tables():
+            checked = self._checked(table, first)
+            first += checked.rows
+            known |= dict.fromkeys(checked.symbols)
+            skipped = 0
+            if self.plan.symbols is not None:
+                kept = only_symbols(checked, self.plan.symbols)
+                checked, skipped = kept, checked.rows - kept.rows
+                for book in np.unique(kept.columns.book) if kept.columns.book.size else range(kept.rows > 0):
+                    missing.pop(kept.symbols[book], None)
+            yield checked, skipped, perf_counter() - started
+            started = perf_counter()
+        if self.plan.limits is not None:
+            self.plan.limits.check_symbols(tuple(known))
+        if missing:
+            raise UsageError(f"symbols: found no rows of {', '.join(missing)}, expected symbols of the flow")
+
+    def _checked(self, table: pa.Table, first: int) -> CheckedTable:
+        """A piece through the door; what is wrong with it names the file."""
+        with table_of(self.path):
+            checked = self.read(table, first)
+        self.marks_ends |= checked.ends.size > 0
+        if self.marks_ends and not checked.ends.size:  # no event ends in this piece
+            checked = replace(checked, ends=frozen(np.zeros(checked.rows), "?"))
+        return checked
+
+
+def _kind(table: pa.Table) -> str:
+    """Which of the tables this is, told by its columns."""
+    if "size" not in table.column_names or "qty" in table.column_names:
+        return "orders"
+    return "mbo" if "order_id" in table.column_names else "mbp"

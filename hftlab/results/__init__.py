@@ -1,0 +1,1 @@
+"""What a run has left: tables, digest, positions, the run folder."""

@@ -1,0 +1,1 @@
+"""The risk gate's limits, from wherever they come, and its state over a flow."""

@@ -1,0 +1,258 @@
+"""The state of the risk gate over a flow: accounts, positions, message rates, limits in force.
+
+A `RiskManager` outlives the pieces a flow is cut into. For each tape it makes a `GateRun`: what the kernels
+need to know by row, and room for what they say.
+"""
+
+from __future__ import annotations
+
+import copy
+
+import numpy as np
+
+from hftlab.codes import Action, RiskControl
+from hftlab.kernels.primitives import memory
+from hftlab.kernels.primitives.hash_index import copy_index, make_index
+from hftlab.kernels.risk_gate import repeated_orders, row_checks
+from hftlab.kernels.risk_gate.gate import ACCOUNT, CELL, MONEY, REFUSAL, SYMBOL
+from hftlab.kernels.risk_gate.records import FIXED, LIMIT
+from hftlab.kernels.risk_gate.repeated_orders import NO_TIME, REPEAT
+from hftlab.kernels.risk_gate.row_checks import TERM, Intake
+from hftlab.risk_gate.limits import Limits
+from hftlab.risk_gate.message_times import NO_MESSAGES
+from hftlab.tape.tables import CheckedTable
+
+FIRST_CELLS, FIRST_REPEATS = 1 << 10, 1 << 14
+FIRST_MESSAGES = 16  # times of messages an account has room for; a power of two
+RINGS = 4  # as much room for them as accounts start with, so that they may ask for more
+LOT = 1 << 16  # cells
+NEAR = 1 << 20  # cells of a table of all accounts and books: 4 MB
+
+
+class RiskManager:
+    """Accounts and cells (an account in a symbol) with their limits and what they hold."""
+
+    def __init__(self, limits: Limits) -> None:
+        self.limits = limits
+        self.changes = list(limits.changes)
+        self.has_money = limits.ties_instruments
+        self.index = make_index(FIRST_CELLS)
+        self.known = 1  # cells, the one of nobody included
+        self.cells, self.terms = np.zeros(1, CELL), np.zeros(1, TERM)
+        self.money = np.zeros(1 if self.has_money else 0, MONEY)
+        self.accounts = np.zeros(0, ACCOUNT)
+        self.numbers: dict[int, int] = {}  # account -> its place in `accounts`
+        self.groups: dict[int, int] = {}
+        self.group_of = np.zeros(0, np.int32)
+        self.names: tuple[str, ...] = ()
+        self.symbols = np.zeros(0, SYMBOL)
+        self.sets = np.zeros(0, LIMIT)
+        self.rings = np.zeros(0, np.int64)
+        self.repeats = np.zeros(FIRST_REPEATS if "max_repeated_orders" in limits.uses else 0, REPEAT)
+        self.clock = np.zeros(row_checks.CLOCK, np.int64)
+        self.clock[[row_checks.TIME, repeated_orders.PERIOD, repeated_orders.BEFORE]] = NO_TIME
+        self.clock[repeated_orders.WINDOW] = limits.repeated_order_window
+        self.clock[row_checks.REFUSES_UNKNOWN] = limits.unknown_reject
+        self.clock[row_checks.KEEPS_ALL] = bool(self.changes)
+        self.clock[row_checks.INTERVAL] = limits.mark_interval if self.has_money else 0
+        self.clock[row_checks.NEXT_MARK_TIME] = NO_TIME
+        self.mark_clock = np.zeros(2, np.int64)
+        self.recent = NO_MESSAGES  # those of the last second
+
+    def copy(self) -> RiskManager:
+        """The same state once more, for a run that is to be repeated."""
+        other = copy.copy(self)
+        for name, value in vars(self).items():
+            if isinstance(value, np.ndarray | list | dict):
+                setattr(other, name, value.copy())
+        return other
+
+    def restore(self, before: RiskManager) -> None:
+        """Become again what this was when `before` was copied."""
+        vars(self).update(vars(before.copy()))
+
+    # -- who there is
+
+    def know_symbols(self, names: tuple[str, ...]) -> None:
+        """Follow the symbols of a flow; books keep their numbers."""
+        more = names[len(self.names) :]
+        if not more:
+            return
+        references = self.limits.references(more)
+        new = np.zeros(len(more), SYMBOL)
+        new["kind"], new["fixed"] = references["kind"], references["price"]
+        fixed = references["kind"] == FIXED
+        new["mark"], new["has_mark"] = np.where(fixed, references["price"], 0), fixed
+        self.names, self.symbols = names, np.concatenate([self.symbols, new])
+
+    def cells_of(self, accounts: np.ndarray, books: np.ndarray, rows: int) -> np.ndarray:
+        """The cell of each row, made where there is none; a column that is absent means 0."""
+        cells, done = memory.empty(rows, np.int32), 0
+        new, first = np.empty((rows, 2), np.int32), self.known
+        near, lowest = _near(accounts, books, rows)
+        while True:
+            done, self.known = row_checks.number_cells(
+                accounts, books, self.index, near, lowest, self.known, done, cells, new[self.known - first :]
+            )
+            if done == rows:
+                break
+            larger = make_index(self.index.size)
+            copy_index(self.index, larger)
+            self.index = larger
+        if self.known > first:
+            self._make_cells(*new[: self.known - first].T)
+        return cells
+
+    def _make_cells(self, numbers: np.ndarray, books: np.ndarray) -> None:
+        """Cells of these accounts and books, in lots: looking limits up takes room for each of a lot."""
+        first, more = self.cells.size, numbers.size
+        self.cells, self.terms = _longer(self.cells, more), _longer(self.terms, more)
+        if self.has_money:
+            self.money = _longer(self.money, more)
+        for start in range(0, more, LOT):
+            stop = min(start + LOT, more)
+            self._fill_cells(slice(first + start, first + stop), numbers[start:stop], books[start:stop])
+
+    def _fill_cells(self, which: slice, numbers: np.ndarray, books: np.ndarray) -> None:
+        there, first, place = np.unique(numbers, return_index=True, return_inverse=True)
+        fresh = [n for n in there[np.argsort(first)].tolist() if n not in self.numbers]
+        if fresh:
+            self._add_accounts(np.array(fresh, np.int32))
+        cells = self.cells[which]
+        cells["account"] = np.array([self.numbers[n] for n in there.tolist()], np.int32)[place]
+        cells["book"] = books
+        cells["group"] = self.group_of[cells["account"]]
+        self.terms["account"][which] = cells["account"]
+        self._set_cell_limits(which)
+        if self.has_money:
+            capital = self.accounts["capital"][cells["account"]]
+            self.money["peak"][which] = self.money["equity"][which] = capital
+
+    def _add_accounts(self, numbers: np.ndarray) -> None:
+        first = self.accounts.size
+        self.numbers |= {number: first + i for i, number in enumerate(numbers.tolist())}
+        self.accounts = np.concatenate([self.accounts, np.zeros(numbers.size, ACCOUNT)])
+        accounts = self.accounts[first:]
+        accounts["number"] = numbers
+        limits = self._set_account_limits(slice(first, None))
+        accounts["capital"] = accounts["equity"] = accounts["peak"] = limits["capital"]
+        if "max_orders_per_second" in self.limits.uses:
+            accounts["room"] = FIRST_MESSAGES
+            accounts["ring"] = self._more_rings(numbers.size * FIRST_MESSAGES) + FIRST_MESSAGES * np.arange(
+                numbers.size
+            )
+        groups = [
+            -1 - self.groups.setdefault(int(group), len(self.groups)) if has else first + i
+            for i, (group, has) in enumerate(zip(limits["group"], limits["has_group"], strict=True))
+        ]
+        self.group_of = np.concatenate([self.group_of, np.array(groups, np.int32)])
+
+    def _more_rings(self, room: int) -> int:
+        """Where more room for times of messages starts."""
+        start = int(self.clock[row_checks.RINGS])
+        self.clock[row_checks.RINGS] = start + room
+        if start + room > self.rings.size:
+            self._grow_rings(RINGS * (start + room))
+        return start
+
+    def _grow_rings(self, size: int) -> None:
+        longer = memory.zeros(size, np.int64)
+        longer[: self.rings.size] = self.rings
+        self.rings = longer
+
+    def _set_account_limits(self, which: slice) -> np.ndarray:
+        accounts = self.accounts[which]
+        limits = self.limits.account_limits(accounts["number"])
+        for name in ("portfolio", "stop_ppm", "rate", "known"):
+            accounts[name] = limits[name]
+        accounts["by_position"], accounts["closes"] = limits["scope"], limits["close"]
+        return limits
+
+    def _set_cell_limits(self, which: slice) -> None:
+        cells = self.cells[which]
+        numbers = self.accounts["number"][cells["account"]]
+        sets, records = self.limits.cell_limits(numbers, self.names, cells["book"])
+        cells["limits"] = self.terms["limits"][which] = sets + self.sets.size
+        self.sets = np.concatenate([self.sets, records])
+
+    def change(self, limits: Limits) -> None:
+        """Other limits from here on."""
+        self.limits, self.sets = limits, np.zeros(0, LIMIT)
+        if self.accounts.size:
+            self._set_account_limits(slice(None))
+            self._set_cell_limits(slice(1, None))
+
+    # -- runs
+
+    @property
+    def intake(self) -> Intake:
+        """The state as the first seven checks take it."""
+        return Intake(
+            self.index,
+            self.terms,
+            self.accounts,
+            self.symbols,
+            self.sets,
+            self.rings,
+            self.repeats,
+            np.zeros(0, REFUSAL),
+            self.clock,
+        )
+
+    def grow_intake(self) -> None:
+        """Room to remember more messages, or more repeated orders."""
+        if 4 * (self.clock[repeated_orders.ENTRIES] + 1) > self.repeats.size > 0:
+            self._grow_repeats()
+        else:
+            self._grow_rings(2 * self.rings.size)
+
+    def _grow_repeats(self) -> None:
+        """Twice the room for orders that may be repeated."""
+        larger = memory.zeros(2 * self.repeats.size, REPEAT)
+        repeated_orders.move_repeats(self.repeats, larger, self.clock)
+        self.repeats = larger
+
+    def stop_order(self) -> np.ndarray:
+        """Cells by account number, then by name of symbol."""
+        cells = self.cells[1:]
+        rank = np.empty(len(self.names), np.int64)
+        rank[self.by_name()] = np.arange(len(self.names))
+        order = np.lexsort((rank[cells["book"]], self.accounts["number"][cells["account"]]))
+        return (order + 1).astype(np.int32)
+
+    def by_name(self) -> np.ndarray:
+        """Books by name of symbol."""
+        return np.array(sorted(range(len(self.names)), key=self.names.__getitem__), np.int32)
+
+
+def _near(accounts: np.ndarray, books: np.ndarray, rows: int) -> tuple[np.ndarray, np.int64]:
+    """An empty table of all accounts by all books, and its lowest account; [0, 0] where it would be large."""
+    spans = [(int(c.min()), int(c.max())) if c.size else (0, 0) for c in (accounts, books)] if rows else []
+    (lowest, highest), (lowest_book, highest_book) = spans or [(0, -1), (0, -1)]
+    shape = highest - lowest + 1, highest_book + 1
+    if lowest_book < 0 or shape[0] * shape[1] > min(NEAR, rows):
+        shape = 0, 0
+    return memory.zeros(shape, np.int32), np.int64(lowest)
+
+
+def _longer(records: np.ndarray, more: int) -> np.ndarray:
+    """The same records with empty ones behind them."""
+    longer = memory.zeros(records.size + more, records.dtype)
+    longer[: records.size] = records
+    return longer
+
+
+def first_control(checked: CheckedTable) -> int | None:
+    """The first RISK_CONTROL of a table."""
+    row = checked.columns.action.tobytes().find(bytes([Action.RISK_CONTROL]))  # a tenth of a comparison
+    return None if row < 0 else row
+
+
+def first_kill(checked: CheckedTable) -> int:
+    """The first row that kills an account or everything, so reaches all books; if none, how many rows."""
+    if first_control(checked) is None:
+        return checked.rows
+    kills = (RiskControl.ACCOUNT_KILLED, RiskControl.ALL_KILLED)
+    rows = np.flatnonzero(checked.columns.action == Action.RISK_CONTROL)
+    rows = rows[np.isin(checked.columns.qty[rows], kills)]
+    return int(rows[0]) if rows.size else checked.rows

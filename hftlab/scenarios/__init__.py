@@ -1,0 +1,1 @@
+"""One flow under many settings: sets of limits, accounts, and what differs."""

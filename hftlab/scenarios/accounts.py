@@ -1,0 +1,165 @@
+"""Of one replay behind a gate: what was refused to whom, and what it brought each account.
+
+All numbers are exact integers; what 64 bits can't hold is None.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from typing import NamedTuple
+
+import numpy as np
+import pyarrow as pa
+
+from hftlab.codes import MAX_QTY, Action, OrderType
+from hftlab.kernels.results import drawdown
+from hftlab.results.result import Result
+from hftlab.scenarios.report import UNITS, Refused, or_none
+from hftlab.tape.tables import frozen
+from hftlab.tape.tape import Tape
+
+GATE = [reason.name for reason in UNITS]  # reasons for which the gate refuses
+
+
+class Accounts:
+    """Who is in a tape, and how many orders each sends."""
+
+    def __init__(self, tape: Tape) -> None:
+        columns = tape.checked.columns
+        sent = (columns.action == Action.NEW) | (columns.action == Action.REPLACE)
+        if columns.account.size:
+            found = pa.array(columns.account).dictionary_encode()
+            numbers, index = found.dictionary.to_numpy(), found.indices.to_numpy()
+        else:
+            numbers, index = np.zeros(min(tape.rows, 1), np.int32), np.zeros(tape.rows, np.int32)
+        self.numbers = np.union1d(numbers, tape.opening.account).astype(np.int32)  # ascending
+        self.orders = np.zeros(self.numbers.size, np.int64)  # NEW and REPLACE rows
+        self.orders[self.places(numbers)] = np.bincount(index[sent], minlength=numbers.size)
+
+    def places(self, accounts: np.ndarray) -> np.ndarray:
+        """The place of each account in `numbers`."""
+        return np.searchsorted(self.numbers, accounts)
+
+
+class Refusals:
+    """Orders that the gate refused."""
+
+    def __init__(self, tape: Tape, who: Accounts, result: Result) -> None:
+        rejects, columns = result.to_arrow("rejects"), tape.checked.columns
+        reasons = rejects["reason"].combine_chunks()
+        self._names = reasons.dictionary.to_pylist()
+        by_gate = np.isin(self._names, GATE)[reasons.indices.to_numpy()]
+        seqs = rejects["seq"].to_numpy()[by_gate]
+        rows = (
+            np.searchsorted(tape.checked.seq, seqs)
+            if tape.checked.seq.size
+            else seqs - tape.checked.first_row
+        )
+        price = np.abs(_cells(columns.price, rows))
+        price[_cells(columns.order_type, rows) == OrderType.MARKET] = 0
+        self._qty, self._price = _cells(columns.qty, rows), price
+        self._reason = reasons.indices.to_numpy()[by_gate]
+        self._account = who.places(rejects["account"].to_numpy()[by_gate])
+        self._accounts = who.numbers.size
+
+    def by_reason(self) -> dict[str, Refused]:
+        """What each reason has refused, those that have refused something."""
+        reasons = len(self._names)
+        orders = np.bincount(self._reason, minlength=reasons).tolist()
+        qty = sums(self._reason, reasons, self._qty)
+        notional = sums(self._reason, reasons, self._price, self._qty)
+        each = zip(self._names, orders, qty, notional, strict=True)
+        return {name: Refused(*what) for name, *what in each if what[0]}
+
+    def by_account(self) -> tuple[np.ndarray, list[int]]:
+        """Orders and lots by place of the account."""
+        orders = np.bincount(self._account, minlength=self._accounts)
+        return orders, sums(self._account, self._accounts, self._qty)
+
+
+def _cells(column: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    """Cells of a column; zeros where it is absent."""
+    return column[rows] if column.size else np.zeros(rows.size, column.dtype)
+
+
+class Worst(NamedTuple):
+    """An extreme among accounts; None where there is none or 64 bits were not enough for somebody."""
+
+    value: int | None
+    account: int | None
+
+
+class Holdings:
+    """What accounts have traded, and what it brought them; lists are by place of the account."""
+
+    def __init__(self, who: Accounts, result: Result) -> None:
+        positions = result.to_arrow("positions")
+        place = who.places(positions["account"].to_numpy())
+        bought, sold = (_of_cells(who, place, positions[name]) for name in ("bought_qty", "sold_qty"))
+        self.traded = [total(both) for both in zip(bought, sold, strict=True)]
+        self.fees = _of_cells(who, place, positions["fees"])
+        gains = self._followed(who, result)
+        lost = gains["lost"] != 0
+        self.pnl, self.drawdown = (
+            [None if gone else value for value, gone in zip(gains[name].tolist(), lost, strict=True)]
+            for name in ("pnl", "drawdown")
+        )
+        self.gains = total(value for value in self.pnl if value is None or value > 0)
+        has_traded = np.array([lots != 0 for lots in self.traded], bool)
+        traders = np.flatnonzero(has_traded)
+        if not traders.size or lost.any():
+            self.worst = self.deepest = Worst(None, None)
+            return
+        at = traders[np.argmin(gains["pnl"][traders])], traders[np.argmax(gains["drawdown"][traders])]
+        self.worst = Worst(self.pnl[at[0]], int(who.numbers[at[0]]))
+        self.deepest = Worst(self.drawdown[at[1]], int(who.numbers[at[1]]))
+
+    def _followed(self, who: Accounts, result: Result) -> np.ndarray:
+        """GAIN of each account, marked after every fill."""
+        fills = result.to_arrow("fills")
+        symbol = fills["symbol"].combine_chunks()
+        books, owners = symbol.indices.to_numpy(), who.numbers.size
+        parties = [who.places(fills[side].to_numpy()) for side in ("taker_account", "maker_account")]
+        keys = np.concatenate([books * np.int64(owners) + party for party in parties])
+        found = pa.array(keys).dictionary_encode()
+        cells = found.dictionary.to_numpy()
+        order = np.argsort(cells)
+        rank = np.empty(cells.size, np.int32)
+        rank[order] = np.arange(cells.size)
+        starts = np.searchsorted(cells[order], np.arange(len(symbol.dictionary) + 1) * np.int64(owners))
+        gains = np.zeros(owners, drawdown.GAIN)
+        drawdown.follow(
+            frozen(books, "i4"),
+            frozen(fills["price"].to_numpy(), "i8"),
+            frozen(fills["qty"].to_numpy(), "i8"),
+            frozen(fills["aggressor_side"].to_numpy(), "i1"),
+            frozen(rank[found.indices.to_numpy()].reshape(2, -1), "i4"),
+            frozen(starts, "i4"),
+            frozen(cells[order] % max(owners, 1), "i4"),
+            gains,
+        )
+        return gains
+
+
+def _of_cells(who: Accounts, place: np.ndarray, column: pa.ChunkedArray) -> list[int | None]:
+    """Sums of a column of positions by account; None where a cell has none."""
+    missing = np.zeros(who.numbers.size, bool)
+    missing[place[column.is_null().to_numpy()]] = True
+    values = sums(place, who.numbers.size, column.fill_null(0).to_numpy())
+    return [None if gone else or_none(value) for value, gone in zip(values, missing, strict=True)]
+
+
+def sums(groups: np.ndarray, size: int, *factors: np.ndarray) -> list[int]:
+    """The sum of the product of the factors in each of `size` groups, exactly."""
+    largest = groups.size * math.prod(max(abs(int(f.min(initial=0))), int(f.max(initial=0))) for f in factors)
+    product = math.prod(f.astype(np.int64 if largest <= MAX_QTY else object) for f in factors)
+    result = np.zeros(size, np.int64 if largest <= MAX_QTY else object)
+    np.add.at(result, groups, product)
+    return result.tolist()
+
+
+def total(values: Iterable[int | None]) -> int | None:
+    """The sum, None where a value is missing or the sum doesn't fit."""
+    values = list(values)
+    return None if None in values else or_none(sum(values))

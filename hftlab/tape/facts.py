@@ -1,0 +1,139 @@
+"""The door for facts: market-by-order and market-by-price tables to checked commands that rebuild a book."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+
+from hftlab.codes import (
+    MBO_FLAG_LAST,
+    Action,
+    MboAction,
+    Side,
+)
+from hftlab.kernels.book.columns import NOTE, Columns
+from hftlab.schema import SEQ
+from hftlab.tape.tables import (
+    ABSENT,
+    CheckedTable,
+    TableReader,
+    as_arrow,
+    frozen,
+)
+
+_FACT_ACTIONS = {
+    MboAction.A: Action.NEW,
+    MboAction.M: Action.REPLACE,
+    MboAction.C: Action.REDUCE,
+    MboAction.R: Action.CLEAR,
+    MboAction.T: NOTE,
+    MboAction.F: NOTE,
+    MboAction.N: NOTE,
+}
+
+
+_ACTION_BYTES = bytes(_FACT_ACTIONS[MboAction(i)] for i in range(len(MboAction))).ljust(256, b"\0")
+
+
+class Mbo(NamedTuple):
+    """The columns of an mbo table as arrays."""
+
+    ts: np.ndarray  # int64 ns; the row number where there is no ts_event
+    fact: np.ndarray  # int8, MboAction
+    side: np.ndarray  # int8
+    order_id: np.ndarray  # int64, the bits of a uint64
+    price: np.ndarray  # int64, 1e-9; NOT_A_VALUE where it could not be read
+    size: np.ndarray  # int64, lots; NOT_A_VALUE where it could not be read
+    flags: np.ndarray  # uint8
+    sequence: np.ndarray  # int64; the row number where there is none
+    book: np.ndarray  # int32
+    symbols: tuple[str, ...]  # by book number
+
+
+def read_mbo(table: Any, first_row: int = 0, what: str = "mbo table") -> Mbo:
+    """Check an mbo table.
+
+    Raises TableError listing everything that is wrong with its shape.
+    """
+    reader = TableReader(as_arrow(table), what, first_row)
+    rows, needed = reader.table.num_rows, f"needed in every {what}"
+    fact, side = reader.codes("action", MboAction, needed), reader.codes("side", Side, needed)
+    if side.size == fact.size:
+        sideless = (fact == MboAction.A) & (side == 0)
+        if sideless.any():
+            reader.wrong("side", "no side", "BUY or SELL on every A", int(np.argmax(sideless)))
+    book, symbols = reader.symbols()
+    columns = Mbo(
+        reader.times("ts_event"),
+        fact,
+        side,
+        reader.ids("order_id", needed),
+        reader.prices("price", needed),
+        reader.quantities("size", needed),
+        reader.integers("flags", "u1"),
+        reader.integers("sequence", "i8"),
+        book,
+        symbols,
+    )
+    reader.finish()
+    defaults = {"flags": np.uint8, "book": np.int32}
+    absent = {name: np.zeros(rows, t) for name, t in defaults.items() if not getattr(columns, name).size}
+    numbered = [name for name in ("ts", "sequence") if not getattr(columns, name).size]
+    absent |= {name: np.arange(first_row, first_row + rows) for name in numbered}
+    return columns._replace(**absent)
+
+
+def read_mbp(table: Any, first_row: int = 0) -> Mbo:
+    """Check an mbp table: the columns of `read_mbo`, with order ids of 0.
+
+    Raises TableError listing everything that is wrong with its shape.
+    """
+    table = as_arrow(table)
+    if "order_id" in table.column_names:
+        table = table.drop_columns("order_id")
+    table = table.append_column("order_id", pa.array(np.zeros(table.num_rows, np.uint64)))
+    return read_mbo(table, first_row, "mbp table")
+
+
+def read_facts(table: Any, first_row: int = 0) -> CheckedTable:
+    """Check an mbo table; its facts become commands that rest and remove without matching.
+
+    Of a table that is only some rows of a flow (`schema.SEQ` among its columns), `seq` counts the flow's.
+
+    Raises TableError listing everything that is wrong with its shape.
+    """
+    table = as_arrow(table)
+    checked = facts_to_commands(read_mbo(table, first_row), first_row)
+    place = table.schema.get_field_index(SEQ.name)
+    if place < 0 or not table.schema.field(place).equals(SEQ, check_metadata=True):
+        return checked
+    return replace(checked, seq=frozen(table.column(place).to_numpy(), "i8"))
+
+
+def facts_to_commands(mbo: Mbo, first_row: int = 0) -> CheckedTable:
+    """Facts as commands that rest and remove without matching."""
+    actions = mbo.fact.tobytes().translate(_ACTION_BYTES)  # a lookup by bytes: a tenth of one by indices
+    columns = Columns(
+        frozen(np.frombuffer(actions, "i1"), "i1"),
+        mbo.side,
+        ABSENT["i1"],
+        ABSENT["i1"],
+        ABSENT["?"],
+        mbo.order_id,
+        ABSENT["i8"],
+        mbo.price,
+        mbo.size,
+        frozen(mbo.book, "i4") if len(mbo.symbols) > 1 else ABSENT["i4"],
+        ABSENT["i4"],
+    )
+    ts = frozen(mbo.ts, "i8")
+    return CheckedTable(mbo.fact.size, columns, mbo.symbols, ts, first_row, facts=True, ends=event_ends(mbo))
+
+
+def event_ends(mbo: Mbo) -> np.ndarray:
+    """Whether each row ends an event; [0] where the source marks none, and every row does."""
+    last = mbo.flags & MBO_FLAG_LAST != 0
+    return frozen(last, "?") if last.any() else ABSENT["?"]

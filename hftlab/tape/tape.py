@@ -1,0 +1,266 @@
+"""The tape: a checked table, compiled once, ready to be run any number of times; and its file.
+
+On disk a tape is one Arrow IPC file, mapped into memory on load. One record batch; a row per array, its bytes
+padded to 64 so that each starts aligned; everything else as JSON in the schema's metadata. Arrays are used
+where they lie in the file: loading a tape of any size costs a few milliseconds.
+"""
+
+from __future__ import annotations
+
+import json
+import zlib
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from hftlab.codes import Action
+from hftlab.errors import FormatError
+from hftlab.files import new_file
+from hftlab.kernels.book.columns import Columns
+from hftlab.kernels.book.price_grid import RULE, Grid
+from hftlab.kernels.book.records import COMMAND, NARROW, WIDE
+from hftlab.kernels.engine.batch import Commands
+from hftlab.kernels.primitives.hash_index import ENTRY
+from hftlab.tape.open_orders import Resting
+from hftlab.tape.tables import CheckedTable, frozen
+
+FORMAT = b"hftlab.tape"
+VERSION = 2
+ALIGNMENT = 64
+
+_NAMED = {"command32": COMMAND[NARROW], "command64": COMMAND[WIDE], "rule": RULE, "entry": ENTRY}
+_SCHEMA = pa.schema([("name", pa.string()), ("data", pa.large_binary())])
+
+
+@dataclass(frozen=True)
+class Invalid:
+    """Rows rejected for what they are; the reason itself is on the tape."""
+
+    rows: np.ndarray  # int32 [rejects], ascending
+    limit: np.ndarray  # int64: what was the limit; NOT_A_VALUE for a tick that nobody gave
+    observed: np.ndarray  # int64: what was there; NOT_A_VALUE where it can't be said
+
+
+@dataclass(frozen=True)
+class Tape:
+    """A compiled orders table; make one with `compile_tape`, run it with `replay`.
+
+    Arrays "by row" follow the input table (after a symbol filter), whatever the order of the commands.
+    """
+
+    commands: Commands
+    grid: Grid
+    symbols: tuple[str, ...]  # by book number
+    checked: CheckedTable  # the columns results are made from
+    slots: int  # orders there is room for
+    opening: Resting  # orders that rest before the first command; their nodes come first
+    opening_levels: np.ndarray  # int32
+    invalid: Invalid
+    incoming: int  # commands that may trade or rest
+    parts: np.ndarray  # int64 [parts + 1]: where each part starts; parts share no instrument
+    has_accounts: bool
+
+    @property
+    def rows(self) -> int:
+        """Commands on the tape."""
+        return self.commands.rows.size
+
+    def __len__(self) -> int:
+        return self.rows
+
+    def input_rows(self, positions: np.ndarray) -> np.ndarray:
+        """Positions on the tape as rows of the input table."""
+        return self.commands.order[positions] if self.commands.order.size else positions
+
+    @property
+    def threads(self) -> int:
+        """How many threads can do something with it: one a part."""
+        return self.parts.size - 1
+
+    @cached_property
+    def width(self) -> np.dtype:
+        """Width of quantities: 32 or 64 bits."""
+        return NARROW if self.commands.rows.dtype == COMMAND[NARROW] else WIDE
+
+    @property
+    def is_wide(self) -> bool:
+        """Whether quantities beyond 32 bits have room."""
+        return self.width is WIDE
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the compiled arrays."""
+        arrays = [*self.commands, *self.grid]
+        return sum(array.nbytes for array in arrays)
+
+    def ids(self, entries: np.ndarray) -> np.ndarray:
+        """Order ids, as int64 bits, of what a run calls its orders: a position, or -1 - i for opening i."""
+        columns = self.checked.columns
+        rows = self.input_rows(np.maximum(entries, 0)) if self.rows else entries
+        ids = columns.order_id[rows] if self.rows else np.zeros(entries.size, np.int64)
+        if columns.new_order_id.size:
+            ids = np.where(columns.action[rows] == Action.REPLACE, columns.new_order_id[rows], ids)
+        opened = entries < 0
+        ids[opened] = self.opening.order_id[-1 - entries[opened]]
+        return ids
+
+    def seq(self, rows: np.ndarray) -> np.ndarray:
+        """Rows of the tape as rows of the input table."""
+        if self.checked.seq.size:
+            return self.checked.seq[rows]
+        return rows.astype(np.int64) + self.checked.first_row
+
+    @property
+    def seqs(self) -> np.ndarray:
+        """The row of the input table of every row, in order."""
+        first = self.checked.first_row
+        return self.checked.seq if self.checked.seq.size else np.arange(first, first + self.rows)
+
+    def ts(self, rows: np.ndarray) -> np.ndarray:
+        """Timestamps of rows, ns."""
+        if self.checked.ts.size:
+            return self.checked.ts[rows]
+        return rows.astype(np.int64) + self.checked.first_row
+
+    def save(self, path: str) -> None:
+        """Write the tape as an Arrow IPC file. Raises OutputError."""
+        save_tape(self, path)
+
+    @staticmethod
+    def load(path: str, verify: bool = False) -> Tape:
+        """Map a saved tape into memory; `verify` reads it all and compares checksums.
+
+        Raises FormatError for a file that is not a tape, not whole, or of another format version.
+        """
+        return load_tape(path, verify)
+
+    def __repr__(self) -> str:
+        return (
+            f"Tape({self.rows:,} commands, {len(self.symbols):,} symbol(s), "
+            f"{self.nbytes / 1e6:,.1f} MB, {self.parts.size - 1:,} part(s))"
+        )
+
+
+def _arrays(tape: Tape) -> dict[str, np.ndarray]:
+    """Every array of a tape, by a name that says where it belongs."""
+    groups: dict[str, Any] = {
+        "commands": tape.commands._asdict(),
+        "grid": tape.grid._asdict(),
+        "columns": tape.checked.columns._asdict(),
+        "opening": tape.opening._asdict(),
+        "invalid": vars(tape.invalid),
+        "tape": {
+            "ts": tape.checked.ts,
+            "seq": tape.checked.seq,
+            "opening_levels": tape.opening_levels,
+            "parts": tape.parts,
+        },
+    }
+    return {f"{group}.{name}": array for group, arrays in groups.items() for name, array in arrays.items()}
+
+
+def save_tape(tape: Tape, path: str | Path) -> None:
+    """Write a tape. Raises OutputError where it can't be written; an older file stays until then."""
+    arrays = _arrays(tape)
+    padded = [_padded(array) for array in arrays.values()]
+    facts = {
+        "version": VERSION,
+        "arrays": [
+            {"dtype": _dtype_name(a.dtype), "length": a.size, "crc32": zlib.crc32(data)}
+            for a, data in zip(arrays.values(), padded, strict=True)
+        ],
+        "symbols": list(tape.symbols),
+        "slots": tape.slots,
+        "incoming": tape.incoming,
+        "has_accounts": tape.has_accounts,
+        "rows": tape.checked.rows,
+        "first_row": tape.checked.first_row,
+        "facts": tape.checked.facts,
+    }
+    schema = _SCHEMA.with_metadata({FORMAT: json.dumps(facts).encode()})
+    with new_file(path) as target, pa.ipc.new_file(target, schema) as file:
+        columns = [pa.array(list(arrays)), pa.array(padded, pa.large_binary())]
+        file.write_batch(pa.record_batch(columns, schema=schema))
+
+
+def _padded(array: np.ndarray) -> bytes:
+    data = np.ascontiguousarray(array).tobytes()
+    return data + bytes(-len(data) % ALIGNMENT)
+
+
+def _dtype_name(dtype: np.dtype) -> str:
+    return next((name for name, named in _NAMED.items() if named == dtype), dtype.str)
+
+
+def load_tape(path: str | Path, verify: bool = False) -> Tape:
+    """Map a tape; with `verify` every byte is read and compared with its checksum.
+
+    Raises FormatError for a file that is missing, not a tape, not whole, or of another version.
+    """
+    try:
+        with pa.memory_map(str(path)) as source:
+            batch = pa.ipc.open_file(source).read_all()
+    except FileNotFoundError:
+        raise FormatError(path, "no such file", "a saved tape") from None
+    except (pa.ArrowException, OSError) as error:
+        found = f"a file that is broken or cut off ({str(error).splitlines()[0]})"
+        raise FormatError(path, found, "a saved tape") from None
+    metadata = batch.schema.metadata or {}
+    if FORMAT not in metadata:
+        raise FormatError(path, "an Arrow file of something else", "a saved tape")
+    facts = json.loads(metadata[FORMAT])
+    if facts["version"] != VERSION:
+        raise FormatError(path, f"tape format {facts['version']}", f"format {VERSION}: compile it again")
+    return _tape(facts, _read(path, batch, facts["arrays"], verify))
+
+
+def _read(
+    path: str | Path, table: pa.Table, described: list[dict[str, Any]], verify: bool
+) -> dict[str, np.ndarray]:
+    names = table.column("name").to_pylist()
+    if table.num_rows != len(described):
+        raise FormatError(path, f"{table.num_rows} arrays", f"{len(described)}: the file is not whole")
+    arrays = {}
+    for name, cell, what in zip(names, table.column("data"), described, strict=True):
+        data = cell.as_buffer()
+        dtype = _NAMED.get(what["dtype"]) or np.dtype(what["dtype"])
+        if data.size < dtype.itemsize * what["length"]:
+            raise FormatError(path, f"{data.size} bytes of {name}", f"{dtype.itemsize * what['length']}")
+        if verify and zlib.crc32(data) != what["crc32"]:
+            raise FormatError(path, f"changed bytes in {name}", "the checksum it was saved with")
+        arrays[name] = frozen(np.frombuffer(data, dtype, what["length"]), dtype)
+    return arrays
+
+
+def _tape(facts: dict[str, Any], arrays: dict[str, np.ndarray]) -> Tape:
+    def group(name: str, kind: type) -> Any:
+        prefix = f"{name}."
+        return kind(**{k.removeprefix(prefix): v for k, v in arrays.items() if k.startswith(prefix)})
+
+    symbols = tuple(facts["symbols"])
+    checked = CheckedTable(
+        facts["rows"],
+        group("columns", Columns),
+        symbols,
+        arrays["tape.ts"],
+        facts["first_row"],
+        arrays["tape.seq"],
+        facts["facts"],
+    )
+    return Tape(
+        group("commands", Commands),
+        group("grid", Grid),
+        symbols,
+        checked,
+        facts["slots"],
+        group("opening", Resting),
+        arrays["tape.opening_levels"],
+        group("invalid", Invalid),
+        facts["incoming"],
+        arrays["tape.parts"],
+        facts["has_accounts"],
+    )

@@ -1,0 +1,126 @@
+"""What inspect counts doesn't depend on how the file was cut up, and is what the rows say."""
+
+import weakref
+
+import polars as pl
+import pyarrow as pa
+import pytest
+
+import hftlab
+from hftlab.errors import UsageError
+from hftlab.feeds import Flow
+from hftlab.replayer import inspection
+from hftlab.replayer.plan import make_plan
+from hftlab.replayer.replayer import replay_to
+from tests.conftest import REPOSITORY
+from tests.helpers.facts import mbo
+
+SAMPLE = REPOSITORY / "data" / "sample.parquet"
+
+
+@pytest.fixture(scope="module")
+def whole():
+    return inspection.inspect_flow(hftlab.open_flow(SAMPLE))
+
+
+def test_chunks_change_nothing(whole, monkeypatch):
+    """A flow read in chunks is described as the same flow read at once."""
+    monkeypatch.setattr(inspection, "CHUNK_ROWS", 3_001)
+    assert inspection.inspect_flow(hftlab.open_flow(SAMPLE)) == whole
+
+
+def test_instruments_are_what_the_rows_say(whole):
+    """Rows, price range and largest quantity by symbol are those a query of the table gives."""
+    table = pl.read_parquet(SAMPLE).with_columns(pl.col("symbol", "action", "order_type").cast(pl.String))
+    priced = pl.col("action").is_in(["NEW", "REPLACE"]) & (pl.col("order_type") == "LIMIT")
+    price = pl.col("price").filter(priced)
+    expected = (
+        table.group_by("symbol")
+        .agg(pl.len().alias("rows"), price.min().alias("low"), price.max().alias("high"), pl.col("qty").max())
+        .sort("rows", descending=True)
+        .rows()
+    )
+    found = [(i.symbol, i.rows, i.lowest_price, i.highest_price, i.largest_qty) for i in whole.instruments]
+    assert found == expected
+
+
+def test_times_out_of_order_are_counted_across_chunks(monkeypatch):
+    """A row earlier than the one before is counted wherever the cut falls."""
+    table = pl.read_parquet(SAMPLE).head(100)
+    ts = table["ts"].to_list()
+    ts[50], ts[51] = ts[51], ts[50]
+    flow = hftlab.Flow(SAMPLE, "orders", "orders", table.with_columns(ts=pl.Series(ts)).to_arrow())
+    for rows in (1_000, 51, 50, 7):
+        monkeypatch.setattr(inspection, "CHUNK_ROWS", rows)
+        assert inspection.inspect_flow(flow).rows_out_of_time_order == 1
+
+
+@pytest.mark.parametrize("by_fills", [True, False])
+def test_the_touch_at_the_end_is_the_last_l1_row(by_fills):
+    """Best prices, lots and orders of an instrument at the end are those of its last top-of-book row."""
+    run = hftlab.replay(SAMPLE, record=("fills", "l1"))
+    columns = ["bid_px", "bid_sz", "bid_ct", "ask_px", "ask_sz", "ask_ct"]
+    last = run.l1.with_columns(pl.col("symbol").cast(pl.String)).group_by("symbol").last().sort("symbol")
+    shown = inspection.busiest(run, limit=100, by_fills=by_fills).sort("symbol")
+    assert shown.select("symbol", *columns).rows() == last.select("symbol", *columns).rows()
+
+
+@pytest.mark.parametrize("chunk_rows", [1, 2, 4, 5])
+def test_anomalies_are_counted_by_kind_and_time(monkeypatch, chunk_rows):
+    """Each kind has its first row, its first and last time, and its share of 16 spans of the file's time."""
+    monkeypatch.setattr(inspection, "CHUNK_ROWS", chunk_rows)
+    facts = ["A1 S 5@10 t0", "A2 B 5@11 t10", "C2 B 5@11 t470", "C9 B 1@9 t475", "A1 S 0@10 t479"]
+    found = inspection.inspect_flow(hftlab.Flow(SAMPLE, "x", "mbo", mbo(*facts)))
+    assert [(t.kind, t.rows, t.first_row, t.first_ts, t.last_ts) for t in found.troubles] == [
+        ("CROSSED", 1, 1, 10, 10),
+        ("INVALID_QTY", 1, 4, 479, 479),
+        ("UNKNOWN_ORDER", 1, 3, 475, 475),
+    ]
+    assert found.troubles[0].by_time[0] == 1
+    assert found.troubles[1].by_time[15] == 1
+    assert all(sum(t.by_time) == t.rows and len(t.by_time) == 16 for t in found.troubles)
+
+
+@pytest.mark.parametrize("chunk_rows", [None, 1, 2])
+def test_one_kind_in_many_chunks(monkeypatch, chunk_rows):
+    """Counts add up, the first is the first and the last the last, in whatever order times run."""
+    monkeypatch.setattr(inspection, "CHUNK_ROWS", chunk_rows or 100)
+    facts = ["A1 S 5@10 t30", "C9 B 1@9 t60", "C9 B 1@9 t20", "C9 B 1@9 t90", "C1 S 5@10 t100"]
+    (trouble,) = inspection.inspect_flow(hftlab.Flow(SAMPLE, "x", "mbo", mbo(*facts))).troubles
+    found = (trouble.kind, trouble.rows, trouble.first_row, trouble.first_ts, trouble.last_ts)
+    assert found == ("UNKNOWN_ORDER", 3, 1, 20, 90)
+    assert (trouble.by_time[0], trouble.by_time[6], trouble.by_time[11]) == (1, 1, 1)
+
+
+def test_tables_are_given_away():
+    """What a replay hands over piece by piece it doesn't keep, and the pieces are the table."""
+    flow, rows, alive = hftlab.open_flow(SAMPLE), [], []
+
+    def take(name, table):
+        assert name == "outcomes"
+        assert [reference() for reference in alive] == [None] * len(alive)
+        rows.extend(table.to_pylist())
+        alive.append(weakref.ref(table))
+
+    plan = make_plan(record="outcomes", chunk_rows=3_001)
+    result = replay_to(take, flow, plan)
+    assert len(alive) == -(-flow.num_rows // 3_001)
+    assert rows == hftlab.replay(flow, record="outcomes").to_arrow("outcomes").to_pylist()
+    with pytest.raises(UsageError, match="was not recorded"):
+        result.to_arrow("outcomes")
+
+
+def test_an_instrument_without_a_price(tmp_path):
+    """None of its orders has a limit: no range, no tick."""
+    row = {"action": ["NEW"], "order_id": [1], "side": [1], "price": [0], "qty": [5]}
+    table = pa.table(row | {"order_type": ["MARKET"]})
+    (found,) = inspection.inspect_flow(Flow(tmp_path, "x", "orders", table)).instruments
+    assert (found.lowest_price, found.highest_price, found.tick_size) == (None, None, None)
+
+
+def test_a_book_is_crossed_only_at_the_end_of_an_event():
+    """Inside an event it may be; a chunk boundary changes nothing."""
+    facts = ["A1 S 5@10 last", "A2 B 5@11", "C1 S 5@10 last", "A3 S 1@11 last"]
+    for rows in (None, 1, 2, 3):
+        run = hftlab.replay(mbo(*facts), "rebuild", record=("anomalies",), chunk_rows=rows)
+        assert run.anomalies.select("seq", pl.col("kind").cast(pl.String)).rows() == [(3, "CROSSED")]
