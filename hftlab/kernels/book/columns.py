@@ -6,15 +6,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from hftlab.codes import Action, OrderType, RiskControl, Tif
+from hftlab.kernels.codes import MARKET_ORDER, NEW, REPLACE
 from hftlab.kernels.primitives.compile import helper
 from hftlab.kernels.primitives.intrinsics import bare, ix
-
-NEW, CANCEL, REDUCE, REPLACE = (int(a) for a in (Action.NEW, Action.CANCEL, Action.REDUCE, Action.REPLACE))
-MASS_CANCEL, CLEAR, RISK_CONTROL = (int(Action[a]) for a in ("MASS_CANCEL", "CLEAR", "RISK_CONTROL"))
-LAST_CONTROL = max(int(control) for control in RiskControl)
-NOTE = 7  # a fact without effect
-MARKET, PASSIVE, IOC, FOK = int(OrderType.MARKET), int(OrderType.PASSIVE), int(Tif.IOC), int(Tif.FOK)
 
 
 class Columns(NamedTuple):
@@ -60,4 +54,4 @@ def value_at(column, row):
 @helper
 def names_price(action, order_type):
     """Whether a command's price means something."""
-    return (action == NEW and order_type != MARKET) or action == REPLACE
+    return (action == NEW and order_type != MARKET_ORDER) or action == REPLACE

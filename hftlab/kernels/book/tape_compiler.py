@@ -11,25 +11,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from hftlab.codes import NO_SLOT, NOT_A_VALUE, Reason
+from hftlab.codes import NO_SLOT, NOT_A_VALUE
 from hftlab.kernels.book import opcodes
-from hftlab.kernels.book.columns import (
-    CANCEL,
-    CLEAR,
-    FOK,
-    IOC,
-    LAST_CONTROL,
-    MARKET,
-    NEW,
-    NOTE,
-    PASSIVE,
-    REDUCE,
-    REPLACE,
-    RISK_CONTROL,
-    bare_columns,
-    names_price,
-    value_at,
-)
+from hftlab.kernels.book.columns import bare_columns, names_price, value_at
 from hftlab.kernels.book.price_grid import (
     PAGE_BITS,
     bare_grid,
@@ -39,11 +23,25 @@ from hftlab.kernels.book.price_grid import (
     ticks_in,
     top_level,
 )
+from hftlab.kernels.codes import (
+    CANCEL,
+    CLEAR,
+    FOK,
+    INVALID_PRICE,
+    INVALID_QTY,
+    IOC,
+    LAST_CONTROL,
+    MARKET_ORDER,
+    NEW,
+    NOTE,
+    PASSIVE_ORDER,
+    REDUCE,
+    REPLACE,
+    RISK_CONTROL,
+)
 from hftlab.kernels.primitives.compile import helper, kernel
 from hftlab.kernels.primitives.hash_index import discard, find, home, store
 from hftlab.kernels.primitives.intrinsics import bare, ix, prefetch
-
-INVALID_QTY, INVALID_PRICE = int(Reason.INVALID_QTY), int(Reason.INVALID_PRICE)
 
 LOOKAHEAD = 8  # rows whose index entry is fetched early
 BLOCK = 1024  # rows that are put in order of their kind at a time; with as many places thrice as scratch
@@ -67,7 +65,7 @@ def check(action, order_type, price, qty, rules, book):
 @helper
 def rest_flags(order_type, post_only):
     """Op flags of what may rest: how it deals with a price that crosses."""
-    if order_type == PASSIVE:
+    if order_type == PASSIVE_ORDER:
         return opcodes.PASSIVE
     return opcodes.POST_ONLY if post_only else 0
 
@@ -75,7 +73,7 @@ def rest_flags(order_type, post_only):
 @helper
 def flags_of(order_type, tif, post_only):
     """Op flags of a NEW."""
-    if order_type == MARKET:
+    if order_type == MARKET_ORDER:
         return opcodes.MARKET | opcodes.NO_REST | (opcodes.ALL_OR_NOTHING if tif == FOK else 0)
     flags = rest_flags(order_type, post_only)
     if tif == IOC:
@@ -388,7 +386,7 @@ def compile_rows(columns, rules, grid, slots, target, passive, by_kind, part, st
                 flags = flags_of(order_type, value_at(columns.tif, row), value_at(columns.post_only, row))
                 op = side | flags | facts
                 slot = node_of(slots, key, book, not flags & opcodes.NO_REST, False)
-                if order_type == MARKET:
+                if order_type == MARKET_ORDER:
                     level = top_level(grid, book, side)
                 else:
                     level = price_level(grid, book, side, rung_of(grid, book, price))

@@ -15,19 +15,27 @@ from typing import NamedTuple
 
 import numpy as np
 
-from hftlab.codes import Reason
-from hftlab.kernels.book.columns import (
-    LAST_CONTROL,
-    MARKET,
-    NEW,
-    REPLACE,
-    RISK_CONTROL,
-    bare_columns,
-    value_at,
-)
+from hftlab.kernels.book.columns import bare_columns, value_at
 from hftlab.kernels.book.ladder import BEST, bare_books
 from hftlab.kernels.book.opcodes import REJECTED
 from hftlab.kernels.book.price_grid import bare_grid, book_of, level_price
+from hftlab.kernels.codes import (
+    ACTIVE,
+    CAPACITY_EXHAUSTED,
+    LAST_CONTROL,
+    MARKET_ORDER,
+    MAX_NOTIONAL,
+    MAX_OPEN_NOTIONAL,
+    MAX_OPEN_ORDERS,
+    MAX_POSITION,
+    NEW,
+    POST_ONLY_WOULD_CROSS,
+    PRICE_BAND,
+    REASONS,
+    REPLACE,
+    RISK_CONTROL,
+    SELF_TRADE,
+)
 from hftlab.kernels.engine.batch import TOUCH_BOOK, TOUCH_LEVEL, TOUCH_ROW
 from hftlab.kernels.matching.stop_loss import (
     account_strikes,
@@ -41,7 +49,7 @@ from hftlab.kernels.primitives import int128
 from hftlab.kernels.primitives.compile import helper, kernel
 from hftlab.kernels.primitives.hash_index import lookup
 from hftlab.kernels.primitives.intrinsics import bare, ix, prefetch
-from hftlab.kernels.risk_gate.gate import ACTIVE, CHECKS_PORTFOLIO, NEXT_MARK, bare_gate, settle
+from hftlab.kernels.risk_gate.gate import CHECKS_PORTFOLIO, NEXT_MARK, bare_gate, settle
 from hftlab.kernels.risk_gate.records import ON_ALL, ON_SYMBOL, SCOPE_SHIFT, STATE_MASK
 
 LOOKAHEAD = 12  # rows
@@ -53,11 +61,11 @@ STOPS, PORTFOLIO = 1, 2
 def reached_checks() -> np.ndarray:
     """By outcome byte of a NEW or REPLACE that was run without them: which of the two checks it gets to."""
     reached = np.full(256, STOPS | PORTFOLIO, np.uint8)
-    between = {"PRICE_BAND", "MAX_NOTIONAL", "MAX_POSITION", "MAX_OPEN_ORDERS", "MAX_OPEN_NOTIONAL"}
-    behind = {"SELF_TRADE", "POST_ONLY_WOULD_CROSS", "CAPACITY_EXHAUSTED"}
-    for reason in Reason:
-        if reason.name not in behind:
-            reached[REJECTED + reason] = STOPS if reason.name in between else 0
+    reached[REJECTED : REJECTED + REASONS] = 0
+    for reason in (PRICE_BAND, MAX_NOTIONAL, MAX_POSITION, MAX_OPEN_ORDERS, MAX_OPEN_NOTIONAL):
+        reached[REJECTED + reason] = STOPS
+    for reason in (SELF_TRADE, POST_ONLY_WOULD_CROSS, CAPACITY_EXHAUSTED):
+        reached[REJECTED + reason] = STOPS | PORTFOLIO
     return reached
 
 
@@ -143,7 +151,7 @@ def may_bind(gate, columns, trail, row):
     if not reached & PORTFOLIO or not gate.counts[CHECKS_PORTFOLIO]:
         return False
     held = np.int64(place["position"])
-    market = action == NEW and value_at(columns.order_type, row) == MARKET
+    market = action == NEW and value_at(columns.order_type, row) == MARKET_ORDER
     price = np.int64(0) if market else value_at(columns.price, row)
     qty, book = value_at(columns.qty, row), np.int64(place["book"])
     return would_exceed(gate, account, -held if sells else held, book, qty, price)

@@ -12,7 +12,8 @@ import numpy as np
 from hftlab.kernels.book import opcodes
 from hftlab.kernels.book.ladder import BASE, BEST, SIZE, bare_books
 from hftlab.kernels.book.price_grid import bare_grid
-from hftlab.kernels.matching.price_time import APPLIED, CANCELLED, NO_EFFECT, add, reduce, remove_all, replace
+from hftlab.kernels.codes import APPLIED, CANCELLED, NO_EFFECT
+from hftlab.kernels.matching.price_time import add, reduce, remove_all, replace
 from hftlab.kernels.matching.stop_loss import control, has_room, is_marking, mark, reaches_all
 from hftlab.kernels.primitives.bitmap import NONE, previous_bit
 from hftlab.kernels.primitives.compile import helper, kernel, unless_none

@@ -12,21 +12,27 @@ import numpy as np
 
 from hftlab.codes import NO_SLOT
 from hftlab.kernels.book import opcodes
-from hftlab.kernels.book.columns import (
+from hftlab.kernels.book.columns import bare_columns, value_at
+from hftlab.kernels.book.price_grid import NO_RUNG, book_of, price_level, rung_of, top_level
+from hftlab.kernels.book.tape_compiler import check, flags_of, rest_flags
+from hftlab.kernels.codes import (
     CANCEL,
+    CANCELLED,
     CLEAR,
-    MARKET,
+    FILLED,
+    MARKET_ORDER,
     MASS_CANCEL,
     NEW,
     NOTE,
     REDUCE,
     REPLACE,
+    REPLACED,
+    RESTING,
     RISK_CONTROL,
-    bare_columns,
-    value_at,
+    STAGE_LOOKUP,
+    STAGE_MATCH,
+    STAGE_RISK,
 )
-from hftlab.kernels.book.price_grid import NO_RUNG, book_of, price_level, rung_of, top_level
-from hftlab.kernels.book.tape_compiler import check, flags_of, rest_flags
 from hftlab.kernels.engine.batch import bare_outputs, note_touch, note_touches, step
 from hftlab.kernels.engine.live_books import (
     COUNT,
@@ -39,13 +45,12 @@ from hftlab.kernels.engine.live_books import (
     release_slot,
     take_slot,
 )
-from hftlab.kernels.matching.price_time import CANCELLED, FILLED, REPLACED, RESTING
 from hftlab.kernels.matching.stop_loss import has_room, mark, reaches_all
 from hftlab.kernels.primitives.compile import helper, kernel, quick_kernel, unless_none
 from hftlab.kernels.primitives.hash_index import home, lookup
 from hftlab.kernels.primitives.intrinsics import bare, ix, prefetch
 from hftlab.kernels.primitives.python_int import plain
-from hftlab.kernels.primitives.stage_clock import LOOKUP, MATCH, RISK, lap
+from hftlab.kernels.primitives.stage_clock import lap
 from hftlab.kernels.risk_gate.gate import EVENTS, Gate, bare_gate
 from hftlab.kernels.risk_gate.row_checks import (
     EVERYWHERE,
@@ -112,11 +117,11 @@ def needs_of(risk, cell, time):
 @helper
 def take_in(risk, row, cell, book, action, side, order_type, price, qty, time, stamps):
     """What the first seven checks say of a command of a cell: it counts from here on."""
-    lap(stamps, LOOKUP)
+    lap(stamps, STAGE_LOOKUP)
     if risk is None:
         return np.int64(0)
     early = look_at(risk.intake, row, cell, book, action, side, order_type, price, qty, time)
-    lap(stamps, RISK)
+    lap(stamps, STAGE_RISK)
     return early
 
 
@@ -202,7 +207,7 @@ def event(
             nothing,
             stamps,
         )
-        lap(stamps, MATCH)
+        lap(stamps, STAGE_MATCH)
         if risk is not None:
             release_withdrawn(desk, gate, happened)
         return answer
@@ -212,7 +217,7 @@ def event(
     if action in (NEW, REPLACE):
         if desk.counts[FREE] == 0:
             return np.int64(NEEDS_SLOTS), nothing, nothing, count
-        if action == NEW and order_type == MARKET:
+        if action == NEW and order_type == MARKET_ORDER:
             level = top_level(desk.grid, book, np.int64(side < 0))
         else:
             rung = rung_of(desk.grid, book, price)
@@ -257,7 +262,7 @@ def event(
         early,
         stamps,
     )
-    lap(stamps, MATCH)
+    lap(stamps, STAGE_MATCH)
     release_makers(desk, book, count, after)
     if risk is not None:
         release_withdrawn(desk, gate, happened)
@@ -377,7 +382,7 @@ def apply_row(desk, risk, columns, ts, first_ts, facts, row, count, stamps):
             return np.int64(NEEDS_ROOM), np.int64(0), np.int64(0), count
         if passes_mark(clock, time):
             count = mark_positions(desk, risk.gate, clock, count, np.int64(row))
-            lap(stamps, RISK)
+            lap(stamps, STAGE_RISK)
         clock[TIME] = time
     return event(
         desk,

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from hftlab.kernels.book.columns import RISK_CONTROL
+from hftlab.kernels.codes import RISK_CONTROL
 from hftlab.kernels.engine.event import (
     ACTION_BITS,
     DETAILS,

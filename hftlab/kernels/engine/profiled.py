@@ -12,11 +12,32 @@ from typing import NamedTuple
 
 import numpy as np
 
-from hftlab.codes import BookState, Effect, EventType, Status
-from hftlab.kernels.book.columns import RISK_CONTROL, bare_columns, value_at
+from hftlab.kernels.book.columns import bare_columns, value_at
 from hftlab.kernels.book.ladder import BASE, BEST, SIZE
 from hftlab.kernels.book.opcodes import REJECTED
 from hftlab.kernels.book.price_grid import level_price
+from hftlab.kernels.codes import (
+    BOOK_EMPTY,
+    BOOK_ONE_SIDED,
+    BOOK_STATES,
+    BOOK_TIGHT,
+    BOOK_WIDE,
+    CANCELLED,
+    EFFECT_NOTHING,
+    EFFECT_REJECTED,
+    EFFECT_REMOVED,
+    EFFECT_RESTED,
+    EFFECT_TRADED,
+    EFFECTS,
+    EVENT_TYPES,
+    EXPIRED,
+    REPLACED,
+    RESTING,
+    RISK_CONTROL,
+    STAGE_LOOKUP,
+    STAGE_PUBLISH,
+    STAGE_RISK,
+)
 from hftlab.kernels.engine.batch import bare_outputs
 from hftlab.kernels.engine.event import NEEDS_SLOTS, apply_row, bare_risk, note_row
 from hftlab.kernels.engine.live_books import desk_at
@@ -26,9 +47,6 @@ from hftlab.kernels.primitives.histogram import record
 from hftlab.kernels.primitives.intrinsics import bare, ix
 from hftlab.kernels.primitives.stage_clock import (
     LAST,
-    LOOKUP,
-    PUBLISH,
-    RISK,
     STAGES,
     bare_stamps,
     first_lap,
@@ -36,13 +54,7 @@ from hftlab.kernels.primitives.stage_clock import (
 )
 from hftlab.kernels.risk_gate.row_checks import EVERYWHERE
 
-EFFECTS, STATES = len(Effect), len(BookState)
-CELLS = len(EventType) * EFFECTS * STATES  # an event type, what came of it, the book it found
-_RESTING, _REPLACED, _CANCELLED, _EXPIRED = (
-    int(Status[name]) for name in ("RESTING", "REPLACED", "CANCELLED", "EXPIRED")
-)
-_RESTED, _TRADED, _REMOVED, _REJECTED, _NOTHING = range(EFFECTS)
-_EMPTY, _ONE_SIDED, _TIGHT, _WIDE = range(STATES)
+CELLS = EVENT_TYPES * EFFECTS * BOOK_STATES  # an event type, what came of it, the book it found
 
 # the two histograms of a cell
 SERVICE, RESPONSE = 0, 1  # end - start; end - intended
@@ -96,12 +108,12 @@ def bare_probe(probe):
 def effect_of(outcome, filled):
     """What came of a command."""
     if outcome >= REJECTED:
-        return _REJECTED
+        return EFFECT_REJECTED
     if filled > 0:
-        return _TRADED
-    if outcome in (_RESTING, _REPLACED):
-        return _RESTED
-    return _REMOVED if outcome in (_CANCELLED, _EXPIRED) else _NOTHING
+        return EFFECT_TRADED
+    if outcome in (RESTING, REPLACED):
+        return EFFECT_RESTED
+    return EFFECT_REMOVED if outcome in (CANCELLED, EXPIRED) else EFFECT_NOTHING
 
 
 @helper
@@ -112,9 +124,9 @@ def state_of(desk, book):
     bids = bid >= heads[place, BASE]
     asks = ask >= heads[place, BASE] + heads[place, SIZE]
     if not (bids and asks):
-        return _ONE_SIDED if bids or asks else _EMPTY
+        return BOOK_ONE_SIDED if bids or asks else BOOK_EMPTY
     spread = level_price(desk.grid, book, ask) - level_price(desk.grid, book, bid)
-    return _TIGHT if spread <= desk.grid.rules[place]["tick"] else _WIDE
+    return BOOK_TIGHT if spread <= desk.grid.rules[place]["tick"] else BOOK_WIDE
 
 
 @helper
@@ -152,18 +164,18 @@ def finish(stamps, counter):
     """When a row is done."""
     if stamps is None:
         return now(counter)
-    lap(stamps, PUBLISH)
+    lap(stamps, STAGE_PUBLISH)
     return stamps[LAST]
 
 
 @helper
 def record_stages(probe, risk, stamps, event_type):
-    """Record how long the stages of a row took; without a gate there is no RISK."""
+    """Record how long the stages of a row took; without a gate there is no STAGE_RISK."""
     settings = probe.settings
     for stage in STAGES:
-        if stage != RISK or risk is not None:
-            counts = probe.stage_counts[stage - LOOKUP, event_type]
-            tally = probe.stage_tallies[stage - LOOKUP, event_type]
+        if stage != STAGE_RISK or risk is not None:
+            counts = probe.stage_counts[stage - STAGE_LOOKUP, event_type]
+            tally = probe.stage_tallies[stage - STAGE_LOOKUP, event_type]
             record(counts, tally, settings[HALF], to_ns(stamps[stage], settings[MULT]), np.int64(1))
 
 
@@ -184,7 +196,7 @@ def end_row(probe, row, cell, intended, start, end, stamps):
         sample[SAMPLE_START], sample[SAMPLE_END] = start, end
         if stamps is not None:
             for stage in STAGES:
-                sample[SAMPLE_STAGES + stage - LOOKUP] = stamps[stage]
+                sample[SAMPLE_STAGES + stage - STAGE_LOOKUP] = stamps[stage]
 
 
 @helper
@@ -235,7 +247,7 @@ def profiled_loop(desk, risk, columns, ts, first_ts, outputs, facts, start, coun
         end = finish(stamps, settings[COUNTER])
         settings[END] = end
         event_type, book = np.int64(value_at(columns.action, row)), np.int64(value_at(columns.book, row))
-        cell = (event_type * EFFECTS + effect_of(outcome, filled)) * STATES + states[ix(book)]
+        cell = (event_type * EFFECTS + effect_of(outcome, filled)) * BOOK_STATES + states[ix(book)]
         end_row(probe, np.int64(row), cell, intended, began, end, stamps)
         if stamps is not None:
             record_stages(probe, risk, stamps, event_type)

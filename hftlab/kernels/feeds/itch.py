@@ -15,7 +15,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from hftlab.codes import MAX_QTY, MBO_FLAG_LAST, MboAction
+from hftlab.codes import MAX_QTY, MBO_FLAG_LAST
+from hftlab.kernels.codes import MBO_ADD, MBO_CANCEL, MBO_FILL, MBO_NOTHING, MBO_TRADE
 from hftlab.kernels.primitives.compile import helper, kernel
 from hftlab.kernels.primitives.hash_index import discard, find, make_index, store
 from hftlab.kernels.primitives.intrinsics import bare, be16, be32, be64, ix
@@ -96,7 +97,6 @@ HIGHEST_BIT = np.int64(-(2**63))
 DAY_NS = 86_400 * 10**9
 CLOCK_MASK = (1 << 48) - 1
 PRICE_UNITS = 100_000  # 1e-4 -> 1e-9
-ADD, CANCEL, TRADE, FILL, NOTHING = (int(MboAction[name]) for name in "ACTFN")
 LAST = MBO_FLAG_LAST
 
 
@@ -538,10 +538,10 @@ def put_add(data, at, session, columns):
     ts, locate = at.midnight + (be64(data, body + 3) & CLOCK_MASK), be16(data, body + 1)
     reference, letter = be64(data, body + 11), data[ix(body + 19)]
     shares, price = be32(data, body + 20), be32(data, body + 32)
-    side, action = side_of(letter), ADD
+    side, action = side_of(letter), MBO_ADD
     if side == 0:
         report(session.faults, NO_SIDE, at.base + body + 19, np.int64(letter))
-        action = NOTHING
+        action = MBO_NOTHING
     elif shares != 0:
         add_order(session, reference, locate, np.int64(side < 0), (price << 32) | shares)
     price *= PRICE_UNITS
@@ -565,16 +565,16 @@ def put_change(data, at, session, columns, kind):
     taken = max(shares, 1) if kind in (D_, U_) else be32(data, body + 19)  # at least one was open
     if kind in (E_, C_):
         paid = be32(data, body + 32) * PRICE_UNITS if kind == C_ else price
-        put(columns, row, ts, at.book, FILL, side, paid, taken, reference, 0, at.sequence)
+        put(columns, row, ts, at.book, MBO_FILL, side, paid, taken, reference, 0, at.sequence)
         row += 1
     flags = LAST if kind != U_ else 0
-    put(columns, row, ts, at.book, CANCEL, side, price, taken, reference, flags, at.sequence)
+    put(columns, row, ts, at.book, MBO_CANCEL, side, price, taken, reference, flags, at.sequence)
     if place != NOWHERE:
         session.totals[EXCEEDED] += taken > shares
         take(session, place, reference, locate, open_, taken)
     if kind == U_:
         new, shares, price = be64(data, body + 19), be32(data, body + 27), be32(data, body + 31)
-        action = ADD if place != NOWHERE else NOTHING
+        action = MBO_ADD if place != NOWHERE else MBO_NOTHING
         if place != NOWHERE and shares != 0:
             add_order(session, new, locate, sell, (price << 32) | shares)
         price *= PRICE_UNITS
@@ -586,12 +586,12 @@ def put_note(data, at, columns, kind):
     """The row of P, Q, B or H."""
     body = at.body
     ts = at.midnight + (be64(data, body + 3) & CLOCK_MASK)
-    action, side, price, shares = NOTHING, np.int64(0), np.int64(0), np.int64(0)
+    action, side, price, shares = MBO_NOTHING, np.int64(0), np.int64(0), np.int64(0)
     if kind == P_:
-        action, side = TRADE, side_of(data[ix(body + 19)])
+        action, side = MBO_TRADE, side_of(data[ix(body + 19)])
         shares, price = be32(data, body + 20), be32(data, body + 32) * PRICE_UNITS
     elif kind == Q_:
-        action, price, shares = TRADE, be32(data, body + 27) * PRICE_UNITS, be64(data, body + 11)
+        action, price, shares = MBO_TRADE, be32(data, body + 27) * PRICE_UNITS, be64(data, body + 11)
         shares = shares if shares > 0 else np.int64(MAX_QTY)  # beyond 63 bits
     put(columns, at.row, ts, at.book, action, side, price, shares, 0, LAST, at.sequence)
 

@@ -9,37 +9,42 @@ from __future__ import annotations
 
 import numpy as np
 
-from hftlab.codes import MAX_QTY, Reason, Status
+from hftlab.codes import MAX_QTY
 from hftlab.kernels.book.ladder import BASE, BEST, MIRROR, SIZE, append, level_of, lower_best, remove, side_of
 from hftlab.kernels.book.opcodes import ALL_OR_NOTHING, NO_REST, PASSIVE, POST_ONLY, REJECTED, SELL
 from hftlab.kernels.book.records import NARROW, ORDER
+from hftlab.kernels.codes import (
+    ALLOW_SELF_TRADE,
+    CANCEL_BOTH,
+    CANCEL_NEWEST,
+    CANCELLED,
+    CAPACITY_EXHAUSTED,
+    DECREMENT,
+    DUPLICATE_ORDER,
+    EXPIRED,
+    FILLED,
+    POST_ONLY_WOULD_CROSS,
+    REPLACED,
+    RESTING,
+    SELF_TRADE_CANCEL,
+    SELF_TRADE_DECREMENT,
+    STAGE_RISK,
+    UNKNOWN_ORDER,
+)
 from hftlab.kernels.primitives.bitmap import NONE, clear_bit, previous_bit
 from hftlab.kernels.primitives.compile import helper, rare
 from hftlab.kernels.primitives.intrinsics import ix, likely
-from hftlab.kernels.primitives.stage_clock import RISK, lap
+from hftlab.kernels.primitives.stage_clock import lap
 from hftlab.kernels.risk_gate.book_checks import admit, can_fill_from_others
 from hftlab.kernels.risk_gate.gate import (
-    CANCEL_BOTH,
-    CANCEL_NEWEST,
-    DECREMENT,
-    NO_SELF_TRADE,
-    SELF_TRADE_CANCEL,
-    SELF_TRADE_DECREMENT,
     closed,
     opened,
     traded,
     withdraw,
 )
+from hftlab.kernels.risk_gate.records import EARLY_REASON
 
-RESTING, FILLED, CANCELLED = int(Status.RESTING), int(Status.FILLED), int(Status.CANCELLED)
-EXPIRED, REPLACED = int(Status.EXPIRED), int(Status.REPLACED)
-NO_EFFECT, APPLIED = int(Status.NO_EFFECT), int(Status.APPLIED)
-UNKNOWN_ORDER = REJECTED + int(Reason.UNKNOWN_ORDER)
-DUPLICATE_ORDER = REJECTED + int(Reason.DUPLICATE_ORDER)
-WOULD_CROSS = REJECTED + int(Reason.POST_ONLY_WOULD_CROSS)
-CAPACITY = REJECTED + int(Reason.CAPACITY_EXHAUSTED)
 NARROW_ORDER = ORDER[NARROW].itemsize
-EARLY_REASON = 127  # bits of `early`: see row_checks.py
 
 
 @helper
@@ -119,7 +124,7 @@ def meet_own(books, grid, gate, row, book, maker, open_qty, qty, cell):
     """Lots an incoming order loses to a resting one of its group, which goes as its mode says; else -1."""
     place = gate.cells[ix(cell)]
     mode = gate.limits[ix(place["limits"])]["self_trade"]
-    if mode == NO_SELF_TRADE or gate.cells[ix(gate.node_cells[ix(maker)])]["group"] != place["group"]:
+    if mode == ALLOW_SELF_TRADE or gate.cells[ix(gate.node_cells[ix(maker)])]["group"] != place["group"]:
         return np.int64(-1)
     if mode == CANCEL_NEWEST:
         return qty
@@ -161,18 +166,18 @@ def add(
     """NEW: match, then rest or expire what is left."""
     side, nothing = op & SELL, np.int64(0)
     if not likely(books.orders[ix(slot)]["qty"] == 0):
-        return DUPLICATE_ORDER, nothing, nothing, count
+        return REJECTED + DUPLICATE_ORDER, nothing, nothing, count
     if gate is not None:
         reason = early & EARLY_REASON
         if reason == 0:
             reason = admit(books, grid, gate, row, book, op, side, level, qty, cell, nothing, nothing, early)
-            lap(stamps, RISK)
+            lap(stamps, STAGE_RISK)
         if reason != 0:
             return REJECTED + reason, nothing, nothing, count
     leaves, lost = qty, nothing
     if not likely(op & PASSIVE != 0 or not crosses(books, book, side, level)):
         if op & POST_ONLY:
-            return WOULD_CROSS, nothing, nothing, count
+            return REJECTED + POST_ONLY_WOULD_CROSS, nothing, nothing, count
         if op & ALL_OR_NOTHING:
             if gate is not None:
                 fillable = can_fill_from_others(books, gate, book, side, level, qty, cell)
@@ -181,7 +186,7 @@ def add(
             if not fillable:
                 return EXPIRED, nothing, nothing, count
         if not op & NO_REST and overflows(books, level, qty, nothing):
-            return CAPACITY, nothing, nothing, count
+            return REJECTED + CAPACITY_EXHAUSTED, nothing, nothing, count
         leaves, lost, count = cross(
             books, grid, gate, fills, count, row, book, side, level, qty, account, cell
         )
@@ -190,7 +195,7 @@ def add(
     if not likely(op & NO_REST == 0):
         return EXPIRED, qty - lost - leaves, nothing, count
     if not likely(not overflows(books, level, leaves, nothing)):  # never of one that has traded: see above
-        return CAPACITY, nothing, nothing, count
+        return REJECTED + CAPACITY_EXHAUSTED, nothing, nothing, count
     rest(books, grid, gate, book, side, level, slot, leaves, entry, account, cell)
     return RESTING, qty - lost - leaves, leaves, count
 
@@ -200,7 +205,7 @@ def reduce(books, grid, gate, count, book, slot, qty):
     """REDUCE, and CANCEL as a reduce by everything: priority is kept."""
     open_qty = np.int64(books.orders[ix(slot)]["qty"])
     if not likely(open_qty != 0):
-        return UNKNOWN_ORDER, np.int64(0), np.int64(0), count
+        return REJECTED + UNKNOWN_ORDER, np.int64(0), np.int64(0), count
     if gate is not None:
         level = np.int64(books.orders[ix(slot)]["level"])
         side, gone = side_of(books, book, level), np.int64(qty >= open_qty)
@@ -219,9 +224,9 @@ def replace(books, grid, gate, fills, count, row, book, op, slot, target, rung, 
     nothing = np.int64(0)
     open_qty = np.int64(books.orders[ix(slot)]["qty"])
     if open_qty == 0:
-        return UNKNOWN_ORDER, nothing, nothing, count
+        return REJECTED + UNKNOWN_ORDER, nothing, nothing, count
     if target != slot and books.orders[ix(target)]["qty"] != 0:
-        return DUPLICATE_ORDER, nothing, nothing, count
+        return REJECTED + DUPLICATE_ORDER, nothing, nothing, count
     if gate is not None and early & EARLY_REASON:
         return REJECTED + (early & EARLY_REASON), nothing, nothing, count
     old_level = np.int64(books.orders[ix(slot)]["level"])
@@ -239,13 +244,13 @@ def replace(books, grid, gate, fills, count, row, book, op, slot, target, rung, 
         if gate.owners.size:
             gate.owners[ix(row)] = -cell if side else cell
         reason = admit(books, grid, gate, row, book, op, side, level, qty, cell, open_qty, old_level, early)
-        lap(stamps, RISK)
+        lap(stamps, STAGE_RISK)
         if reason != 0:
             return REJECTED + reason, nothing, nothing, count
     if op & POST_ONLY and crosses(books, book, side, level):
-        return WOULD_CROSS, nothing, nothing, count
+        return REJECTED + POST_ONLY_WOULD_CROSS, nothing, nothing, count
     if overflows(books, level, qty, open_qty if level == old_level else nothing):
-        return CAPACITY, nothing, nothing, count
+        return REJECTED + CAPACITY_EXHAUSTED, nothing, nothing, count
     account = np.int64(books.accounts[ix(slot)]) if books.accounts.size else nothing
     if gate is not None:
         closed(grid, gate, book, side, old_level, slot, open_qty, np.int64(1))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from hftlab.kernels.book.ladder import SIZE
+from hftlab.kernels.codes import ACTIVE, KILL_CANCEL, KILLED, STOP_CANCEL, STOP_CLOSE, STOP_STRUCK
 from hftlab.kernels.matching.price_time import cross
 from hftlab.kernels.primitives import int128
 from hftlab.kernels.primitives.compile import helper, rare
@@ -12,21 +13,15 @@ from hftlab.kernels.primitives.int128 import saturated
 from hftlab.kernels.primitives.intrinsics import ix, prefetch
 from hftlab.kernels.risk_gate.book_checks import share
 from hftlab.kernels.risk_gate.gate import (
-    ACTIVE,
-    KILL_CANCEL,
     NEXT_MARK,
     OWN,
     OWN_ROOM,
-    STOP_CANCEL,
-    STOP_CLOSE,
-    STOP_LOSS,
     reference_of,
     tell,
     withdraw_all,
 )
 from hftlab.kernels.risk_gate.records import ON_ALL, ON_SYMBOL, SCOPE_SHIFT, STATE_MASK
 
-KILLED = 3
 LOOKAHEAD = 8  # cells
 
 
@@ -168,7 +163,7 @@ def judge_cells(books, grid, gate, fills, count, row, first, last):
         place["stopped"] = 1
         gate.counts[OWN] += 1
         strike, equity = np.int64(money["strike"]), np.int64(money["equity"])
-        tell(gate, row, np.int64(STOP_LOSS), nobody, nobody, cell, nothing, nothing, strike, equity)
+        tell(gate, row, np.int64(STOP_STRUCK), nobody, nobody, cell, nothing, nothing, strike, equity)
         if gate.accounts[ix(place["account"])]["closes"]:
             count = close_position(books, grid, gate, fills, count, row, cell)
     return count
@@ -185,7 +180,7 @@ def judge_account(books, grid, gate, fills, count, row, first, last, value):
     account["stopped"] = 1
     gate.counts[OWN] += 1
     strike, equity = np.int64(account["strike"]), np.int64(account["equity"])
-    tell(gate, row, np.int64(STOP_LOSS), nobody, nobody, -cell, nothing, nothing, strike, equity)
+    tell(gate, row, np.int64(STOP_STRUCK), nobody, nobody, -cell, nothing, nothing, strike, equity)
     if account["closes"]:
         for i in range(first, last):
             cell = np.int64(gate.stop_order[ix(i)])

@@ -11,10 +11,11 @@ from typing import NamedTuple
 
 import numpy as np
 
-from hftlab.codes import MAX_QTY, MboAction
+from hftlab.codes import MAX_QTY
 from hftlab.kernels.book import opcodes
 from hftlab.kernels.book.ladder import BASE, BEST, MIRROR, SIZE, bare_books, level_of, side_of
 from hftlab.kernels.book.price_grid import bare_grid, level_price
+from hftlab.kernels.codes import MBO_CANCEL, MBO_FILL
 from hftlab.kernels.engine.batch import bare_commands, bare_outputs, play
 from hftlab.kernels.matching.price_time import crosses
 from hftlab.kernels.primitives.bitmap import NONE, previous_bit
@@ -28,8 +29,6 @@ OPEN = 4  # of an execution: its order is open
 BEST_LEVEL = 8  # its level is the best of its side
 OLDEST = 16  # it is the first of its level's queue
 BEHIND_MODIFIED = 32  # the first of its level's queue was replaced since it was added
-
-_C, _F = int(MboAction.C), int(MboAction.F)
 
 
 class States(NamedTuple):
@@ -180,9 +179,9 @@ def follow_fills(action, size, new, applied, filled):
         if new[at]:
             told = np.int64(0)
         filled[at] = told
-        if action[at] == _F:
+        if action[at] == MBO_FILL:
             told += min(max(size[at], np.int64(0)), MAX_QTY - told)
-        elif action[at] == _C:
+        elif action[at] == MBO_CANCEL:
             told = max(told - max(size[at], np.int64(0)), np.int64(0))
         elif applied[at]:
             told = np.int64(0)

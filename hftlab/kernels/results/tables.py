@@ -6,17 +6,16 @@ from typing import NamedTuple
 
 import numpy as np
 
-from hftlab.codes import Status
-from hftlab.kernels.book.columns import REPLACE, bare_columns, value_at
+from hftlab.kernels.book.columns import bare_columns, value_at
 from hftlab.kernels.book.ladder import BASE, BEST, SIZE, bare_books
 from hftlab.kernels.book.opcodes import REJECTED
 from hftlab.kernels.book.price_grid import bare_grid, book_of, level_price
+from hftlab.kernels.codes import REPLACE, STATUS_REJECTED
 from hftlab.kernels.engine.batch import LOOKAHEAD, TOUCH_BOOK, TOUCH_COUNT, TOUCH_LEVEL, TOUCH_QTY, TOUCH_ROW
 from hftlab.kernels.primitives.bitmap import NONE, previous_bit
 from hftlab.kernels.primitives.compile import helper, kernel
 from hftlab.kernels.primitives.intrinsics import bare, ix, prefetch
 
-STATUS_REJECTED = int(Status.REJECTED)
 LANES = 4  # counters side by side
 
 # int64 columns of expanded fills

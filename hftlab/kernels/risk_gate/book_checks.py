@@ -8,32 +8,37 @@ from __future__ import annotations
 
 import numpy as np
 
-from hftlab.codes import MAX_QTY, Reason
+from hftlab.codes import MAX_QTY
 from hftlab.kernels.book.ladder import BEST, MIRROR
 from hftlab.kernels.book.opcodes import MARKET, NO_REST, PASSIVE
 from hftlab.kernels.book.price_grid import level_price
+from hftlab.kernels.codes import (
+    ALLOW_SELF_TRADE,
+    CANCEL_NEWEST,
+    CANCEL_OLDEST,
+    MAX_NOTIONAL,
+    MAX_OPEN_NOTIONAL,
+    MAX_OPEN_ORDERS,
+    MAX_PORTFOLIO_VALUE,
+    MAX_POSITION,
+    PRICE_BAND,
+    REDUCE_ONLY,
+    SELF_TRADE,
+    STOP_LOSS,
+)
 from hftlab.kernels.primitives import int128
 from hftlab.kernels.primitives.bitmap import previous_bit
 from hftlab.kernels.primitives.compile import helper, rare
 from hftlab.kernels.primitives.int128 import product, saturated, saturating_sum
 from hftlab.kernels.primitives.intrinsics import ix
 from hftlab.kernels.risk_gate.gate import (
-    CANCEL_NEWEST,
-    CANCEL_OLDEST,
     CHECKS_PORTFOLIO,
-    NO_SELF_TRADE,
     TRACKS_NOTIONAL,
     choose,
     reference_of,
     refuse,
 )
-
-REDUCING = 1 << 7  # in `early`
-
-REDUCE_ONLY, STOP_LOSS, PRICE_BAND = int(Reason.REDUCE_ONLY), int(Reason.STOP_LOSS), int(Reason.PRICE_BAND)
-MAX_NOTIONAL, MAX_POSITION = int(Reason.MAX_NOTIONAL), int(Reason.MAX_POSITION)
-MAX_OPEN_ORDERS, MAX_OPEN_NOTIONAL = int(Reason.MAX_OPEN_ORDERS), int(Reason.MAX_OPEN_NOTIONAL)
-MAX_PORTFOLIO_VALUE, SELF_TRADE = int(Reason.MAX_PORTFOLIO_VALUE), int(Reason.SELF_TRADE)
+from hftlab.kernels.risk_gate.records import ONLY_REDUCES
 
 PPM = np.uint64(1_000_000)
 
@@ -77,7 +82,7 @@ def admit(books, grid, gate, row, book, op, side, level, qty, cell, old_qty, old
     position = sign * np.int64(place["position"])  # from here on as if it were a purchase
     base = position + choose(side, np.int64(place["open_buy"]), np.int64(place["open_sell"])) - old_qty
     increases = base > -qty
-    if (early & REDUCING or limit["reduce_only"]) and increases:
+    if (early & ONLY_REDUCES or limit["reduce_only"]) and increases:
         return refuse(gate, row, REDUCE_ONLY, nothing, sign * saturating_sum(base, qty))
     account = gate.accounts[ix(place["account"])]
     if gate.money.size and increases:
@@ -157,7 +162,7 @@ def can_fill_from_others(books, gate, book, side, level, qty, cell):
     while best >= floor:
         slot = np.int64(books.orders[ix(best)]["next"])
         while slot != best:
-            own = mode != NO_SELF_TRADE and gate.cells[ix(gate.node_cells[ix(slot)])]["group"] == group
+            own = mode != ALLOW_SELF_TRADE and gate.cells[ix(gate.node_cells[ix(slot)])]["group"] == group
             if own and mode != CANCEL_OLDEST:
                 return False
             if not own:

@@ -12,7 +12,6 @@ from typing import NamedTuple
 
 import numpy as np
 
-from hftlab.codes import GateEvent, RiskState, SelfTrade
 from hftlab.kernels.book.ladder import BASE, BEST, SIZE, Books, remove, side_of
 from hftlab.kernels.book.price_grid import level_price
 from hftlab.kernels.primitives import int128
@@ -108,16 +107,6 @@ EVENT = np.dtype(
 REFUSALS, EVENTS, NEXT_MARK, TRACKS_NOTIONAL, ALL_STATE = range(5)
 OWN, OWN_ROOM = 5, 6  # stop losses and closing orders so far, and how many there is room for
 CHECKS_PORTFOLIO, COUNTS = 7, 8
-
-NO_SELF_TRADE, CANCEL_NEWEST, CANCEL_OLDEST = (int(SelfTrade(i)) for i in range(3))
-CANCEL_BOTH, DECREMENT = int(SelfTrade.CANCEL_BOTH), int(SelfTrade.DECREMENT)
-SELF_TRADE_CANCEL, SELF_TRADE_DECREMENT = (
-    int(GateEvent.SELF_TRADE_CANCEL),
-    int(GateEvent.SELF_TRADE_DECREMENT),
-)
-KILL_CANCEL, STOP_CANCEL = int(GateEvent.KILL_CANCEL), int(GateEvent.STOP_CANCEL)
-STOP_LOSS, STOP_CLOSE = int(GateEvent.STOP_LOSS), int(GateEvent.STOP_CLOSE)
-ACTIVE = int(RiskState.ACTIVE)
 
 
 class Gate(NamedTuple):

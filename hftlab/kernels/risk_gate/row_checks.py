@@ -11,22 +11,29 @@ from typing import NamedTuple
 
 import numpy as np
 
-from hftlab.codes import MAX_QTY, Reason, RiskState
-from hftlab.kernels.book.columns import (
+from hftlab.codes import MAX_QTY
+from hftlab.kernels.book.columns import bare_columns, value_at
+from hftlab.kernels.codes import (
+    HALTED,
+    KILL_SWITCH,
     LAST_CONTROL,
-    MARKET,
+    MARKET_ORDER,
+    MAX_NOTIONAL,
+    MAX_ORDER_QTY,
     NEW,
+    RATE_LIMIT,
+    REDUCING,
+    REPEATED_ORDER,
     REPLACE,
+    RESTRICTED_SYMBOL,
     RISK_CONTROL,
-    bare_columns,
-    value_at,
+    UNKNOWN_ACCOUNT,
 )
 from hftlab.kernels.primitives.compile import helper, kernel, rare
 from hftlab.kernels.primitives.hash_index import find, home, store
 from hftlab.kernels.primitives.int128 import product, saturating_sum
 from hftlab.kernels.primitives.intrinsics import bare, ix, prefetch
-from hftlab.kernels.risk_gate.book_checks import REDUCING
-from hftlab.kernels.risk_gate.records import ON_ACCOUNT, ON_SYMBOL, SCOPE_SHIFT, STATE_MASK
+from hftlab.kernels.risk_gate.records import ON_ACCOUNT, ON_SYMBOL, ONLY_REDUCES, SCOPE_SHIFT, STATE_MASK
 from hftlab.kernels.risk_gate.repeated_orders import (
     NO_TIME,
     OF_REPEATS,
@@ -38,12 +45,6 @@ from hftlab.kernels.risk_gate.repeated_orders import (
 
 SECOND = 1_000_000_000  # ns: the window of the message rate
 LOOKAHEAD = 12  # rows
-
-HALTED, REDUCING_STATE = int(RiskState.HALTED), int(RiskState.REDUCING)
-KILL_SWITCH, UNKNOWN_ACCOUNT = int(Reason.KILL_SWITCH), int(Reason.UNKNOWN_ACCOUNT)
-RESTRICTED_SYMBOL, RATE_LIMIT = int(Reason.RESTRICTED_SYMBOL), int(Reason.RATE_LIMIT)
-REPEATED_ORDER, MAX_ORDER_QTY = int(Reason.REPEATED_ORDER), int(Reason.MAX_ORDER_QTY)
-MAX_NOTIONAL = int(Reason.MAX_NOTIONAL)
 
 TERM = np.dtype([("account", "i4"), ("limits", "i4")], align=True)  # what these checks need of a CELL
 
@@ -162,7 +163,7 @@ def set_state(intake, cell, book, code):
 
 @helper
 def look_at(intake, row, cell, book, action, side, order_type, price, qty, time):
-    """The first seven checks of a row: a reason, or 0, with the bit REDUCING where only that is allowed."""
+    """The first seven checks of a row: a reason, or 0, with ONLY_REDUCES where nothing else is allowed."""
     if action == RISK_CONTROL:
         if 0 <= qty <= LAST_CONTROL:
             set_state(intake, cell, book, qty)
@@ -171,7 +172,7 @@ def look_at(intake, row, cell, book, action, side, order_type, price, qty, time)
     account, limit = intake.accounts[ix(place["account"])], intake.limits[ix(place["limits"])]
     too_many = exceeds_rate(intake, account, time)
     repeats = np.int64(0)
-    market = action == NEW and order_type == MARKET
+    market = action == NEW and order_type == MARKET_ORDER
     if action == NEW and intake.repeats.size:
         key, at = cell if side > 0 else -cell, np.int64(0) if market else price
         repeats = count_repeats(intake.repeats, intake.clock, key, at, qty, time)
@@ -198,7 +199,7 @@ def look_at(intake, row, cell, book, action, side, order_type, price, qty, time)
         if amount < 0 or amount > limit["order_notional"]:
             observed = amount if amount >= 0 else np.int64(MAX_QTY)
             return say(intake, row, MAX_NOTIONAL, np.int64(limit["order_notional"]), observed)
-    return np.int64(REDUCING if state == REDUCING_STATE else 0)
+    return np.int64(ONLY_REDUCES if state == REDUCING else 0)
 
 
 @helper
