@@ -25,8 +25,8 @@ from hftlab.tape.tables import CheckedTable
 FIRST_CELLS, FIRST_REPEATS = 1 << 10, 1 << 14
 FIRST_MESSAGES = 16  # times of messages an account has room for; a power of two
 RINGS = 4  # as much room for them as accounts start with, so that they may ask for more
-LOT = 1 << 16  # cells
-NEAR = 1 << 20  # cells of a table of all accounts and books: 4 MB
+BATCH = 1 << 16  # cells
+DIRECT_HOLDINGS = 1 << 20  # of a table of all accounts and books: 4 MB
 
 
 class RiskManager:
@@ -109,8 +109,8 @@ class RiskManager:
         self.cells, self.terms = _longer(self.cells, more), _longer(self.terms, more)
         if self.has_money:
             self.money = _longer(self.money, more)
-        for start in range(0, more, LOT):
-            stop = min(start + LOT, more)
+        for start in range(0, more, BATCH):
+            stop = min(start + BATCH, more)
             self._fill_cells(slice(first + start, first + stop), numbers[start:stop], books[start:stop])
 
     def _fill_cells(self, which: slice, numbers: np.ndarray, books: np.ndarray) -> None:
@@ -230,7 +230,7 @@ def _near(accounts: np.ndarray, books: np.ndarray, rows: int) -> tuple[np.ndarra
     spans = [(int(c.min()), int(c.max())) if c.size else (0, 0) for c in (accounts, books)] if rows else []
     (lowest, highest), (lowest_book, highest_book) = spans or [(0, -1), (0, -1)]
     shape = highest - lowest + 1, highest_book + 1
-    if lowest_book < 0 or shape[0] * shape[1] > min(NEAR, rows):
+    if lowest_book < 0 or shape[0] * shape[1] > min(DIRECT_HOLDINGS, rows):
         shape = 0, 0
     return memory.zeros(shape, np.int32), np.int64(lowest)
 

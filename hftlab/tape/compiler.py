@@ -270,7 +270,7 @@ def _compile(
             slots = slots._replace(index=larger)
             done = write_from(done)
         used = int(slots.counts[tape_compiler.NEXT]) - fresh
-        return -(-used // tape_compiler.LOT) * tape_compiler.LOT, int(progress[tape_compiler.INVALID])
+        return -(-used // tape_compiler.BATCH) * tape_compiler.BATCH, int(progress[tape_compiler.INVALID])
 
     used, invalid = zip(*side_by_side([partial(write, part) for part in range(parts)]), strict=True)
     moves = zip(starts[1:-1].tolist(), starts[2:].tolist(), np.cumsum(used).tolist(), strict=False)

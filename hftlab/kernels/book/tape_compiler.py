@@ -41,9 +41,8 @@ from hftlab.kernels.codes import (
 )
 from hftlab.kernels.primitives.compile import helper, kernel
 from hftlab.kernels.primitives.hash_index import discard, find, home, store
-from hftlab.kernels.primitives.intrinsics import bare, ix, prefetch
+from hftlab.kernels.primitives.intrinsics import INDEX_AHEAD, bare, ix, prefetch
 
-LOOKAHEAD = 8  # rows whose index entry is fetched early
 BLOCK = 1024  # rows that are put in order of their kind at a time; with as many places thrice as scratch
 
 
@@ -219,7 +218,7 @@ class Slots(NamedTuple):
 
 # of counts: first node never used, keys in the index, first node, a free node (or NO_SLOT)
 NEXT, KEYS, FIRST, FREE = range(4)
-LOT = 64  # each part has a multiple of so many nodes, so that threads share no cache lines of orders
+BATCH = 64  # each part has a multiple of so many nodes, so that threads share no cache lines of orders
 
 
 @helper
@@ -371,7 +370,7 @@ def compile_rows(columns, rules, grid, slots, target, passive, by_kind, part, st
             count = list_part(columns, part_of, part, begin, begin + count, in_turn[0])
         for i in range(count):
             row = in_turn[0, ix(i)] if listed else np.int64(begin + i)
-            ahead = min(i + LOOKAHEAD, count - 1)
+            ahead = min(i + INDEX_AHEAD, count - 1)
             look_ahead(slots, columns, in_turn[0, ix(ahead)] if listed else np.int64(begin + ahead))
             action, order_type = value_at(columns.action, row), value_at(columns.order_type, row)
             price, qty = value_at(columns.price, row), value_at(columns.qty, row)

@@ -48,11 +48,9 @@ from hftlab.kernels.matching.stop_loss import (
 from hftlab.kernels.primitives import int128
 from hftlab.kernels.primitives.compile import helper, kernel
 from hftlab.kernels.primitives.hash_index import lookup
-from hftlab.kernels.primitives.intrinsics import bare, ix, prefetch
+from hftlab.kernels.primitives.intrinsics import HOLDINGS_AHEAD, bare, ix, prefetch
 from hftlab.kernels.risk_gate.gate import CHECKS_PORTFOLIO, NEXT_MARK, bare_gate, settle
 from hftlab.kernels.risk_gate.records import ON_ALL, ON_SYMBOL, SCOPE_SHIFT, STATE_MASK
-
-LOOKAHEAD = 12  # rows
 
 # bits of `reached`: an order with this outcome came as far as the check of stop losses, of portfolio value
 STOPS, PORTFOLIO = 1, 2
@@ -195,7 +193,7 @@ def audit(books, grid, gate, columns, trail, asks, start, stop):
         if is_marking(gate, row) and mark_strikes(books, grid, gate):
             return row
         if asks:
-            prefetch(gate.cells, np.int64(trail.row_cells[ix(min(row + LOOKAHEAD, last))]))
+            prefetch(gate.cells, np.int64(trail.row_cells[ix(min(row + HOLDINGS_AHEAD, last))]))
             if may_bind(gate, columns, trail, row):
                 return row
             if value_at(columns.action, row) == RISK_CONTROL:

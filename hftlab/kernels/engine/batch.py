@@ -17,14 +17,13 @@ from hftlab.kernels.matching.price_time import add, reduce, remove_all, replace
 from hftlab.kernels.matching.stop_loss import control, has_room, is_marking, mark, reaches_all
 from hftlab.kernels.primitives.bitmap import NONE, previous_bit
 from hftlab.kernels.primitives.compile import helper, kernel, unless_none
-from hftlab.kernels.primitives.intrinsics import bare, bare_rows, choose, ix, likely, prefetch
+from hftlab.kernels.primitives.intrinsics import ORDERS_AHEAD, bare, bare_rows, choose, ix, likely, prefetch
 from hftlab.kernels.risk_gate.gate import EVENTS, bare_gate
 
 TOUCH_ROW, TOUCH_LEVEL, TOUCH_QTY, TOUCH_COUNT, TOUCH_BOOK = 0, 1, 3, 5, 7  # + side
 TOUCH_WIDTH = 8
 
-LOOKAHEAD = 16  # commands; the future of a batch is known
-NEAR = 1 << 17  # nodes of orders (2 MB)
+CACHED_ORDERS = 1 << 17  # (2 MB) so many stay in the cache, and their neighbours need no prefetch
 
 
 class Commands(NamedTuple):
@@ -154,10 +153,10 @@ def look_ahead(books, rows, position):
 
     The second step pays where the books don't fit the second-level cache.
     """
-    if position + 2 * LOOKAHEAD < rows.size:
-        prefetch(books.orders, np.int64(rows[ix(position + 2 * LOOKAHEAD)]["slot"]))
-        if books.orders.size > NEAR:
-            row = rows[ix(position + LOOKAHEAD)]
+    if position + 2 * ORDERS_AHEAD < rows.size:
+        prefetch(books.orders, np.int64(rows[ix(position + 2 * ORDERS_AHEAD)]["slot"]))
+        if books.orders.size > CACHED_ORDERS:
+            row = rows[ix(position + ORDERS_AHEAD)]
             leaving = (np.int64(row["op"]) >> opcodes.KIND_SHIFT) & opcodes.KIND_MASK != opcodes.ADD
             order, level = books.orders[ix(row["slot"])], np.int64(row["level"])
             prefetch(books.orders, choose(leaving, np.int64(order["prev"]), level))
@@ -168,9 +167,9 @@ def look_ahead(books, rows, position):
 @helper
 def look_ahead_for_gate(gate, rows, position):
     """Bring the cells of a coming command, its sender's and its order's owner's, into the cache."""
-    if position + 2 * LOOKAHEAD < rows.size:
-        prefetch(gate.node_cells, np.int64(rows[ix(position + 2 * LOOKAHEAD)]["slot"]))
-        ahead = ix(position + LOOKAHEAD)
+    if position + 2 * ORDERS_AHEAD < rows.size:
+        prefetch(gate.node_cells, np.int64(rows[ix(position + 2 * ORDERS_AHEAD)]["slot"]))
+        ahead = ix(position + ORDERS_AHEAD)
         prefetch(gate.cells, np.int64(gate.row_cells[ahead]))
         prefetch(gate.cells, np.int64(gate.node_cells[ix(rows[ahead]["slot"])]))
 

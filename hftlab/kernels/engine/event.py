@@ -48,7 +48,7 @@ from hftlab.kernels.engine.live_books import (
 from hftlab.kernels.matching.stop_loss import has_room, mark, reaches_all
 from hftlab.kernels.primitives.compile import helper, kernel, quick_kernel, unless_none
 from hftlab.kernels.primitives.hash_index import home, lookup
-from hftlab.kernels.primitives.intrinsics import bare, ix, prefetch
+from hftlab.kernels.primitives.intrinsics import INDEX_AHEAD, bare, ix, prefetch
 from hftlab.kernels.primitives.python_int import plain
 from hftlab.kernels.primitives.stage_clock import lap
 from hftlab.kernels.risk_gate.gate import EVENTS, Gate, bare_gate
@@ -67,8 +67,7 @@ from hftlab.kernels.risk_gate.row_checks import (
 NEEDS_SLOTS, NEEDS_LEVELS, NEEDS_CELL, NEEDS_INTAKE, NEEDS_ROOM = range(248, 253)
 NEEDS_LIMITS, NEEDS_MESSAGES = 253, 254  # see gated_event.py
 
-LOOKAHEAD = 8  # rows
-NEAR = 1 << 11  # cells (128 KB)
+CACHED_HOLDINGS = 1 << 11  # (128 KB) so many stay in the cache and need no prefetch
 
 
 class Risk(NamedTuple):
@@ -351,12 +350,12 @@ def look_ahead_for_gate(desk, risk, columns, row, last):
     An order is taken for what stands where the search for it begins: wrong guesses cost less than to ask.
     """
     index, gate = desk.index, risk.gate
-    ahead = min(row + 3 * LOOKAHEAD, last)
+    ahead = min(row + 3 * INDEX_AHEAD, last)
     book = value_at(columns.book, ahead)
     prefetch(index, home(index, columns.order_id[ix(ahead)], book))
     prefetch(risk.intake.index, home(risk.intake.index, value_at(columns.account, ahead), book))
 
-    ahead = min(row + 2 * LOOKAHEAD, last)
+    ahead = min(row + 2 * INDEX_AHEAD, last)
     place = home(index, columns.order_id[ix(ahead)], value_at(columns.book, ahead))
     slot, cell = np.int64(index[ix(place)]["value"]), np.int64(gate.row_cells[ix(ahead)])
     prefetch(desk.books.orders, slot)
@@ -364,7 +363,7 @@ def look_ahead_for_gate(desk, risk, columns, row, last):
     prefetch(gate.cells, cell)
     prefetch(risk.intake.terms, cell)
 
-    ahead = min(row + LOOKAHEAD, last)
+    ahead = min(row + INDEX_AHEAD, last)
     place = home(index, columns.order_id[ix(ahead)], value_at(columns.book, ahead))
     prefetch(gate.cells, np.int64(gate.node_cells[ix(index[ix(place)]["value"])]))
     look_ahead(risk.intake, columns, ahead, np.int64(gate.row_cells[ix(ahead)]))
@@ -421,8 +420,8 @@ def event_loop(desk, risk, columns, ts, first_ts, outputs, facts, start, count, 
     """`run_events`, with everything bare."""
     last, need = columns.action.size - 1, np.int64(0)
     for row in range(start, columns.action.size):
-        if risk is None or risk.gate.cells.size <= NEAR:
-            ahead = min(row + LOOKAHEAD, last)  # the flow is known: fetch its index entries early
+        if risk is None or risk.gate.cells.size <= CACHED_HOLDINGS:
+            ahead = min(row + INDEX_AHEAD, last)  # the flow is known: fetch its index entries early
             prefetch(desk.index, home(desk.index, columns.order_id[ahead], value_at(columns.book, ahead)))
         else:
             look_ahead_for_gate(desk, risk, columns, row, last)

@@ -22,7 +22,7 @@ from hftlab.kernels.risk_gate.gate import (
 )
 from hftlab.kernels.risk_gate.records import ON_ALL, ON_SYMBOL, SCOPE_SHIFT, STATE_MASK
 
-LOOKAHEAD = 8  # cells
+VALUED_AHEAD = 8  # holdings: fewer than rows, for to value one takes longer
 
 
 @helper
@@ -87,7 +87,7 @@ def value_account(gate, first):
     number = np.int64(gate.cells[ix(order[ix(first)])]["account"])
     value, gross, last = (nothing, nothing), (nothing, nothing), first
     while last < order.size:
-        ahead = np.int64(order[ix(min(last + LOOKAHEAD, order.size - 1))])
+        ahead = np.int64(order[ix(min(last + VALUED_AHEAD, order.size - 1))])
         prefetch(gate.cells, ahead)
         prefetch(gate.money, ahead)
         cell = np.int64(order[ix(last)])

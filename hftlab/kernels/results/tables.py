@@ -11,11 +11,12 @@ from hftlab.kernels.book.ladder import BASE, BEST, SIZE, bare_books
 from hftlab.kernels.book.opcodes import REJECTED
 from hftlab.kernels.book.price_grid import bare_grid, book_of, level_price
 from hftlab.kernels.codes import REPLACE, STATUS_REJECTED
-from hftlab.kernels.engine.batch import LOOKAHEAD, TOUCH_BOOK, TOUCH_COUNT, TOUCH_LEVEL, TOUCH_QTY, TOUCH_ROW
+from hftlab.kernels.engine.batch import TOUCH_BOOK, TOUCH_COUNT, TOUCH_LEVEL, TOUCH_QTY, TOUCH_ROW
 from hftlab.kernels.primitives.bitmap import NONE, previous_bit
 from hftlab.kernels.primitives.compile import helper, kernel
 from hftlab.kernels.primitives.intrinsics import bare, ix, prefetch
 
+FILLS_AHEAD = 16  # fills whose rows are fetched early
 LANES = 4  # counters side by side
 
 # int64 columns of expanded fills
@@ -43,7 +44,7 @@ def expand_fills(fills, columns, grid, rows, maker_ids, longs, ints, sides, star
     longs, ints, sides = bare(longs), bare(ints), bare(sides)
     for i in range(start, stop):
         place = ix(i)
-        ahead = np.int64(fills[ix(min(i + LOOKAHEAD, sides.size - 1))]["row"])  # fills are far apart
+        ahead = np.int64(fills[ix(min(i + FILLS_AHEAD, sides.size - 1))]["row"])  # fills are far apart
         ahead = max(ahead, -1 - ahead)
         prefetch(columns.order_id, ahead)
         if times.size:

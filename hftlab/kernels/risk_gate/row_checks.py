@@ -32,7 +32,7 @@ from hftlab.kernels.codes import (
 from hftlab.kernels.primitives.compile import helper, kernel, rare
 from hftlab.kernels.primitives.hash_index import find, home, store
 from hftlab.kernels.primitives.int128 import product, saturating_sum
-from hftlab.kernels.primitives.intrinsics import bare, ix, prefetch
+from hftlab.kernels.primitives.intrinsics import HOLDINGS_AHEAD, bare, ix, prefetch
 from hftlab.kernels.risk_gate.records import ON_ACCOUNT, ON_SYMBOL, ONLY_REDUCES, SCOPE_SHIFT, STATE_MASK
 from hftlab.kernels.risk_gate.repeated_orders import (
     NO_TIME,
@@ -44,7 +44,6 @@ from hftlab.kernels.risk_gate.repeated_orders import (
 )
 
 SECOND = 1_000_000_000  # ns: the window of the message rate
-LOOKAHEAD = 12  # rows
 
 TERM = np.dtype([("account", "i4"), ("limits", "i4")], align=True)  # what these checks need of a CELL
 
@@ -86,25 +85,25 @@ def bare_intake(intake):
 
 
 @kernel
-def number_cells(accounts, books, index, near, lowest, known, start, cells, new):
+def number_cells(accounts, books, index, direct, lowest, known, start, cells, new):
     """The cell of each row from `start`, into `cells` [rows]; new ones are numbered on from `known`.
 
-    `new` [rows, 2] takes account and book of those. `near` [accounts from the `lowest`, books] or [0, 0] is
+    `new` [rows, 2] takes account and book of those. `direct` [accounts from the `lowest`, books] or [0, 0] is
     where cells are looked up first: it starts empty, `index` has them all. It stops before that is more than
     half full; returns (rows done, cells known).
     """
-    accounts, books, index, near = bare(accounts), bare(books), bare(index), bare(near)
+    accounts, books, index, direct = bare(accounts), bare(books), bare(index), bare(direct)
     cells, new = bare(cells), bare(new)
     first, last = known, cells.size - 1
     for row in range(start, cells.size):
         account, book = value_at(accounts, row), value_at(books, row)
-        if near.size:
-            cell = np.int64(near[ix(account - lowest), ix(book)])
+        if direct.size:
+            cell = np.int64(direct[ix(account - lowest), ix(book)])
             if cell != 0:
                 cells[ix(row)] = cell
                 continue
         else:
-            ahead = min(row + LOOKAHEAD, last)
+            ahead = min(row + HOLDINGS_AHEAD, last)
             prefetch(index, home(index, value_at(accounts, ahead), value_at(books, ahead)))
         place = find(index, account, book)
         cell = np.int64(index[ix(place)]["value"])
@@ -115,8 +114,8 @@ def number_cells(accounts, books, index, near, lowest, known, start, cells, new)
             store(index, place, account, book, cell)
             new[ix(known - first), 0], new[ix(known - first), 1] = account, book
             known += 1
-        if near.size:
-            near[ix(account - lowest), ix(book)] = cell
+        if direct.size:
+            direct[ix(account - lowest), ix(book)] = cell
         cells[ix(row)] = cell
     return cells.size, known
 
@@ -256,9 +255,9 @@ def look_at_rows(intake, columns, ts, first_ts, row_cells, early, start, stop):
     ts, row_cells, early = bare(ts), bare(row_cells), bare(early)
     last = row_cells.size - 1
     for row in range(start, stop):
-        ahead = min(row + LOOKAHEAD, last)
+        ahead = min(row + HOLDINGS_AHEAD, last)
         look_ahead(intake, columns, ahead, np.int64(row_cells[ix(ahead)]))
-        prefetch(intake.terms, np.int64(row_cells[ix(min(row + 2 * LOOKAHEAD, last))]))
+        prefetch(intake.terms, np.int64(row_cells[ix(min(row + 2 * HOLDINGS_AHEAD, last))]))
         time = max(intake.clock[TIME], ts[ix(row)] if ts.size else first_ts + row)
         intake.clock[TIME] = time
         if needs_room(intake, np.int64(row_cells[ix(row)]), time):
