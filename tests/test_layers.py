@@ -210,7 +210,7 @@ def test_no_room_bears_the_name_of_a_public_function():
     assert rooms & set(hftlab.__all__) == {"__init__"} & set(hftlab.__all__)
 
 
-@pytest.mark.parametrize("path", map(everywhere, KERNELS))
+@pytest.mark.parametrize("path", [everywhere(path) for path in KERNELS])
 def test_kernels_know_only_integers(path):
     """A kernel imports numpy, numba, the codes and other kernels: no Arrow, no files, no configuration."""
     assert {room_of(name) for name in imports_of_ours(path)} <= {"codes", "kernels"}
@@ -218,7 +218,7 @@ def test_kernels_know_only_integers(path):
     assert outside <= KERNELS_MAY_IMPORT
 
 
-@pytest.mark.parametrize("path", map(everywhere, KERNELS))
+@pytest.mark.parametrize("path", [everywhere(path) for path in KERNELS])
 def test_codes_of_kernels_have_one_place(path):
     """Only kernels/codes.py imports enumerations; other kernels take its integers, or plain constants."""
     if name_of(path) != "kernels.codes":

@@ -190,7 +190,8 @@ def l1_table(run: TapeRun) -> pa.Table:
     tables.expand_touch(run.touch, tape.grid, rows_of(tape), longs, books, empty)
 
     def side(index: int) -> list[pa.Array]:
-        price, lots, orders = longs[2 + 3 * index : 5 + 3 * index]
+        start = tables.TOUCH_COLUMNS_FROM + tables.TOUCH_COLUMNS * index
+        price, lots, orders = longs[start : start + tables.TOUCH_COLUMNS]
         none = empty[index]
         return [pa.array(price, mask=none if none.any() else None), pa.array(lots), pa.array(orders)]
 

@@ -292,7 +292,7 @@ def _direct_ids(totals: np.ndarray, opening: Resting, most: int) -> tuple[int, i
 
 
 def _scratch() -> np.ndarray:
-    return np.empty((3, tape_compiler.BLOCK), np.int64)
+    return np.empty((tape_compiler.KINDS, tape_compiler.BLOCK), np.int64)
 
 
 def _ends_orders(columns: Columns) -> bool:

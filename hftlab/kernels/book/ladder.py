@@ -23,6 +23,7 @@ from hftlab.kernels.primitives.compile import helper, kernel
 from hftlab.kernels.primitives.intrinsics import bare, bare_rows, choose, highest_bit, ix, likely
 
 BASE, SIZE, MIRROR, BEST = 0, 1, 2, 3  # columns of `heads`; BEST + side
+BID, ASK = 0, 1  # sides as indices
 HEAD_WIDTH = 32  # int32: two cache lines per book, so that threads never write to the same one
 
 

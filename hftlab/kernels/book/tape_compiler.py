@@ -43,7 +43,8 @@ from hftlab.kernels.primitives.compile import helper, kernel
 from hftlab.kernels.primitives.hash_index import discard, find, home, store
 from hftlab.kernels.primitives.intrinsics import INDEX_AHEAD, bare, ix, prefetch
 
-BLOCK = 1024  # rows that are put in order of their kind at a time; with as many places thrice as scratch
+BLOCK = 1024  # rows that are put in order of their kind at a time
+IN_TURN, REDUCTIONS, OTHERS, KINDS = range(4)  # of the scratch for that, so many places each
 
 
 @helper
@@ -137,12 +138,12 @@ def survey(columns, rules, divisors, per_book, totals, scratch, first, last):
     """Learn price ranges and totals over those of the rows [first, last) that are valid by themselves.
 
     `divisors` [books], RULE, become the greatest common divisor of each book's prices. `scratch` is
-    [3, BLOCK].
+    [KINDS, BLOCK].
     """
     columns = bare_columns(columns)
     rules, divisors = bare(rules), bare(divisors)
     per_book, totals = bare(per_book), bare(totals)
-    rows = bare(scratch)[0]
+    rows = bare(scratch)[IN_TURN]
     widest, incoming, renames = totals[WIDEST], np.int64(0), np.int64(0)
     id_low, id_high = totals[ID_LOW], totals[ID_HIGH]
     for start in range(first, last, BLOCK):
@@ -320,22 +321,22 @@ def list_part(columns, part_of, part, start, stop, rows):
 
 @helper
 def put_by_kind(actions, start, stop, rows):
-    """The rows [start, stop) into rows[0]: those of NEW, then those of REDUCE, then the others.
+    """The rows [start, stop) into rows[IN_TURN]: those of NEW, then those of REDUCE, then the others.
 
-    `rows` [3, BLOCK]. Whether a row is one or the other can't be predicted: nothing here asks.
+    `rows` [KINDS, BLOCK]. Whether a row is one or the other can't be predicted: nothing here asks.
     """
     adds, removes = np.int64(0), np.int64(0)
     for row in range(start, stop):
         action = actions[ix(row)]
-        rows[0, ix(adds)] = row
-        rows[1, ix(removes)] = row
-        rows[2, ix(row - start - adds - removes)] = row
+        rows[IN_TURN, ix(adds)] = row
+        rows[REDUCTIONS, ix(removes)] = row
+        rows[OTHERS, ix(row - start - adds - removes)] = row
         adds += action == NEW
         removes += action == REDUCE
     for i in range(removes):
-        rows[0, ix(adds + i)] = rows[1, ix(i)]
+        rows[IN_TURN, ix(adds + i)] = rows[REDUCTIONS, ix(i)]
     for i in range(stop - start - adds - removes):
-        rows[0, ix(adds + removes + i)] = rows[2, ix(i)]
+        rows[IN_TURN, ix(adds + removes + i)] = rows[OTHERS, ix(i)]
 
 
 @kernel
@@ -356,7 +357,7 @@ def compile_rows(columns, rules, grid, slots, target, passive, by_kind, part, st
     place = progress[PLACE]
     everything = target.max_qty[0]
     facts = opcodes.PASSIVE if passive else 0
-    in_turn = bare(scratch)
+    scratch = bare(scratch)
     unknown = slots.counts[FIRST] - 1  # the node that is never open
     listed = by_kind or order.size > 0
     for begin in range(start, rows.size, BLOCK):
@@ -365,13 +366,13 @@ def compile_rows(columns, rules, grid, slots, target, passive, by_kind, part, st
             progress[PLACE] = place
             return begin
         if by_kind:
-            put_by_kind(columns.action, begin, begin + count, in_turn)
+            put_by_kind(columns.action, begin, begin + count, scratch)
         elif order.size:
-            count = list_part(columns, part_of, part, begin, begin + count, in_turn[0])
+            count = list_part(columns, part_of, part, begin, begin + count, scratch[IN_TURN])
         for i in range(count):
-            row = in_turn[0, ix(i)] if listed else np.int64(begin + i)
+            row = scratch[IN_TURN, ix(i)] if listed else np.int64(begin + i)
             ahead = min(i + INDEX_AHEAD, count - 1)
-            look_ahead(slots, columns, in_turn[0, ix(ahead)] if listed else np.int64(begin + ahead))
+            look_ahead(slots, columns, scratch[IN_TURN, ix(ahead)] if listed else np.int64(begin + ahead))
             action, order_type = value_at(columns.action, row), value_at(columns.order_type, row)
             price, qty = value_at(columns.price, row), value_at(columns.qty, row)
             book, key = value_at(columns.book, row), columns.order_id[ix(row)]

@@ -16,7 +16,7 @@ from typing import NamedTuple
 import numpy as np
 
 from hftlab.kernels.book.columns import bare_columns, value_at
-from hftlab.kernels.book.ladder import BEST, bare_books
+from hftlab.kernels.book.ladder import ASK, BEST, BID, bare_books
 from hftlab.kernels.book.opcodes import REJECTED
 from hftlab.kernels.book.price_grid import bare_grid, book_of, level_price
 from hftlab.kernels.codes import (
@@ -203,7 +203,7 @@ def audit(books, grid, gate, columns, trail, asks, start, stop):
             fill += 1
         while touch < trail.touch.shape[0] and trail.touch[ix(touch), TOUCH_ROW] == row:
             book = ix(trail.touch[ix(touch), TOUCH_BOOK])
-            books.heads[book, BEST] = trail.touch[ix(touch), TOUCH_LEVEL]
-            books.heads[book, BEST + 1] = trail.touch[ix(touch), TOUCH_LEVEL + 1]
+            books.heads[book, BEST + BID] = trail.touch[ix(touch), TOUCH_LEVEL + BID]
+            books.heads[book, BEST + ASK] = trail.touch[ix(touch), TOUCH_LEVEL + ASK]
             touch += 1
     return np.int64(stop)

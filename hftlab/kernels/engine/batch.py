@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 from hftlab.kernels.book import opcodes
-from hftlab.kernels.book.ladder import BASE, BEST, SIZE, bare_books
+from hftlab.kernels.book.ladder import ASK, BASE, BEST, BID, SIZE, bare_books
 from hftlab.kernels.book.price_grid import bare_grid
 from hftlab.kernels.codes import APPLIED, CANCELLED, NO_EFFECT
 from hftlab.kernels.matching.price_time import add, reduce, remove_all, replace
@@ -22,6 +22,10 @@ from hftlab.kernels.risk_gate.gate import EVENTS, bare_gate
 
 TOUCH_ROW, TOUCH_LEVEL, TOUCH_QTY, TOUCH_COUNT, TOUCH_BOOK = 0, 1, 3, 5, 7  # + side
 TOUCH_WIDTH = 8
+
+# values of a rank of one side of the depth; the columns are those of bids, then those of asks
+DEPTH_LEVEL, DEPTH_QTY, DEPTH_COUNT, DEPTH_WIDTH = range(4)
+CHANGE_POSITION, CHANGE_BOOK = 0, 1  # rows of its changes
 
 CACHED_ORDERS = 1 << 17  # (2 MB) so many stay in the cache, and their neighbours need no prefetch
 
@@ -131,16 +135,18 @@ def note_touch(books, outputs, book, row, count):
     One question for all six values: each on its own would be a branch.
     """
     last = outputs.last_touch
-    bid, bid_qty, bids = touch_of(books, book, 0)
-    ask, ask_qty, asks = touch_of(books, book, 1)
+    bid, bid_qty, bids = touch_of(books, book, BID)
+    ask, ask_qty, asks = touch_of(books, book, ASK)
     place = ix(book)
-    changed = (bid ^ last[place, 1]) | (ask ^ last[place, 2]) | (bid_qty ^ last[place, 3])
-    changed |= (ask_qty ^ last[place, 4]) | (bids ^ last[place, 5]) | (asks ^ last[place, 6])
+    changed = (bid ^ last[place, TOUCH_LEVEL + BID]) | (ask ^ last[place, TOUCH_LEVEL + ASK])
+    changed |= (bid_qty ^ last[place, TOUCH_QTY + BID]) | (ask_qty ^ last[place, TOUCH_QTY + ASK])
+    changed |= (bids ^ last[place, TOUCH_COUNT + BID]) | (asks ^ last[place, TOUCH_COUNT + ASK])
     if changed:
-        last[place, 1], last[place, 2], last[place, 3] = bid, ask, bid_qty
-        last[place, 4], last[place, 5], last[place, 6] = ask_qty, bids, asks
+        last[place, TOUCH_LEVEL + BID], last[place, TOUCH_LEVEL + ASK] = bid, ask
+        last[place, TOUCH_QTY + BID], last[place, TOUCH_QTY + ASK] = bid_qty, ask_qty
+        last[place, TOUCH_COUNT + BID], last[place, TOUCH_COUNT + ASK] = bids, asks
         outputs.touch[ix(count), TOUCH_ROW] = row
-        for column in range(1, TOUCH_BOOK):
+        for column in range(TOUCH_LEVEL, TOUCH_BOOK):
             outputs.touch[ix(count), ix(column)] = last[place, ix(column)]
         outputs.touch[ix(count), TOUCH_BOOK] = book
         count += 1
@@ -313,20 +319,20 @@ def note_depth(books, book, last, values, count):
                 level = np.int64(NONE)
             else:
                 qty, orders = books.levels[level]["qty"], np.int64(books.levels[level]["count"])
-            column = 3 * side
+            column = DEPTH_WIDTH * side
             if (
-                last[book, column, rank] != level
-                or last[book, column + 1, rank] != qty
-                or last[book, column + 2, rank] != orders
+                last[book, column + DEPTH_LEVEL, rank] != level
+                or last[book, column + DEPTH_QTY, rank] != qty
+                or last[book, column + DEPTH_COUNT, rank] != orders
             ):
                 changed = True
-                last[book, column, rank] = level
-                last[book, column + 1, rank] = qty
-                last[book, column + 2, rank] = orders
+                last[book, column + DEPTH_LEVEL, rank] = level
+                last[book, column + DEPTH_QTY, rank] = qty
+                last[book, column + DEPTH_COUNT, rank] = orders
             if level >= 0:
                 level = np.int64(previous_bit(books.bitmap, level))
     if changed:
-        for column in range(6):
+        for column in range(2 * DEPTH_WIDTH):
             for rank in range(last.shape[2]):
                 values[column, count, rank] = last[book, column, rank]
     return changed
@@ -336,7 +342,7 @@ def note_depth(books, book, last, values, count):
 def note_change(books, book, position, last, changes, values, count):
     """`note_depth`, and where; returns how many changes have been written."""
     if note_depth(books, book, last, values, count):
-        changes[0, count], changes[1, count] = position, book
+        changes[CHANGE_POSITION, count], changes[CHANGE_BOOK, count] = position, book
         count += 1
     return count
 

@@ -26,7 +26,7 @@ from hftlab.kernels.engine.event import (
     event,
     mark_positions,
 )
-from hftlab.kernels.engine.live_books import COUNT, FILLED_QTY, LEAVES_QTY, desk_at
+from hftlab.kernels.engine.live_books import COUNT, FILLED_QTY, LEAVES_QTY, array_in, desk_at
 from hftlab.kernels.primitives.compile import helper, quick_kernel
 from hftlab.kernels.primitives.hash_index import ENTRY, lookup
 from hftlab.kernels.primitives.intrinsics import array_at, ix
@@ -71,6 +71,7 @@ class Guard(NamedTuple):
 
 
 GUARD_FIELDS = len(Guard._fields)
+AT = Guard(*range(GUARD_FIELDS))  # number of each field in the block
 
 
 class Messages(NamedTuple):
@@ -85,46 +86,47 @@ class Messages(NamedTuple):
 def guard_at(address):
     """The gate whose block of (address, length) pairs stands at an address, as (calls, risk, messages)."""
     block = array_at(address, (2 * GUARD_FIELDS,), INT64)
-    cells = array_at(block[2], (block[3],), CELL)
-    accounts = array_at(block[6], (block[7],), ACCOUNT)
-    symbols = array_at(block[8], (block[9],), SYMBOL)
-    limits = array_at(block[10], (block[11],), LIMIT)
-    node_cells = array_at(block[12], (block[13],), INT32)
-    refusals = array_at(block[30], (block[31],), REFUSAL)
+    cells = array_in(block, AT.cells, CELL)
+    accounts = array_in(block, AT.accounts, ACCOUNT)
+    symbols = array_in(block, AT.symbols, SYMBOL)
+    limits = array_in(block, AT.limits, LIMIT)
+    node_cells = array_in(block, AT.node_cells, INT32)
+    nowhere = block[2 * AT.node_cells]  # an address for arrays of length 0
+    refusals = array_in(block, AT.refusals, REFUSAL)
     gate = Gate(
         cells,
-        array_at(block[4], (block[5],), MONEY),
+        array_in(block, AT.money, MONEY),
         accounts,
         symbols,
         limits,
         node_cells,
         node_cells,  # what goes by position is for batches
-        array_at(block[12], (0,), UINT8),
-        array_at(block[12], (0,), INT32),
-        array_at(block[14], (block[15],), INT32),
-        array_at(block[16], (block[17],), INT32),
-        array_at(block[12], (0,), INT64),
+        array_at(nowhere, (0,), UINT8),
+        array_at(nowhere, (0,), INT32),
+        array_in(block, AT.stop_order, INT32),
+        array_in(block, AT.names, INT32),
+        array_at(nowhere, (0,), INT64),
         refusals,
-        array_at(block[18], (block[19],), EVENT),
-        array_at(block[20], (block[21],), INT64),
+        array_in(block, AT.events, EVENT),
+        array_in(block, AT.counts, INT64),
     )
     intake = Intake(
-        array_at(block[22], (block[23],), ENTRY),
-        array_at(block[38], (block[39],), TERM),
+        array_in(block, AT.index, ENTRY),
+        array_in(block, AT.terms, TERM),
         accounts,
         symbols,
         limits,
-        array_at(block[24], (block[25],), INT64),
-        array_at(block[26], (block[27],), REPEAT),
+        array_in(block, AT.rings, INT64),
+        array_in(block, AT.repeats, REPEAT),
         refusals,
-        array_at(block[28], (block[29],), INT64),
+        array_in(block, AT.clock, INT64),
     )
     messages = Messages(
-        array_at(block[32], (block[33],), INT64),
-        array_at(block[34], (block[35],), INT32),
-        array_at(block[36], (block[37],), INT64),
+        array_in(block, AT.times, INT64),
+        array_in(block, AT.senders, INT32),
+        array_in(block, AT.recent, INT64),
     )
-    return array_at(block[0], (block[1],), INT64), Risk(gate, intake), messages
+    return array_in(block, AT.calls, INT64), Risk(gate, intake), messages
 
 
 @helper

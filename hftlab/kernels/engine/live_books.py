@@ -53,6 +53,7 @@ class Venue(NamedTuple):
 
 
 FIELDS = len(Venue._fields)
+AT = Venue(*range(FIELDS))  # number of each field in the block
 
 
 class Desk(NamedTuple):
@@ -69,41 +70,47 @@ class Desk(NamedTuple):
 
 
 @helper
+def array_in(block, field, dtype):
+    """The array of a field, by its number in a block of (address, length) pairs."""
+    return array_at(block[2 * field], (block[2 * field + 1],), dtype)
+
+
+@helper
 def desk_at(address):
     """The venue whose block of (address, length) pairs stands at an address."""
     block = array_at(address, (2 * FIELDS,), INT64)
     bitmap = Bitmap(
-        array_at(block[10], (block[11],), INT64),
-        array_at(block[12], (block[13],), INT64),
-        array_at(block[14], (block[15],), INT64),
+        array_in(block, AT.words, INT64),
+        array_in(block, AT.blocks, INT64),
+        array_in(block, AT.regions, INT64),
     )
     books = Books(
-        array_at(block[0], (block[1], HEAD_WIDTH), INT32),
-        array_at(block[2], (block[3],), LEVEL),
-        array_at(block[4], (block[5],), ORDERS),
-        array_at(block[6], (block[7],), INT32),
-        array_at(block[8], (block[9],), INT32),
+        array_at(block[2 * AT.heads], (block[2 * AT.heads + 1], HEAD_WIDTH), INT32),
+        array_in(block, AT.levels, LEVEL),
+        array_in(block, AT.orders, ORDERS),
+        array_in(block, AT.entries, INT32),
+        array_in(block, AT.accounts, INT32),
         bitmap,
     )
     grid = Grid(
-        array_at(block[16], (block[17],), RULE),
-        array_at(block[18], (block[19],), INT64),
-        array_at(block[20], (block[21],), BOOL),
-        array_at(block[22], (block[23],), INT64),
-        array_at(block[24], (block[25],), INT64),
-        array_at(block[26], (block[27],), INT64),
-        array_at(block[28], (block[29],), INT64),
-        array_at(block[30], (block[31],), ENTRY),
+        array_in(block, AT.rules, RULE),
+        array_in(block, AT.first, INT64),
+        array_in(block, AT.whole, BOOL),
+        array_in(block, AT.sizes, INT64),
+        array_in(block, AT.bases, INT64),
+        array_in(block, AT.numbers, INT64),
+        array_in(block, AT.starts, INT64),
+        array_in(block, AT.pages, ENTRY),
     )
     return Desk(
         books,
         grid,
-        array_at(block[32], (block[33],), ENTRY),
-        array_at(block[34], (block[35],), INT64),
-        array_at(block[36], (block[37],), INT32),
-        array_at(block[38], (block[39],), INT64),
-        array_at(block[40], (block[41],), FILLS),
-        array_at(block[42], (block[43],), INT64),
+        array_in(block, AT.index, ENTRY),
+        array_in(block, AT.ids, INT64),
+        array_in(block, AT.free, INT32),
+        array_in(block, AT.counts, INT64),
+        array_in(block, AT.fills, FILLS),
+        array_in(block, AT.makers, INT64),
     )
 
 

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 
 from hftlab.kernels.book.columns import bare_columns, value_at
-from hftlab.kernels.book.ladder import BASE, BEST, SIZE
+from hftlab.kernels.book.ladder import ASK, BASE, BEST, BID, SIZE
 from hftlab.kernels.book.opcodes import REJECTED
 from hftlab.kernels.book.price_grid import level_price
 from hftlab.kernels.codes import (
@@ -120,7 +120,7 @@ def effect_of(outcome, filled):
 def state_of(desk, book):
     """What a book looks like."""
     heads, place = desk.books.heads, ix(book)
-    bid, ask = np.int64(heads[place, BEST]), np.int64(heads[place, BEST + 1])
+    bid, ask = np.int64(heads[place, BEST + BID]), np.int64(heads[place, BEST + ASK])
     bids = bid >= heads[place, BASE]
     asks = ask >= heads[place, BASE] + heads[place, SIZE]
     if not (bids and asks):

@@ -55,6 +55,7 @@ PLACE_BITS = (1 << 17) - 1  # of a reference that its place tells, if the table 
 SELL_BIT = 1 << 16
 NOT_ENLISTED, UNWANTED, NAMELESS_FROM = -1, -2, -3  # of book_of; -3 - number: a symbol without a name yet
 NOWHERE = -1
+FOUND_AT, FOUND_MESSAGE = 0, 1  # columns of what a search finds
 
 LIVE = np.dtype(
     [
@@ -713,7 +714,7 @@ def walk(data, start, stop, last, framing, kind, totals, faults, found):
         if body + length > stop:
             break
         if data[ix(body)] == kind:
-            found[ix(count), 0], found[ix(count), 1] = body, totals[MESSAGES]
+            found[ix(count), FOUND_AT], found[ix(count), FOUND_MESSAGE] = body, totals[MESSAGES]
             count += 1
         totals[MESSAGES] += 1
         position = body + length

@@ -57,6 +57,7 @@ FAST_HALF_BITS, SLOW_HALF_BITS = 12, 24  # half-lives of 2^12 ns (4 us) and 2^24
 FAST_LIFE_NS, SLOW_LIFE_NS = 5_909, 24_204_406  # half-life / ln 2
 FAST_CHILDREN, SLOW_CHILDREN = 471_859, 367_001  # of a message: 0.45 and 0.35
 NEVER = 1 << 62
+CHANCE, OTHER = 0, 1  # columns of an alias table
 
 # The mix, in 2^-16 of all messages, cumulative
 AGGRESSIVE = 3_800  # 5.8 % NEW that trades
@@ -230,7 +231,7 @@ def pick(odds, bits):
     """An outcome of an alias table (Walker 1977)."""
     scaled = bits * len(odds)
     outcome = scaled >> WORD_BITS
-    return outcome if (scaled & WORD_MASK) < odds[outcome, 0] else odds[outcome, 1]
+    return outcome if (scaled & WORD_MASK) < odds[outcome, CHANCE] else odds[outcome, OTHER]
 
 
 @helper

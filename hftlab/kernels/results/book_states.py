@@ -13,7 +13,7 @@ import numpy as np
 
 from hftlab.codes import MAX_QTY
 from hftlab.kernels.book import opcodes
-from hftlab.kernels.book.ladder import BASE, BEST, MIRROR, SIZE, bare_books, level_of, side_of
+from hftlab.kernels.book.ladder import ASK, BASE, BEST, BID, MIRROR, SIZE, bare_books, level_of, side_of
 from hftlab.kernels.book.price_grid import bare_grid, level_price
 from hftlab.kernels.codes import MBO_CANCEL, MBO_FILL
 from hftlab.kernels.engine.batch import bare_commands, bare_outputs, play
@@ -55,7 +55,7 @@ def would_cross(books, command):
 @helper
 def is_crossed(books, book):
     """Whether the best bid is at or above the best ask."""
-    bid, ask = np.int64(books.heads[ix(book), BEST]), np.int64(books.heads[ix(book), BEST + 1])
+    bid, ask = np.int64(books.heads[ix(book), BEST + BID]), np.int64(books.heads[ix(book), BEST + ASK])
     return bid >= 0 and ask >= 0 and bid + ask >= books.heads[ix(book), MIRROR]
 
 

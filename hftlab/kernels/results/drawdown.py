@@ -12,6 +12,7 @@ from hftlab.codes import MAX_QTY, NOT_A_VALUE
 from hftlab.kernels.primitives.compile import helper, kernel
 from hftlab.kernels.primitives.int128 import add, multiply
 from hftlab.kernels.primitives.intrinsics import bare, ix
+from hftlab.kernels.results.tables import MAKERS, TAKERS
 
 GAIN = np.dtype(
     [
@@ -89,7 +90,7 @@ def follow(books, prices, lots, sides, cells, starts, owners, gains):
                     position = np.int64(held[ix(cell)])
                     if position != 0:
                         mark(gains[ix(owners[ix(cell)])], position, before, price)
-        taker, maker = np.int64(cells[0, i]), np.int64(cells[1, i])
+        taker, maker = np.int64(cells[TAKERS, i]), np.int64(cells[MAKERS, i])
         if taker != maker:
             change = np.int64(lots[i]) * np.int64(sides[i])
             hold(held, taker, change, gains[ix(owners[ix(taker)])])

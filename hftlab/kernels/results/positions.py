@@ -30,7 +30,7 @@ from hftlab.kernels.primitives.int256 import (
     times,
 )
 from hftlab.kernels.primitives.intrinsics import bare, ix
-from hftlab.kernels.results.tables import PRICE, QTY, SEQ, SYMBOL, TS
+from hftlab.kernels.results.tables import MAKERS, PRICE, QTY, SEQ, SYMBOL, TAKERS, TS
 
 CELL = np.dtype(
     [
@@ -337,7 +337,7 @@ def note_change(holdings, changes, row, seq, ts, number, price):
 
 @kernel
 def book_fills(longs, ints, sides, numbers, fees, holdings, changes, start, stop, row):
-    """Book expanded fills [start, stop), of cells `numbers` [2, fills]: takers, makers.
+    """Book expanded fills [start, stop), of cells `numbers` [TAKERS and MAKERS, fills].
 
     Changes go from `row` on, where there is room for any. Returns where it stopped, early when `wide` has no
     room for two more cells, and the next row of changes.
@@ -349,7 +349,7 @@ def book_fills(longs, ints, sides, numbers, fees, holdings, changes, start, stop
         if holdings.wide_rows[0] + 2 > holdings.wide.shape[0]:
             return i, row
         price, qty, sign = longs[PRICE, i], longs[QTY, i], np.int64(sides[i])
-        taker, maker = np.int64(numbers[0, i]), np.int64(numbers[1, i])
+        taker, maker = np.int64(numbers[TAKERS, i]), np.int64(numbers[MAKERS, i])
         amount = small_product(price, qty)
         book_side(holdings, fees, taker, sign, price, qty, amount, False)
         book_side(holdings, fees, maker, -sign, price, qty, amount, True)

@@ -21,8 +21,13 @@ LANES = 4  # counters side by side
 
 # int64 columns of expanded fills
 SEQ, TS, PRICE, QTY, TAKER, MAKER, TAKER_LEAVES, MAKER_LEAVES = range(8)
+# of expanded changes of the touch: seq, time, and of each side TOUCH_COLUMNS from TOUCH_COLUMNS_FROM on
+TOUCH_COLUMNS_FROM, TOUCH_COLUMNS = 2, 3
 # int32 columns of expanded fills
 SYMBOL, TAKER_ACCOUNT, MAKER_ACCOUNT = range(3)
+TAKERS, MAKERS = 0, 1  # rows of what is known of both sides of fills
+# halves of a digest's sums
+LOW, HIGH = 0, 1
 
 
 class Rows(NamedTuple):
@@ -92,9 +97,10 @@ def expand_touch(touch, grid, rows, longs, books, empty):
         for side in range(2):
             level = touch[i, TOUCH_LEVEL + side]
             empty[side, i] = level < 0
-            longs[2 + 3 * side, i] = 0 if level < 0 else level_price(grid, book, level)
-            longs[3 + 3 * side, i] = touch[i, TOUCH_QTY + side]
-            longs[4 + 3 * side, i] = touch[i, TOUCH_COUNT + side]
+            column = TOUCH_COLUMNS_FROM + TOUCH_COLUMNS * side
+            longs[column, i] = 0 if level < 0 else level_price(grid, book, level)
+            longs[column + 1, i] = touch[i, TOUCH_QTY + side]
+            longs[column + 2, i] = touch[i, TOUCH_COUNT + side]
 
 
 @kernel
@@ -152,8 +158,8 @@ def digest_outcomes(outcomes, filled, leaves, order, rows, sums):
         state = mix(state, np.int64(leaves[position]))
         low += state
         high += finish(state)
-    sums[0] += low
-    sums[1] += high
+    sums[LOW] += low
+    sums[HIGH] += high
 
 
 @kernel
@@ -199,8 +205,8 @@ def digest_fills(longs, ints, symbols, sums):
         state = mix(state, accounts)
         low += state
         high += finish(state)
-    sums[0] += low
-    sums[1] += high
+    sums[LOW] += low
+    sums[HIGH] += high
 
 
 @kernel
@@ -215,5 +221,5 @@ def digest_orders(book, side, price, qty, order_id, account, symbols, sums):
         state = mix(state, qty[i])
         state = mix(state, order_id[i])
         state = mix(state, np.int64(account[i]))
-        sums[0] += state
-        sums[1] += finish(state)
+        sums[LOW] += state
+        sums[HIGH] += finish(state)

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from hftlab.kernels.book.ladder import BASE, BEST, SIZE, Books, remove, side_of
+from hftlab.kernels.book.ladder import ASK, BASE, BEST, BID, SIZE, Books, remove, side_of
 from hftlab.kernels.book.price_grid import level_price
 from hftlab.kernels.primitives import int128
 from hftlab.kernels.primitives.bitmap import NONE, previous_bit
@@ -285,7 +285,7 @@ def reference_of(books: Books, grid, gate, book):
     if symbol["kind"] == FIXED:
         return True, np.int64(symbol["fixed"])
     if symbol["kind"] == MID:
-        bid, ask = np.int64(books.heads[ix(book), BEST]), np.int64(books.heads[ix(book), BEST + 1])
+        bid, ask = np.int64(books.heads[ix(book), BEST + BID]), np.int64(books.heads[ix(book), BEST + ASK])
         base, size = np.int64(books.heads[ix(book), BASE]), np.int64(books.heads[ix(book), SIZE])
         if bid >= base and ask >= base + size:
             bid, ask = level_price(grid, book, bid), level_price(grid, book, ask)

@@ -52,6 +52,8 @@ TIME, ALL_STATE, REFUSES_UNKNOWN, REFUSED = range(OF_REPEATS, OF_REPEATS + 4)
 INTERVAL, NEXT_MARK_TIME, EVERYWHERE = range(OF_REPEATS + 4, OF_REPEATS + 7)
 RINGS, KEEPS_ALL, CLOCK = range(OF_REPEATS + 7, OF_REPEATS + 10)  # of `rings` taken; limits may be raised
 NEVER = MAX_QTY
+OF_ACCOUNT, OF_BOOK = 0, 1  # columns of new cells
+MARK_TIME, MARK_STARTED = 0, 1  # of the clock of `marking_rows`: the time so far, and whether there is one
 
 
 class Intake(NamedTuple):
@@ -112,7 +114,7 @@ def number_cells(accounts, books, index, direct, lowest, known, start, cells, ne
                 return row, known
             cell = known
             store(index, place, account, book, cell)
-            new[ix(known - first), 0], new[ix(known - first), 1] = account, book
+            new[ix(known - first), OF_ACCOUNT], new[ix(known - first), OF_BOOK] = account, book
             known += 1
         if direct.size:
             direct[ix(account - lowest), ix(book)] = cell
@@ -292,17 +294,17 @@ def passes_mark(clock, time):
 def marking_rows(ts, first_ts, rows, interval, clock, found):
     """Rows before which positions are marked, into `found`; returns how many.
 
-    `clock` [2] is the time so far, and whether there is one.
+    `clock` [MARK_TIME, MARK_STARTED] goes on from call to call.
     """
     ts, clock, found = bare(ts), bare(clock), bare(found)
     count = 0
     for row in range(rows):
         time = ts[ix(row)] if ts.size else first_ts + row
-        if clock[1] == 0:
-            clock[0], clock[1] = time, 1
-        elif time > clock[0]:
-            if time // interval > clock[0] // interval:
+        if clock[MARK_STARTED] == 0:
+            clock[MARK_TIME], clock[MARK_STARTED] = time, 1
+        elif time > clock[MARK_TIME]:
+            if time // interval > clock[MARK_TIME] // interval:
                 found[count] = row
                 count += 1
-            clock[0] = time
+            clock[MARK_TIME] = time
     return count
