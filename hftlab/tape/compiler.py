@@ -18,11 +18,11 @@ from hftlab.config.settings import Instrument
 from hftlab.errors import UsageError, split_symbols
 from hftlab.kernels.book import opcodes, tape_compiler
 from hftlab.kernels.book.columns import Columns
+from hftlab.kernels.book.commands import Commands
 from hftlab.kernels.book.ladder import never_open
 from hftlab.kernels.book.price_grid import Grid, make_rules
 from hftlab.kernels.book.records import COMMAND, NARROW, WIDE
 from hftlab.kernels.book.tape_compiler import Slots, Target
-from hftlab.kernels.engine.batch import Commands
 from hftlab.kernels.primitives import memory
 from hftlab.kernels.primitives.hash_index import copy_index, fill_index, make_index
 from hftlab.parallel import cut, side_by_side

@@ -51,6 +51,47 @@ def value_at(column, row):
     return np.int64(column[ix(row)]) if column.size else np.int64(0)
 
 
+class RawCommand(NamedTuple):
+    """A row of an orders table, int64 each, as the event path and the gate's first checks take it."""
+
+    row: int  # what its fills are noted under
+    book: int
+    action: int
+    side: int
+    order_type: int
+    tif: int
+    post_only: int
+    key: int  # order id
+    new_key: int  # of a REPLACE; where the column is absent the same
+    price: int
+    qty: int
+    account: int
+    flags: int  # of the op, besides those of its columns: opcodes.PASSIVE where rows are facts
+    time: int  # ns, for the risk gate
+
+
+@helper
+def raw_command(columns, row, flags, time):
+    """A row as one bundle; the compiler leaves out what nobody asks of it."""
+    key = columns.order_id[ix(row)]
+    return RawCommand(
+        np.int64(row),
+        value_at(columns.book, row),
+        value_at(columns.action, row),
+        value_at(columns.side, row),
+        value_at(columns.order_type, row),
+        value_at(columns.tif, row),
+        value_at(columns.post_only, row),
+        key,
+        columns.new_order_id[ix(row)] if columns.new_order_id.size else key,
+        value_at(columns.price, row),
+        value_at(columns.qty, row),
+        value_at(columns.account, row),
+        np.int64(flags),
+        np.int64(time),
+    )
+
+
 @helper
 def names_price(action, order_type):
     """Whether a command's price means something."""

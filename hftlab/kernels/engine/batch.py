@@ -10,6 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 from hftlab.kernels.book import opcodes
+from hftlab.kernels.book.commands import Command, bare_commands
 from hftlab.kernels.book.ladder import ASK, BASE, BEST, BID, SIZE, bare_books
 from hftlab.kernels.book.price_grid import bare_grid
 from hftlab.kernels.codes import APPLIED, CANCELLED, NO_EFFECT
@@ -30,15 +31,6 @@ CHANGE_POSITION, CHANGE_BOOK = 0, 1  # rows of its changes
 CACHED_ORDERS = 1 << 17  # (2 MB) so many stay in the cache, and their neighbours need no prefetch
 
 
-class Commands(NamedTuple):
-    """A compiled tape as the kernel sees it; all read-only."""
-
-    rows: np.ndarray  # COMMAND [n]
-    order: np.ndarray  # int32 [n]: input row of each, or [0] where that is the position
-    targets: np.ndarray  # int32 [n]: node of a REPLACE's new id, or [0] where ids never change
-    accounts: np.ndarray  # int32 [input rows], or [0] where there are none
-
-
 class Outputs(NamedTuple):
     """What a run writes: an outcome per position, fills, and (where asked for) changes of the touch."""
 
@@ -48,14 +40,6 @@ class Outputs(NamedTuple):
     leaves: np.ndarray  # [n] lots
     touch: np.ndarray  # int64 [rows, TOUCH_WIDTH], or [0, TOUCH_WIDTH] when not recorded
     last_touch: np.ndarray  # int64 [books, TOUCH_WIDTH]
-
-
-@helper
-def bare_commands(commands):
-    """The same tape without reference counts (see intrinsics.py)."""
-    return Commands(
-        bare(commands.rows), bare(commands.order), bare(commands.targets), bare(commands.accounts)
-    )
 
 
 @helper
@@ -72,51 +56,28 @@ def bare_outputs(outputs):
 
 
 @helper
-def step(
-    books, grid, gate, fills, count, row, op, slot, target, level, qty, entry, account, cell, early, stamps
-):
+def step(books, grid, gate, fills, count, command, stamps):
     """Apply one command; returns (outcome, filled, leaves, count of fills written).
 
-    `gate` is None where there is none; `cell` and `early` are for it: whose the command is, and what was
-    decided by the rows alone. `stamps` is None where no stages are measured.
+    `gate` is None where there is none, `stamps` where no stages are measured.
     """
-    kind = (op >> opcodes.KIND_SHIFT) & opcodes.KIND_MASK
-    book = np.int64(op >> opcodes.BOOK_SHIFT)
+    kind, nothing = (command.op >> opcodes.KIND_SHIFT) & opcodes.KIND_MASK, np.int64(0)
     if likely(kind == opcodes.ADD):
-        return add(
-            books,
-            grid,
-            gate,
-            fills,
-            count,
-            row,
-            book,
-            op,
-            slot,
-            level,
-            qty,
-            entry,
-            account,
-            cell,
-            early,
-            stamps,
-        )
+        return add(books, grid, gate, fills, count, command, stamps)
     if likely(kind == opcodes.REDUCE):
-        return reduce(books, grid, gate, count, book, slot, qty)
+        return reduce(books, grid, gate, count, command)
     if kind == opcodes.REPLACE:
-        return replace(
-            books, grid, gate, fills, count, row, book, op, slot, target, level, qty, entry, early, stamps
-        )
+        return replace(books, grid, gate, fills, count, command, stamps)
     if kind == opcodes.INVALID:
-        return opcodes.REJECTED + qty, np.int64(0), np.int64(0), count
+        return opcodes.REJECTED + command.qty, nothing, nothing, count
     if kind == opcodes.NOTHING:
-        return NO_EFFECT, np.int64(0), np.int64(0), count
+        return NO_EFFECT, nothing, nothing, count
     if kind == opcodes.CONTROL:
         if gate is not None:
-            control(books, grid, gate, row, book, qty, account)
-        return APPLIED, np.int64(0), np.int64(0), count
-    remove_all(books, grid, gate, book, account, kind == opcodes.CLEAR)
-    return CANCELLED, np.int64(0), np.int64(0), count
+            control(books, grid, gate, command)
+        return APPLIED, nothing, nothing, count
+    remove_all(books, grid, gate, command.book, command.account, kind == opcodes.CLEAR)
+    return CANCELLED, nothing, nothing, count
 
 
 @helper
@@ -181,29 +142,20 @@ def look_ahead_for_gate(gate, rows, position):
 
 
 @helper
-def play(books, grid, gate, commands, outputs, position, count):
-    """Apply the command at a position and write its outcome; returns (book, fills written)."""
-    look_ahead(books, commands.rows, position)
-    if gate is not None:
-        look_ahead_for_gate(gate, commands.rows, position)
+def command_at(gate, commands, position):
+    """The command at a position of a tape."""
     place = ix(position)
     command = commands.rows[place]
-    op = np.int64(command["op"])
-    slot = np.int64(command["slot"])
-    account = np.int64(0)
+    op, slot, account = np.int64(command["op"]), np.int64(command["slot"]), np.int64(0)
     if commands.accounts.size:
         row = np.int64(commands.order[place]) if commands.order.size else position
         account = np.int64(commands.accounts[ix(row)])
     cell, early = np.int64(0), np.int64(0)
     if gate is not None:
         cell, early = np.int64(gate.row_cells[place]), np.int64(gate.early[place])
-    outcome, filled, leaves, count = step(
-        books,
-        grid,
-        gate,
-        outputs.fills,
-        count,
+    return Command(
         position,
+        op >> opcodes.BOOK_SHIFT,
         op,
         slot,
         np.int64(commands.targets[place]) if commands.targets.size else slot,
@@ -213,12 +165,22 @@ def play(books, grid, gate, commands, outputs, position, count):
         account,
         cell,
         early,
-        None,
     )
+
+
+@helper
+def play(books, grid, gate, commands, outputs, position, count):
+    """Apply the command at a position and write its outcome; returns (book, fills written)."""
+    look_ahead(books, commands.rows, position)
+    if gate is not None:
+        look_ahead_for_gate(gate, commands.rows, position)
+    place = ix(position)
+    command = command_at(gate, commands, position)
+    outcome, filled, leaves, count = step(books, grid, gate, outputs.fills, count, command, None)
     outputs.outcomes[place] = outcome
     outputs.filled[place] = filled
     outputs.leaves[place] = leaves
-    return op >> opcodes.BOOK_SHIFT, count
+    return command.book, count
 
 
 @helper

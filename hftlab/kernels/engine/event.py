@@ -10,9 +10,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from hftlab.codes import NO_SLOT
+from hftlab.codes import MAX_QTY, NO_SLOT
 from hftlab.kernels.book import opcodes
-from hftlab.kernels.book.columns import bare_columns, value_at
+from hftlab.kernels.book.columns import Columns, RawCommand, bare_columns, raw_command, value_at
+from hftlab.kernels.book.commands import Command
 from hftlab.kernels.book.price_grid import NO_RUNG, book_of, price_level, rung_of, top_level
 from hftlab.kernels.book.tape_compiler import check, flags_of, rest_flags
 from hftlab.kernels.codes import (
@@ -114,12 +115,12 @@ def needs_of(risk, cell, time):
 
 
 @helper
-def take_in(risk, row, cell, book, action, side, order_type, price, qty, time, stamps):
+def take_in(risk, raw, cell, stamps):
     """What the first seven checks say of a command of a cell: it counts from here on."""
     lap(stamps, STAGE_LOOKUP)
     if risk is None:
         return np.int64(0)
-    early = look_at(risk.intake, row, cell, book, action, side, order_type, price, qty, time)
+    early = look_at(risk.intake, raw, cell)
     lap(stamps, STAGE_RISK)
     return early
 
@@ -148,132 +149,118 @@ def mark_positions(desk, gate, clock, count, row):
 
 
 @helper
-def event(
-    desk,
-    risk,
-    count,
-    row,
-    book,
-    action,
-    side,
-    order_type,
-    tif,
-    post_only,
-    key,
-    new_key,
-    price,
-    qty,
-    account,
-    facts,
-    time,
-    stamps,
-):
+def event(desk, risk, count, raw, stamps):
     """Apply one raw command; returns (outcome, filled, leaves, fills written).
 
-    `risk` is None where there is no gate; `time` is for it. `stamps` is None where no stages are measured.
+    `risk` is None where there is no gate, `stamps` where no stages are measured.
     """
-    nothing, gate, cell = np.int64(0), gate_of(risk), np.int64(0)
+    nothing, cell = np.int64(0), np.int64(0)
     if risk is not None:
-        cell = lookup(risk.intake.index, account, book)
-        need = needs_of(risk, cell, time)
+        cell = lookup(risk.intake.index, raw.account, raw.book)
+        need = needs_of(risk, cell, raw.time)
         if need != 0:
             return np.int64(need), nothing, nothing, count
-    reason = check(action, order_type, price, qty, desk.grid.rules, book)
+    reason = check(raw.action, raw.order_type, raw.price, raw.qty, desk.grid.rules, raw.book)
     if reason != 0:
-        take_in(risk, row, cell, book, action, side, order_type, price, qty, time, stamps)
+        take_in(risk, raw, cell, stamps)  # a message all the same
         return opcodes.REJECTED + np.int64(reason), nothing, nothing, count
-    if action not in (NEW, CANCEL, REDUCE, REPLACE):
-        if action in (MASS_CANCEL, CLEAR):
-            release_all(desk, book, account, action == CLEAR)
-        take_in(risk, row, cell, book, action, side, order_type, price, qty, time, stamps)
-        op = np.int64(kind_of(action) << opcodes.KIND_SHIFT) | (book << opcodes.BOOK_SHIFT)
-        happened = events_so_far(risk)
-        answer = step(
-            desk.books,
-            desk.grid,
-            gate,
-            desk.fills,
-            count,
-            row,
-            op,
-            nothing,
-            nothing,
-            nothing,
-            qty,
-            nothing,
-            account,
-            nothing,
-            nothing,
-            stamps,
-        )
-        lap(stamps, STAGE_MATCH)
-        if risk is not None:
-            release_withdrawn(desk, gate, happened)
-        return answer
+    if raw.action in (NEW, CANCEL, REDUCE, REPLACE):
+        return apply_to_order(desk, risk, count, raw, cell, stamps)
+    return apply_to_book(desk, risk, count, raw, cell, stamps)
 
-    slot = lookup(desk.index, key, book)
-    target, level, fresh, lots = slot, np.int64(0), False, qty
+
+@helper
+def apply_to_book(desk, risk, count, raw, cell, stamps):
+    """Apply a command that names no order."""
+    # what it removes can be found only before it has
+    if raw.action in (MASS_CANCEL, CLEAR):
+        release_all(desk, raw.book, raw.account, raw.action == CLEAR)
+    take_in(risk, raw, cell, stamps)
+    happened, gate, nothing = events_so_far(risk), gate_of(risk), np.int64(0)
+    op = np.int64(kind_of(raw.action) << opcodes.KIND_SHIFT) | (raw.book << opcodes.BOOK_SHIFT)
+    command = Command(
+        raw.row, raw.book, op, nothing, nothing, nothing, raw.qty, nothing, raw.account, nothing, nothing
+    )
+    answer = step(desk.books, desk.grid, gate, desk.fills, count, command, stamps)
+    lap(stamps, STAGE_MATCH)
+    if risk is not None:
+        release_withdrawn(desk, gate, happened)
+    return answer
+
+
+@helper
+def level_for(desk, raw):
+    """Where a NEW would rest, the rung of a REPLACE, or NO_RUNG where its price is not on the ladder."""
+    if raw.action == NEW and raw.order_type == MARKET_ORDER:
+        return top_level(desk.grid, raw.book, np.int64(raw.side < 0))
+    rung = rung_of(desk.grid, raw.book, raw.price)
+    if rung == NO_RUNG or raw.action == REPLACE:
+        return rung
+    return price_level(desk.grid, raw.book, np.int64(raw.side < 0), rung)
+
+
+@helper
+def apply_to_order(desk, risk, count, raw, cell, stamps):
+    """Apply a NEW, CANCEL, REDUCE or REPLACE whose row is right by itself."""
+    book, action, nothing = raw.book, raw.action, np.int64(0)
+
+    # what must grow first is asked for before anything has changed: the same command comes again then
+    slot = lookup(desk.index, raw.key, book)
+    target, level, fresh, qty = slot, nothing, False, raw.qty
     if action in (NEW, REPLACE):
         if desk.counts[FREE] == 0:
             return np.int64(NEEDS_SLOTS), nothing, nothing, count
-        if action == NEW and order_type == MARKET_ORDER:
-            level = top_level(desk.grid, book, np.int64(side < 0))
-        else:
-            rung = rung_of(desk.grid, book, price)
-            if rung == NO_RUNG:
-                return np.int64(NEEDS_LEVELS), nothing, nothing, count
-            level = price_level(desk.grid, book, np.int64(side < 0), rung) if action == NEW else rung
+        level = level_for(desk, raw)
+        if level == NO_RUNG:
+            return np.int64(NEEDS_LEVELS), nothing, nothing, count
+
+    # a slot is taken as if the order will rest: whether it does is known only after the step
     if action == NEW:
-        op = np.int64(
-            flags_of(order_type, tif, post_only) | facts | (opcodes.SELL if side < 0 else opcodes.BUY)
-        )
+        op = flags_of(raw.order_type, raw.tif, raw.post_only) | raw.flags
+        op |= opcodes.SELL if raw.side < 0 else opcodes.BUY
         if slot == NO_SLOT and not op & opcodes.NO_REST:
-            slot, fresh = take_slot(desk, key, book), True
+            slot, fresh = take_slot(desk, raw.key, book), True
     elif action == REPLACE:
-        op = np.int64(opcodes.REPLACE << opcodes.KIND_SHIFT) | facts | rest_flags(order_type, post_only)
-        if new_key != key:
-            target = lookup(desk.index, new_key, book)
+        op = (opcodes.REPLACE << opcodes.KIND_SHIFT) | raw.flags | rest_flags(raw.order_type, raw.post_only)
+        if raw.new_key != raw.key:
+            target = lookup(desk.index, raw.new_key, book)
             if target == NO_SLOT and slot != NO_SLOT:
-                target, fresh = take_slot(desk, new_key, book), True
+                target, fresh = take_slot(desk, raw.new_key, book), True
     else:
         op = np.int64(opcodes.REDUCE << opcodes.KIND_SHIFT)
-        lots = np.int64(2**63 - 1) if action == CANCEL else qty
-    op |= book << opcodes.BOOK_SHIFT
-    early = take_in(risk, row, cell, book, action, side, order_type, price, qty, time, stamps)
-    happened = events_so_far(risk)
+        if action == CANCEL:
+            qty = np.int64(MAX_QTY)
+    early = take_in(risk, raw, cell, stamps)
 
+    # the event numbers of the gate tell afterwards what it has withdrawn meanwhile
+    happened, gate = events_so_far(risk), gate_of(risk)
     unknown = np.int64(desk.books.levels.size)  # the node that is never open
-    outcome, filled, leaves, after = step(
-        desk.books,
-        desk.grid,
-        gate,
-        desk.fills,
-        count,
-        row,
-        op,
+    command = Command(
+        raw.row,
+        book,
+        op | (book << opcodes.BOOK_SHIFT),
         slot if slot != NO_SLOT else unknown,
         target if target != NO_SLOT else unknown,
         level,
-        lots,
+        qty,
         target if action == REPLACE else slot,
-        account,
+        raw.account,
         cell,
         early,
-        stamps,
     )
+    outcome, filled, leaves, after = step(desk.books, desk.grid, gate, desk.fills, count, command, stamps)
     lap(stamps, STAGE_MATCH)
+
+    # makers first, while their slots still say who they are
     release_makers(desk, book, count, after)
     if risk is not None:
         release_withdrawn(desk, gate, happened)
-    if action == NEW:
-        if fresh and outcome != RESTING:
-            release_slot(desk, book, slot)
-    elif action == REPLACE:
-        if fresh and outcome != REPLACED:
-            release_slot(desk, book, target)
+    if fresh and outcome != (RESTING if action == NEW else REPLACED):
+        release_slot(desk, book, slot if action == NEW else target)
+    if action == REPLACE:
         if outcome in (FILLED, CANCELLED) or (outcome == REPLACED and target != slot):
             release_slot(desk, book, slot)
-    elif outcome == CANCELLED:
+    elif action != NEW and outcome == CANCELLED:
         release_slot(desk, book, slot)
     return outcome, filled, leaves, after
 
@@ -285,45 +272,14 @@ ACTION_BITS, SELL_BIT, TYPE_BITS, TIF_BITS, POST_ONLY_BIT = 0, 3, 4, 6, 8
 DETAILS = 256  # in the answer of `submit`: filled, leaves and fills are more than the outcome tells
 
 
-@quick_kernel
-def submit(address, word, key, new_key, price, qty, account):
-    """One raw command to book 0 from Python: see `send`. Whole arguments, as of all these."""
-    word = plain(word)
-    return send(
-        plain(address),
-        (word >> ACTION_BITS) & 7,
-        word,
-        plain(key),
-        plain(new_key),
-        plain(price),
-        plain(qty),
-        plain(account),
-    )
-
-
-@quick_kernel
-def submit_cancel(address, key):
-    """A CANCEL: the same with five arguments less to convert."""
-    key, nothing = plain(key), np.int64(0)
-    return send(plain(address), np.int64(CANCEL), nothing, key, key, nothing, nothing, nothing)
-
-
 @helper
-def send(address, action, word, key, new_key, price, qty, account):
-    """One raw command to book 0; returns the outcome, plus DETAILS.
-
-    Without DETAILS nothing was filled, and what is open is the command's quantity (RESTING, REPLACED) or
-    nothing; with it, filled, leaves and the count of fills are in `counts` from FILLED_QTY on. One integer
-    comes back because a tuple of four costs 25 ns more.
-    """
-    desk = desk_at(address)
-    outcome, filled, leaves, count = event(
-        desk,
-        None,
-        np.int64(0),
-        np.int64(0),
-        np.int64(0),
-        action,
+def unpacked(word, key, new_key, price, qty, account, time):
+    """A raw command of book 0 from the arguments of `submit`."""
+    nothing = np.int64(0)
+    return RawCommand(
+        nothing,
+        nothing,
+        (word >> ACTION_BITS) & 7,
         np.int64(-1 if (word >> SELL_BIT) & 1 else 1),
         (word >> TYPE_BITS) & 3,
         (word >> TIF_BITS) & 3,
@@ -333,11 +289,40 @@ def send(address, action, word, key, new_key, price, qty, account):
         price,
         qty,
         account,
-        np.int64(0),
-        np.int64(0),
-        None,
+        nothing,
+        time,
     )
-    if filled == 0 and leaves in (0, qty):
+
+
+@quick_kernel
+def submit(address, word, key, new_key, price, qty, account):
+    """One raw command to book 0 from Python: see `send`. Whole arguments, as of all these."""
+    key, new_key, nothing = plain(key), plain(new_key), np.int64(0)
+    return send(
+        plain(address),
+        unpacked(plain(word), key, new_key, plain(price), plain(qty), plain(account), nothing),
+    )
+
+
+@quick_kernel
+def submit_cancel(address, key):
+    """A CANCEL: the same with five arguments less to convert."""
+    key, nothing = plain(key), np.int64(0)
+    word = np.int64(CANCEL << ACTION_BITS)
+    return send(plain(address), unpacked(word, key, key, nothing, nothing, nothing, nothing))
+
+
+@helper
+def send(address, raw):
+    """One raw command to book 0; returns the outcome, plus DETAILS.
+
+    Without DETAILS nothing was filled, and what is open is the command's quantity (RESTING, REPLACED) or
+    nothing; with it, filled, leaves and the count of fills are in `counts` from FILLED_QTY on. One integer
+    comes back because a tuple of four costs 25 ns more.
+    """
+    desk = desk_at(address)
+    outcome, filled, leaves, count = event(desk, None, np.int64(0), raw, None)
+    if filled == 0 and leaves in (0, raw.qty):
         return outcome
     desk.counts[FILLED_QTY], desk.counts[LEAVES_QTY], desk.counts[COUNT] = filled, leaves, count
     return outcome + DETAILS
@@ -369,40 +354,36 @@ def look_ahead_for_gate(desk, risk, columns, row, last):
     look_ahead(risk.intake, columns, ahead, np.int64(gate.row_cells[ix(ahead)]))
 
 
+class Rows(NamedTuple):
+    """The rows of a run event by event."""
+
+    columns: Columns
+    ts: np.ndarray  # int64 ns [rows], or [0]: for the risk gate
+    first_ts: int  # that of row 0 where `ts` is absent; they count up from there
+    flags: int  # of each op: opcodes.PASSIVE where rows are facts
+
+
 @helper
-def apply_row(desk, risk, columns, ts, first_ts, facts, row, count, stamps):
+def bare_rows(columns, ts, first_ts, facts):
+    """Rows without reference counts (see intrinsics.py)."""
+    flags = np.int64(opcodes.PASSIVE if facts else 0)
+    return Rows(bare_columns(columns), bare(ts), np.int64(first_ts), flags)
+
+
+@helper
+def apply_row(desk, risk, rows, row, count, stamps):
     """Apply a row of a table; returns what `event` does."""
-    key = columns.order_id[row]
     time = np.int64(0)
     if risk is not None:
         clock = risk.intake.clock
-        time = max(clock[TIME], ts[ix(row)] if ts.size else first_ts + row)
+        time = max(clock[TIME], rows.ts[ix(row)] if rows.ts.size else rows.first_ts + row)
         if not has_room(risk.gate):
             return np.int64(NEEDS_ROOM), np.int64(0), np.int64(0), count
         if passes_mark(clock, time):
             count = mark_positions(desk, risk.gate, clock, count, np.int64(row))
             lap(stamps, STAGE_RISK)
         clock[TIME] = time
-    return event(
-        desk,
-        risk,
-        count,
-        row,
-        value_at(columns.book, row),
-        value_at(columns.action, row),
-        value_at(columns.side, row),
-        value_at(columns.order_type, row),
-        value_at(columns.tif, row),
-        value_at(columns.post_only, row),
-        key,
-        columns.new_order_id[row] if columns.new_order_id.size else key,
-        value_at(columns.price, row),
-        value_at(columns.qty, row),
-        value_at(columns.account, row),
-        np.int64(opcodes.PASSIVE if facts else 0),
-        time,
-        stamps,
-    )
+    return event(desk, risk, count, raw_command(rows.columns, row, rows.flags, time), stamps)
 
 
 @helper
@@ -416,8 +397,9 @@ def note_row(desk, risk, columns, outputs, row, touches):
 
 
 @helper
-def event_loop(desk, risk, columns, ts, first_ts, outputs, facts, start, count, touches):
+def event_loop(desk, risk, rows, outputs, start, count, touches):
     """`run_events`, with everything bare."""
+    columns = rows.columns
     last, need = columns.action.size - 1, np.int64(0)
     for row in range(start, columns.action.size):
         if risk is None or risk.gate.cells.size <= CACHED_HOLDINGS:
@@ -425,7 +407,7 @@ def event_loop(desk, risk, columns, ts, first_ts, outputs, facts, start, count, 
             prefetch(desk.index, home(desk.index, columns.order_id[ahead], value_at(columns.book, ahead)))
         else:
             look_ahead_for_gate(desk, risk, columns, row, last)
-        outcome, filled, leaves, count = apply_row(desk, risk, columns, ts, first_ts, facts, row, count, None)
+        outcome, filled, leaves, count = apply_row(desk, risk, rows, row, count, None)
         if outcome >= NEEDS_SLOTS:
             return np.int64(row), count, touches, outcome
         outputs.outcomes[row] = outcome
@@ -454,11 +436,8 @@ def run_events(address, risk, columns, ts, first_ts, outputs, facts, start, coun
     return event_loop(
         desk_at(address),
         bare_risk(risk),
-        bare_columns(columns),
-        bare(ts),
-        first_ts,
+        bare_rows(columns, ts, first_ts, facts),
         bare_outputs(outputs),
-        facts,
         start,
         count,
         touches,

@@ -12,19 +12,15 @@ import numpy as np
 
 from hftlab.kernels.codes import RISK_CONTROL
 from hftlab.kernels.engine.event import (
-    ACTION_BITS,
     DETAILS,
     NEEDS_LIMITS,
     NEEDS_MESSAGES,
     NEEDS_ROOM,
     NEEDS_SLOTS,
-    POST_ONLY_BIT,
-    SELL_BIT,
-    TIF_BITS,
-    TYPE_BITS,
     Risk,
     event,
     mark_positions,
+    unpacked,
 )
 from hftlab.kernels.engine.live_books import COUNT, FILLED_QTY, LEAVES_QTY, array_in, desk_at
 from hftlab.kernels.primitives.compile import helper, quick_kernel
@@ -169,31 +165,12 @@ def submit_gated(address, word, key, new_key, price, qty, account, time):
             return np.int64(NEEDS_ROOM)
     clock[TIME] = time
     gate.counts[REFUSALS] = clock[REFUSED] = 0
-    action = (word >> ACTION_BITS) & 7
-    outcome, filled, leaves, count = event(
-        desk,
-        risk,
-        nothing,
-        nothing,
-        nothing,
-        action,
-        np.int64(-1 if (word >> SELL_BIT) & 1 else 1),
-        (word >> TYPE_BITS) & 3,
-        (word >> TIF_BITS) & 3,
-        (word >> POST_ONLY_BIT) & 1,
-        key,
-        new_key,
-        price,
-        qty,
-        account,
-        nothing,
-        time,
-        None,
-    )
+    raw = unpacked(word, key, new_key, price, qty, account, time)
+    outcome, filled, leaves, count = event(desk, risk, nothing, raw, None)
     if outcome >= NEEDS_SLOTS:
         return outcome
     calls[ROW] += 1
-    if messages.times.size != 0 and action != RISK_CONTROL:
+    if messages.times.size != 0 and raw.action != RISK_CONTROL:
         cell = lookup(risk.intake.index, account, nothing)
         count_message(calls, messages, np.int64(risk.intake.terms[ix(cell)]["account"]), time)
     if gate.counts[EVENTS] != 0:

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from hftlab.kernels.book.columns import bare_columns, value_at
+from hftlab.kernels.book.columns import value_at
 from hftlab.kernels.book.ladder import ASK, BASE, BEST, BID, SIZE
 from hftlab.kernels.book.opcodes import REJECTED
 from hftlab.kernels.book.price_grid import level_price
@@ -39,7 +39,7 @@ from hftlab.kernels.codes import (
     STAGE_RISK,
 )
 from hftlab.kernels.engine.batch import bare_outputs
-from hftlab.kernels.engine.event import NEEDS_SLOTS, apply_row, bare_risk, note_row
+from hftlab.kernels.engine.event import NEEDS_SLOTS, apply_row, bare_risk, bare_rows, note_row
 from hftlab.kernels.engine.live_books import desk_at
 from hftlab.kernels.primitives.compile import helper, kernel
 from hftlab.kernels.primitives.cycle_clock import note_if_long, now, spin_until, to_ns
@@ -225,14 +225,12 @@ def has_marked(risk):
 
 
 @helper
-def profiled_loop(desk, risk, columns, ts, first_ts, outputs, facts, start, count, touches, probe, stamps):
+def profiled_loop(desk, risk, rows, outputs, start, count, touches, probe, stamps):
     """`run_profiled`, with everything bare."""
-    settings, states = probe.settings, probe.states
+    settings, states, columns = probe.settings, probe.states, rows.columns
     for row in range(start, columns.action.size):
         intended, began = begin_row(desk, probe, row, stamps)
-        outcome, filled, leaves, count = apply_row(
-            desk, risk, columns, ts, first_ts, facts, row, count, stamps
-        )
+        outcome, filled, leaves, count = apply_row(desk, risk, rows, row, count, stamps)
         if outcome >= NEEDS_SLOTS:
             settings[PENDING] = began  # what has to grow first is part of the row's time
             return np.int64(row), count, touches, outcome
@@ -261,11 +259,8 @@ def run_profiled(address, risk, columns, ts, first_ts, outputs, facts, start, co
     return profiled_loop(
         desk_at(address),
         bare_risk(risk),
-        bare_columns(columns),
-        bare(ts),
-        first_ts,
+        bare_rows(columns, ts, first_ts, facts),
         bare_outputs(outputs),
-        facts,
         start,
         count,
         touches,

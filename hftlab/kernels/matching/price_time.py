@@ -10,6 +10,7 @@ from __future__ import annotations
 import numpy as np
 
 from hftlab.codes import MAX_QTY
+from hftlab.kernels.book.commands import Command
 from hftlab.kernels.book.ladder import BASE, BEST, MIRROR, SIZE, append, level_of, lower_best, remove, side_of
 from hftlab.kernels.book.opcodes import ALL_OR_NOTHING, NO_REST, PASSIVE, POST_ONLY, REJECTED, SELL
 from hftlab.kernels.book.records import NARROW, ORDER
@@ -37,6 +38,7 @@ from hftlab.kernels.primitives.intrinsics import ix, likely
 from hftlab.kernels.primitives.stage_clock import lap
 from hftlab.kernels.risk_gate.book_checks import admit, can_fill_from_others
 from hftlab.kernels.risk_gate.gate import (
+    Lots,
     closed,
     opened,
     traded,
@@ -72,20 +74,20 @@ def overflows(books, level, qty, leaving):
 
 
 @helper
-def cross(books, grid, gate, fills, count, row, book, side, level, qty, account, cell):
+def cross(books, grid, gate, fills, count, command, side):
     """Trade an incoming order with what rests opposite; returns (leaves, lost, count).
 
-    `lost` is what self-trade prevention has taken off it. `cell` is its owner's.
+    `command.level` is the worst of its `side` at which it trades, `lost` what self-trade prevention takes.
     """
     heads, levels, orders = books.heads, books.levels, books.orders
-    floor = np.int64(heads[ix(book), MIRROR]) - level  # the worst opposite level that still trades
+    book, qty, lost = command.book, command.qty, np.int64(0)
+    floor = np.int64(heads[ix(book), MIRROR]) - command.level  # the worst opposite level that still trades
     best = np.int64(heads[ix(book), BEST + 1 - side])
-    lost = np.int64(0)
     while qty > 0 and best >= floor:
         maker = np.int64(orders[ix(best)]["next"])
         open_qty = np.int64(orders[ix(maker)]["qty"])
         if gate is not None:
-            met = meet_own(books, grid, gate, row, book, maker, open_qty, qty, cell)
+            met = meet_own(books, grid, gate, command, maker, qty)
             if met >= 0:  # an order of the same group, and so many lots are lost to it
                 qty -= met
                 lost += met
@@ -94,18 +96,18 @@ def cross(books, grid, gate, fills, count, row, book, side, level, qty, account,
         part = min(qty, open_qty)
         qty -= part
         fill = ix(count)
-        fills[fill]["row"] = row
+        fills[fill]["row"] = command.row
         fills[fill]["maker"] = books.entries[ix(maker)]
         fills[fill]["level"] = best
         fills[fill]["maker_account"] = books.accounts[ix(maker)] if books.accounts.size else 0
-        fills[fill]["taker_account"] = account
+        fills[fill]["taker_account"] = command.account
         fills[fill]["qty"] = part
         fills[fill]["maker_leaves"] = open_qty - part
         fills[fill]["taker_leaves"] = qty
         count += 1
         if gate is not None:
-            gone = np.int64(part == open_qty)
-            traded(grid, gate, book, 1 - side, best, maker, part, gone, cell)
+            whole = np.int64(part == open_qty)
+            traded(grid, gate, Lots(book, 1 - side, best, maker, part, whole), command.cell)
         orders[ix(maker)]["qty"] = open_qty - part
         levels[ix(best)]["qty"] -= part
         if part == open_qty:
@@ -120,20 +122,21 @@ def cross(books, grid, gate, fills, count, row, book, side, level, qty, account,
 
 
 @helper
-def meet_own(books, grid, gate, row, book, maker, open_qty, qty, cell):
+def meet_own(books, grid, gate, command, maker, qty):
     """Lots an incoming order loses to a resting one of its group, which goes as its mode says; else -1."""
-    place = gate.cells[ix(cell)]
+    place = gate.cells[ix(command.cell)]
     mode = gate.limits[ix(place["limits"])]["self_trade"]
     if mode == ALLOW_SELF_TRADE or gate.cells[ix(gate.node_cells[ix(maker)])]["group"] != place["group"]:
         return np.int64(-1)
     if mode == CANCEL_NEWEST:
         return qty
-    return take_own(books, grid, gate, row, book, maker, open_qty, qty, mode)
+    return take_own(books, grid, gate, command, maker, qty, mode)
 
 
 @rare
-def take_own(books, grid, gate, row, book, maker, open_qty, qty, mode):
+def take_own(books, grid, gate, command, maker, qty, mode):
     """Take lots off a resting order of the group of an incoming one; returns what that one loses."""
+    open_qty, row, book = np.int64(books.orders[ix(maker)]["qty"]), command.row, command.book
     if mode == DECREMENT:
         part = min(qty, open_qty)
         withdraw(books, grid, gate, row, book, maker, part, np.int64(SELF_TRADE_DECREMENT))
@@ -143,14 +146,15 @@ def take_own(books, grid, gate, row, book, maker, open_qty, qty, mode):
 
 
 @helper
-def rest(books, grid, gate, book, side, level, slot, qty, entry, account, cell):
-    """Rest what is left of an order."""
+def rest(books, grid, gate, command, side, slot, qty):
+    """Rest the `qty` lots that are left of an order."""
+    book, level = command.book, command.level
     append(books, book, side, level, slot, qty)
-    books.entries[ix(slot)] = entry
+    books.entries[ix(slot)] = command.entry
     if books.accounts.size:
-        books.accounts[ix(slot)] = account
+        books.accounts[ix(slot)] = command.account
     if gate is not None:
-        opened(grid, gate, book, side, level, slot, qty, cell)
+        opened(grid, gate, Lots(book, side, level, slot, qty, np.int64(0)), command.cell)
 
 
 @helper
@@ -160,17 +164,16 @@ def crosses(books, book, side, level):
 
 
 @helper
-def add(
-    books, grid, gate, fills, count, row, book, op, slot, level, qty, entry, account, cell, early, stamps
-):
+def add(books, grid, gate, fills, count, command, stamps):
     """NEW: match, then rest or expire what is left."""
-    side, nothing = op & SELL, np.int64(0)
-    if not likely(books.orders[ix(slot)]["qty"] == 0):
+    op, book, level, qty, nothing = command.op, command.book, command.level, command.qty, np.int64(0)
+    side = op & SELL
+    if not likely(books.orders[ix(command.slot)]["qty"] == 0):
         return REJECTED + DUPLICATE_ORDER, nothing, nothing, count
     if gate is not None:
-        reason = early & EARLY_REASON
+        reason = command.early & EARLY_REASON
         if reason == 0:
-            reason = admit(books, grid, gate, row, book, op, side, level, qty, cell, nothing, nothing, early)
+            reason = admit(books, grid, gate, command, side, nothing, nothing)
             lap(stamps, STAGE_RISK)
         if reason != 0:
             return REJECTED + reason, nothing, nothing, count
@@ -180,38 +183,37 @@ def add(
             return REJECTED + POST_ONLY_WOULD_CROSS, nothing, nothing, count
         if op & ALL_OR_NOTHING:
             if gate is not None:
-                fillable = can_fill_from_others(books, gate, book, side, level, qty, cell)
+                fillable = can_fill_from_others(books, gate, book, side, level, qty, command.cell)
             else:
                 fillable = can_fill(books, book, side, level, qty)
             if not fillable:
                 return EXPIRED, nothing, nothing, count
         if not op & NO_REST and overflows(books, level, qty, nothing):
             return REJECTED + CAPACITY_EXHAUSTED, nothing, nothing, count
-        leaves, lost, count = cross(
-            books, grid, gate, fills, count, row, book, side, level, qty, account, cell
-        )
+        leaves, lost, count = cross(books, grid, gate, fills, count, command, side)
         if leaves == 0:
             return (FILLED if lost == 0 else CANCELLED), qty - lost, nothing, count
     if not likely(op & NO_REST == 0):
         return EXPIRED, qty - lost - leaves, nothing, count
     if not likely(not overflows(books, level, leaves, nothing)):  # never of one that has traded: see above
         return REJECTED + CAPACITY_EXHAUSTED, nothing, nothing, count
-    rest(books, grid, gate, book, side, level, slot, leaves, entry, account, cell)
+    rest(books, grid, gate, command, side, command.slot, leaves)
     return RESTING, qty - lost - leaves, leaves, count
 
 
 @helper
-def reduce(books, grid, gate, count, book, slot, qty):
+def reduce(books, grid, gate, count, command):
     """REDUCE, and CANCEL as a reduce by everything: priority is kept."""
+    slot, qty = command.slot, command.qty
     open_qty = np.int64(books.orders[ix(slot)]["qty"])
     if not likely(open_qty != 0):
         return REJECTED + UNKNOWN_ORDER, np.int64(0), np.int64(0), count
     if gate is not None:
         level = np.int64(books.orders[ix(slot)]["level"])
-        side, gone = side_of(books, book, level), np.int64(qty >= open_qty)
-        closed(grid, gate, book, side, level, slot, min(qty, open_qty), gone)
+        side, whole = side_of(books, command.book, level), np.int64(qty >= open_qty)
+        closed(grid, gate, Lots(command.book, side, level, slot, min(qty, open_qty), whole))
     if likely(qty >= open_qty):
-        remove(books, book, slot)
+        remove(books, command.book, slot)
         return CANCELLED, np.int64(0), np.int64(0), count
     books.orders[ix(slot)]["qty"] = open_qty - qty
     books.levels[ix(books.orders[ix(slot)]["level"])]["qty"] -= qty
@@ -219,31 +221,52 @@ def reduce(books, grid, gate, count, book, slot, qty):
 
 
 @helper
-def replace(books, grid, gate, fills, count, row, book, op, slot, target, rung, qty, entry, early, stamps):
+def moved(books, gate, command, level):
+    """A REPLACE as the order it brings in: at its level, of the account and cell of the order it names."""
+    slot, cell = command.slot, np.int64(0)
+    if gate is not None:
+        cell = np.int64(gate.node_cells[ix(slot)])
+    return Command(
+        command.row,
+        command.book,
+        command.op,
+        slot,
+        command.target,
+        level,
+        command.qty,
+        command.entry,
+        np.int64(books.accounts[ix(slot)]) if books.accounts.size else np.int64(0),
+        cell,
+        command.early,
+    )
+
+
+@helper
+def replace(books, grid, gate, fills, count, command, stamps):
     """REPLACE: in place when it gives nothing up, else out and in again as `target`."""
+    slot, target, op, book, qty = command.slot, command.target, command.op, command.book, command.qty
     nothing = np.int64(0)
     open_qty = np.int64(books.orders[ix(slot)]["qty"])
     if open_qty == 0:
         return REJECTED + UNKNOWN_ORDER, nothing, nothing, count
     if target != slot and books.orders[ix(target)]["qty"] != 0:
         return REJECTED + DUPLICATE_ORDER, nothing, nothing, count
-    if gate is not None and early & EARLY_REASON:
-        return REJECTED + (early & EARLY_REASON), nothing, nothing, count
+    if gate is not None and command.early & EARLY_REASON:
+        return REJECTED + (command.early & EARLY_REASON), nothing, nothing, count
     old_level = np.int64(books.orders[ix(slot)]["level"])
     side = side_of(books, book, old_level)
-    level = level_of(books, book, side, rung)
+    level = level_of(books, book, side, command.level)
     if level == old_level and qty <= open_qty and target == slot:
         if gate is not None:
-            closed(grid, gate, book, side, level, slot, open_qty - qty, nothing)
+            closed(grid, gate, Lots(book, side, level, slot, open_qty - qty, nothing))
         books.orders[ix(slot)]["qty"] = qty
         books.levels[ix(level)]["qty"] -= open_qty - qty
         return REPLACED, nothing, qty, count
-    cell = nothing
+    incoming = moved(books, gate, command, level)
     if gate is not None:
-        cell = np.int64(gate.node_cells[ix(slot)])
         if gate.owners.size:
-            gate.owners[ix(row)] = -cell if side else cell
-        reason = admit(books, grid, gate, row, book, op, side, level, qty, cell, open_qty, old_level, early)
+            gate.owners[ix(command.row)] = -incoming.cell if side else incoming.cell
+        reason = admit(books, grid, gate, incoming, side, open_qty, old_level)
         lap(stamps, STAGE_RISK)
         if reason != 0:
             return REJECTED + reason, nothing, nothing, count
@@ -251,18 +274,15 @@ def replace(books, grid, gate, fills, count, row, book, op, slot, target, rung, 
         return REJECTED + POST_ONLY_WOULD_CROSS, nothing, nothing, count
     if overflows(books, level, qty, open_qty if level == old_level else nothing):
         return REJECTED + CAPACITY_EXHAUSTED, nothing, nothing, count
-    account = np.int64(books.accounts[ix(slot)]) if books.accounts.size else nothing
     if gate is not None:
-        closed(grid, gate, book, side, old_level, slot, open_qty, np.int64(1))
+        closed(grid, gate, Lots(book, side, old_level, slot, open_qty, np.int64(1)))
     remove(books, book, slot)
     leaves, lost = qty, nothing
     if not op & PASSIVE:
-        leaves, lost, count = cross(
-            books, grid, gate, fills, count, row, book, side, level, qty, account, cell
-        )
+        leaves, lost, count = cross(books, grid, gate, fills, count, incoming, side)
     if leaves == 0:
         return (FILLED if lost == 0 else CANCELLED), qty - lost, nothing, count
-    rest(books, grid, gate, book, side, level, target, leaves, entry, account, cell)
+    rest(books, grid, gate, incoming, side, target, leaves)
     return REPLACED, qty - lost - leaves, leaves, count
 
 
@@ -279,7 +299,7 @@ def remove_all(books, grid, gate, book, account, everyone):
                 if everyone or books.accounts.size == 0 or books.accounts[ix(slot)] == account:
                     if gate is not None:
                         open_qty = np.int64(books.orders[ix(slot)]["qty"])
-                        closed(grid, gate, book, side, level, slot, open_qty, np.int64(1))
+                        closed(grid, gate, Lots(book, side, level, slot, open_qty, np.int64(1)))
                     remove(books, book, slot)
                 slot = younger
             level = previous_bit(books.bitmap, level)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
+from hftlab.kernels.book.commands import Command
 from hftlab.kernels.book.ladder import SIZE
+from hftlab.kernels.book.opcodes import MARKET, NO_REST
 from hftlab.kernels.codes import ACTIVE, KILL_CANCEL, KILLED, STOP_CANCEL, STOP_CLOSE, STOP_STRUCK
 from hftlab.kernels.matching.price_time import cross
 from hftlab.kernels.primitives import int128
@@ -16,6 +18,7 @@ from hftlab.kernels.risk_gate.gate import (
     NEXT_MARK,
     OWN,
     OWN_ROOM,
+    Event,
     reference_of,
     tell,
     withdraw_all,
@@ -124,12 +127,13 @@ def close_position(books, grid, gate, fills, count, row, cell):
     side = np.int64(position > 0)
     level = grid.bases[ix(book)] + (side + 1) * np.int64(books.heads[ix(book), SIZE]) - 1
     qty, nobody, nothing = abs(position), np.int64(-1), np.int64(0)
-    leaves, lost, count = cross(
-        books, grid, gate, fills, count, -1 - row, book, side, level, qty, number, cell
+    order = Command(
+        -1 - row, book, side | MARKET | NO_REST, nobody, nobody, level, qty, nobody, number, cell, nothing
     )
+    leaves, lost, count = cross(books, grid, gate, fills, count, order, side)
     filled = qty - leaves - lost
     gate.counts[OWN] += 1
-    tell(gate, row, np.int64(STOP_CLOSE), nobody, nobody, cell, nothing, filled, nothing, nothing)
+    tell(gate, Event(row, np.int64(STOP_CLOSE), nobody, nobody, cell, nothing, filled, nothing, nothing))
     return count
 
 
@@ -163,7 +167,7 @@ def judge_cells(books, grid, gate, fills, count, row, first, last):
         place["stopped"] = 1
         gate.counts[OWN] += 1
         strike, equity = np.int64(money["strike"]), np.int64(money["equity"])
-        tell(gate, row, np.int64(STOP_STRUCK), nobody, nobody, cell, nothing, nothing, strike, equity)
+        tell(gate, Event(row, np.int64(STOP_STRUCK), nobody, nobody, cell, nothing, nothing, strike, equity))
         if gate.accounts[ix(place["account"])]["closes"]:
             count = close_position(books, grid, gate, fills, count, row, cell)
     return count
@@ -180,7 +184,7 @@ def judge_account(books, grid, gate, fills, count, row, first, last, value):
     account["stopped"] = 1
     gate.counts[OWN] += 1
     strike, equity = np.int64(account["strike"]), np.int64(account["equity"])
-    tell(gate, row, np.int64(STOP_STRUCK), nobody, nobody, -cell, nothing, nothing, strike, equity)
+    tell(gate, Event(row, np.int64(STOP_STRUCK), nobody, nobody, -cell, nothing, nothing, strike, equity))
     if account["closes"]:
         for i in range(first, last):
             cell = np.int64(gate.stop_order[ix(i)])
@@ -219,14 +223,15 @@ def lift(gate, number, everyone):
 
 
 @rare
-def control(books, grid, gate, row, book, code, number):
+def control(books, grid, gate, command):
     """RISK_CONTROL: what it does to books and stops. (States are followed where rows are taken in.)"""
+    row, code, number = command.row, command.qty, command.account
     scope, state = code >> SCOPE_SHIFT, code & STATE_MASK
     if state == ACTIVE and scope != ON_SYMBOL:
         lift(gate, number, scope == ON_ALL)
     if state == KILLED:
         if scope == ON_SYMBOL:
-            withdraw_all(books, grid, gate, row, book, number, True, np.int64(KILL_CANCEL))
+            withdraw_all(books, grid, gate, row, command.book, number, True, np.int64(KILL_CANCEL))
         else:
             for i in range(gate.names.size):
                 each = np.int64(gate.names[ix(i)])

@@ -13,10 +13,11 @@ import numpy as np
 
 from hftlab.codes import MAX_QTY
 from hftlab.kernels.book import opcodes
+from hftlab.kernels.book.commands import bare_commands
 from hftlab.kernels.book.ladder import ASK, BASE, BEST, BID, MIRROR, SIZE, bare_books, level_of, side_of
 from hftlab.kernels.book.price_grid import bare_grid, level_price
 from hftlab.kernels.codes import MBO_CANCEL, MBO_FILL
-from hftlab.kernels.engine.batch import bare_commands, bare_outputs, play
+from hftlab.kernels.engine.batch import bare_outputs, play
 from hftlab.kernels.matching.price_time import crosses
 from hftlab.kernels.primitives.bitmap import NONE, previous_bit
 from hftlab.kernels.primitives.compile import helper, kernel

@@ -71,12 +71,14 @@ def distance(a, b):
 
 
 @helper
-def admit(books, grid, gate, row, book, op, side, level, qty, cell, old_qty, old_level, early):
+def admit(books, grid, gate, command, side, old_qty, old_level):
     """Reason to refuse a NEW or REPLACE of a cell (the owner's) that would open or trade `qty` lots, or 0.
 
     A REPLACE brings the open lots and the level of its order, a NEW 0 lots.
     """
-    place, nothing = gate.cells[ix(cell)], np.int64(0)
+    row, book, op, level, qty = command.row, command.book, command.op, command.level, command.qty
+    cell, early, nothing = command.cell, command.early, np.int64(0)
+    place = gate.cells[ix(cell)]
     limit = gate.limits[ix(place["limits"])]
     sign = np.int64(1 - 2 * side)
     position = sign * np.int64(place["position"])  # from here on as if it were a purchase

@@ -162,15 +162,28 @@ def refuse(gate, row, reason, limit, observed):
     return np.int64(reason)
 
 
+class Event(NamedTuple):
+    """Something the gate does by itself: the fields of EVENT, int64 each."""
+
+    row: int  # of the command it comes with; -1 - that where it comes with an order of the gate
+    kind: int
+    entry: int
+    node: int
+    cell: int
+    gone: int
+    qty: int
+    limit: int
+    observed: int
+
+
 @helper
-def tell(gate, row, kind, entry, node, cell, gone, qty, limit, observed):
+def tell(gate, event):
     """Note something the gate did by itself."""
-    place = ix(gate.counts[EVENTS])
-    event = gate.events[place]
-    event["row"] = row if row >= 0 else -1 - row  # what an order of the gate does is negative
-    event["kind"], event["entry"], event["node"] = kind, entry, node
-    event["cell"], event["gone"], event["qty"] = cell, gone, qty
-    event["limit"], event["observed"] = limit, observed
+    row = gate.events[ix(gate.counts[EVENTS])]
+    row["row"] = event.row if event.row >= 0 else -1 - event.row
+    row["kind"], row["entry"], row["node"] = event.kind, event.entry, event.node
+    row["cell"], row["gone"], row["qty"] = event.cell, event.gone, event.qty
+    row["limit"], row["observed"] = event.limit, event.observed
     gate.counts[EVENTS] += 1
 
 
@@ -183,27 +196,38 @@ def choose(side, of_buys, of_sells):
     return of_buys ^ ((of_buys ^ of_sells) & -side)
 
 
+class Lots(NamedTuple):
+    """Lots of a resting order, and where it rests; int64 each."""
+
+    book: int
+    side: int  # as an index
+    level: int
+    slot: int
+    qty: int
+    whole: int  # 1 where these are all that it has open, else 0
+
+
 @helper
-def opened(grid, gate, book, side, level, slot, qty, cell):
+def opened(grid, gate, lots, cell):
     """An order of a cell rests."""
-    gate.node_cells[ix(slot)] = cell
+    gate.node_cells[ix(lots.slot)] = cell
     place = gate.cells[ix(cell)]
-    place["open_buy"] += choose(side, qty, np.int64(0))
-    place["open_sell"] += choose(side, np.int64(0), qty)
+    place["open_buy"] += choose(lots.side, lots.qty, np.int64(0))
+    place["open_sell"] += choose(lots.side, np.int64(0), lots.qty)
     place["open_orders"] += 1
     if gate.counts[TRACKS_NOTIONAL]:
-        place["open_notional"] += abs(level_price(grid, book, level)) * qty
+        place["open_notional"] += abs(level_price(grid, lots.book, lots.level)) * lots.qty
 
 
 @helper
-def closed(grid, gate, book, side, level, slot, qty, gone):
-    """`qty` lots of a resting order are no longer open; `gone` (0 or 1) says whether it is not either."""
-    place = gate.cells[ix(gate.node_cells[ix(slot)])]
-    place["open_buy"] -= choose(side, qty, np.int64(0))
-    place["open_sell"] -= choose(side, np.int64(0), qty)
-    place["open_orders"] -= gone
+def closed(grid, gate, lots):
+    """Lots of a resting order are no longer open."""
+    place = gate.cells[ix(gate.node_cells[ix(lots.slot)])]
+    place["open_buy"] -= choose(lots.side, lots.qty, np.int64(0))
+    place["open_sell"] -= choose(lots.side, np.int64(0), lots.qty)
+    place["open_orders"] -= lots.whole
     if gate.counts[TRACKS_NOTIONAL]:
-        place["open_notional"] -= abs(level_price(grid, book, level)) * qty
+        place["open_notional"] -= abs(level_price(grid, lots.book, lots.level)) * lots.qty
 
 
 @helper
@@ -211,9 +235,9 @@ def withdraw(books, grid, gate, row, book, slot, qty, kind):
     """The gate takes lots off a resting order, perhaps all."""
     level, open_qty = np.int64(books.orders[ix(slot)]["level"]), np.int64(books.orders[ix(slot)]["qty"])
     gone = np.int64(qty == open_qty)
-    closed(grid, gate, book, side_of(books, book, level), level, slot, qty, gone)
-    cell = np.int64(gate.node_cells[ix(slot)])
-    tell(gate, row, kind, np.int64(books.entries[ix(slot)]), slot, cell, gone, qty, np.int64(0), np.int64(0))
+    closed(grid, gate, Lots(book, side_of(books, book, level), level, slot, qty, gone))
+    cell, entry = np.int64(gate.node_cells[ix(slot)]), np.int64(books.entries[ix(slot)])
+    tell(gate, Event(row, kind, entry, slot, cell, gone, qty, np.int64(0), np.int64(0)))
     if gone:
         remove(books, book, slot)
     else:
@@ -265,14 +289,14 @@ def settle(gate, book, cell, side, qty, price):
 
 
 @helper
-def traded(grid, gate, book, side, level, maker, qty, gone, taker_cell):
-    """A resting order of `side` traded with an order of `taker_cell`, at its own price."""
-    closed(grid, gate, book, side, level, maker, qty, gone)
-    price = level_price(grid, book, level)
-    settle(gate, book, np.int64(gate.node_cells[ix(maker)]), side, qty, price)
-    settle(gate, book, taker_cell, 1 - side, qty, price)
-    gate.symbols[ix(book)]["last"] = price
-    gate.symbols[ix(book)]["has_last"] = 1
+def traded(grid, gate, lots, taker_cell):
+    """Lots of a resting order traded with an order of `taker_cell`, at its own price."""
+    closed(grid, gate, lots)
+    price = level_price(grid, lots.book, lots.level)
+    settle(gate, lots.book, np.int64(gate.node_cells[ix(lots.slot)]), lots.side, lots.qty, price)
+    settle(gate, lots.book, taker_cell, 1 - lots.side, lots.qty, price)
+    gate.symbols[ix(lots.book)]["last"] = price
+    gate.symbols[ix(lots.book)]["has_last"] = 1
 
 
 # ------------------------------------------------------------------ references and marks

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 
 from hftlab.codes import MAX_QTY
-from hftlab.kernels.book.columns import bare_columns, value_at
+from hftlab.kernels.book.columns import bare_columns, raw_command, value_at
 from hftlab.kernels.codes import (
     HALTED,
     KILL_SWITCH,
@@ -163,24 +163,25 @@ def set_state(intake, cell, book, code):
 
 
 @helper
-def look_at(intake, row, cell, book, action, side, order_type, price, qty, time):
+def look_at(intake, raw, cell):
     """The first seven checks of a row: a reason, or 0, with ONLY_REDUCES where nothing else is allowed."""
+    row, action, price, qty = raw.row, raw.action, raw.price, raw.qty
     if action == RISK_CONTROL:
         if 0 <= qty <= LAST_CONTROL:
-            set_state(intake, cell, book, qty)
+            set_state(intake, cell, raw.book, qty)
         return np.int64(0)
     place = intake.terms[ix(cell)]
     account, limit = intake.accounts[ix(place["account"])], intake.limits[ix(place["limits"])]
-    too_many = exceeds_rate(intake, account, time)
+    too_many = exceeds_rate(intake, account, raw.time)
     repeats = np.int64(0)
-    market = action == NEW and order_type == MARKET_ORDER
+    market = action == NEW and raw.order_type == MARKET_ORDER
     if action == NEW and intake.repeats.size:
-        key, at = cell if side > 0 else -cell, np.int64(0) if market else price
-        repeats = count_repeats(intake.repeats, intake.clock, key, at, qty, time)
+        key, at = cell if raw.side > 0 else -cell, np.int64(0) if market else price
+        repeats = count_repeats(intake.repeats, intake.clock, key, at, qty, raw.time)
     if action not in (NEW, REPLACE):
         return np.int64(0)
     state = max(
-        np.int64(account["state"]), np.int64(intake.symbols[ix(book)]["state"]), intake.clock[ALL_STATE]
+        np.int64(account["state"]), np.int64(intake.symbols[ix(raw.book)]["state"]), intake.clock[ALL_STATE]
     )
     nothing = np.int64(0)
     if state == HALTED:
@@ -264,18 +265,8 @@ def look_at_rows(intake, columns, ts, first_ts, row_cells, early, start, stop):
         intake.clock[TIME] = time
         if needs_room(intake, np.int64(row_cells[ix(row)]), time):
             return row
-        early[ix(row)] = look_at(
-            intake,
-            np.int64(row),
-            np.int64(row_cells[ix(row)]),
-            value_at(columns.book, row),
-            value_at(columns.action, row),
-            value_at(columns.side, row),
-            value_at(columns.order_type, row),
-            value_at(columns.price, row),
-            value_at(columns.qty, row),
-            time,
-        )
+        raw = raw_command(columns, row, 0, time)
+        early[ix(row)] = look_at(intake, raw, np.int64(row_cells[ix(row)]))
     return np.int64(stop)
 
 
