@@ -49,6 +49,7 @@ from hftlab.kernels.primitives import int128
 from hftlab.kernels.primitives.compile import helper, kernel
 from hftlab.kernels.primitives.hash_index import lookup
 from hftlab.kernels.primitives.intrinsics import HOLDINGS_AHEAD, bare, ix, prefetch
+from hftlab.kernels.risk_gate.book_checks import growth_of
 from hftlab.kernels.risk_gate.gate import CHECKS_PORTFOLIO, NEXT_MARK, bare_gate, settle
 from hftlab.kernels.risk_gate.records import ON_ALL, ON_SYMBOL, SCOPE_SHIFT, STATE_MASK
 
@@ -114,15 +115,12 @@ def mark_strikes(books, grid, gate):
 @helper
 def would_exceed(gate, account, position, book, qty, price):
     """Whether an order may bring the portfolio value above its limit; quantity and position as of a buyer."""
-    more = qty  # by which |position| grows
-    if position < 0:
-        more = position + qty + position if position + qty > 0 else np.int64(0)
-    symbol = gate.symbols[ix(book)]
+    growth, symbol = growth_of(position, qty), gate.symbols[ix(book)]
     each = abs(np.int64(symbol["mark"])) if symbol["has_mark"] else abs(price)
-    if more <= 0 or each == 0:
+    if growth <= 0 or each == 0:
         return False
     gross = (np.int64(account["gross_high"]), np.int64(account["gross_low"]))
-    return int128.exceeds(int128.add(gross, int128.multiply(each, more)), np.int64(account["portfolio"]))
+    return int128.exceeds(int128.add(gross, int128.multiply(each, growth)), np.int64(account["portfolio"]))
 
 
 @helper

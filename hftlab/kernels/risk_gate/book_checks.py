@@ -6,6 +6,8 @@ holds the reason, and a bit for an account or symbol that may only reduce (see r
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 
 from hftlab.codes import MAX_QTY
@@ -70,88 +72,207 @@ def distance(a, b):
     return np.uint64(max(a, b)) - np.uint64(min(a, b))
 
 
+class Order(NamedTuple):
+    """What the checks ask of a NEW or REPLACE that would open or trade `qty` lots; int64 each.
+
+    Positions are those of a purchase: a sale's have the other sign. A REPLACE brings the open lots and the
+    level of the order that it takes out, a NEW 0 lots.
+    """
+
+    row: int
+    book: int
+    op: int
+    side: int  # as an index
+    sign: int  # 1 of a purchase, -1 of a sale
+    level: int
+    price: int  # 0 of a MARKET
+    qty: int
+    old_qty: int
+    old_level: int
+    position: int  # of its owner
+    base: int  # that with all open orders of its side filled, its own not among them
+    increases: int  # whether it may increase the position
+
+
+@helper
+def order_of(grid, cell, command, side, old_qty, old_level):
+    """An order as the checks see it; `cell` is its owner's record."""
+    sign = np.int64(1 - 2 * side)
+    position = sign * np.int64(cell["position"])
+    base = position + choose(side, np.int64(cell["open_buy"]), np.int64(cell["open_sell"])) - old_qty
+    return Order(
+        command.row,
+        command.book,
+        command.op,
+        side,
+        sign,
+        command.level,
+        np.int64(0) if command.op & MARKET else level_price(grid, command.book, command.level),
+        command.qty,
+        old_qty,
+        old_level,
+        position,
+        base,
+        np.int64(base > -command.qty),
+    )
+
+
 @helper
 def admit(books, grid, gate, command, side, old_qty, old_level):
-    """Reason to refuse a NEW or REPLACE of a cell (the owner's) that would open or trade `qty` lots, or 0.
+    """Reason to refuse a NEW or REPLACE of `command.cell` (the owner's), or 0: checks 8 to 16, in order.
 
-    A REPLACE brings the open lots and the level of its order, a NEW 0 lots.
+    The first that refuses decides. A REPLACE brings the open lots and the level of its order, a NEW 0 lots.
     """
-    row, book, op, level, qty = command.row, command.book, command.op, command.level, command.qty
-    cell, early, nothing = command.cell, command.early, np.int64(0)
-    place = gate.cells[ix(cell)]
-    limit = gate.limits[ix(place["limits"])]
-    sign = np.int64(1 - 2 * side)
-    position = sign * np.int64(place["position"])  # from here on as if it were a purchase
-    base = position + choose(side, np.int64(place["open_buy"]), np.int64(place["open_sell"])) - old_qty
-    increases = base > -qty
-    if (early & ONLY_REDUCES or limit["reduce_only"]) and increases:
-        return refuse(gate, row, REDUCE_ONLY, nothing, sign * saturating_sum(base, qty))
-    account = gate.accounts[ix(place["account"])]
-    if gate.money.size and increases:
-        if place["stopped"]:
-            money = gate.money[ix(cell)]
-            return refuse(gate, row, STOP_LOSS, np.int64(money["strike"]), np.int64(money["equity"]))
-        if account["stopped"]:
-            return refuse(gate, row, STOP_LOSS, np.int64(account["strike"]), np.int64(account["equity"]))
-
-    market = op & MARKET
-    price = nothing if market else level_price(grid, book, level)
-    banded = limit["band_ticks"] >= 0 or limit["band_ppm"] >= 0
-    if banded or market:
-        known, reference = reference_of(books, grid, gate, book)
-        if known:
-            band = band_of(limit, np.int64(grid.rules[ix(book)]["tick"]), reference)
-            if market:
-                more = max(band, nothing)
-                fits = more <= MAX_QTY - abs(reference)
-                amount = product(abs(reference) + more, qty) if fits else np.int64(-1)
-                if amount < 0 or amount > limit["order_notional"]:
-                    observed = amount if amount >= 0 else np.int64(MAX_QTY)
-                    return refuse(gate, row, MAX_NOTIONAL, np.int64(limit["order_notional"]), observed)
-            elif banded and distance(price, reference) > np.uint64(band):
-                end = saturating_sum(reference, band if price > reference else -band)
-                return refuse(gate, row, PRICE_BAND, end, price)
-
-    most = choose(side, np.int64(limit["long"]), np.int64(limit["short"]))
-    if base > most - qty:
-        return refuse(gate, row, MAX_POSITION, sign * most, sign * saturating_sum(base, qty))
-    if not op & NO_REST:
-        if old_qty == 0 and place["open_orders"] >= limit["open_orders"]:
-            observed = np.int64(place["open_orders"]) + 1
-            return refuse(gate, row, MAX_OPEN_ORDERS, np.int64(limit["open_orders"]), observed)
-        if gate.counts[TRACKS_NOTIONAL]:
-            others = np.int64(place["open_notional"])
-            if old_qty != 0:
-                others -= abs(level_price(grid, book, old_level)) * old_qty
-            amount, most = product(abs(price), qty), np.int64(limit["open_notional"])
-            if amount < 0 or others > most - amount:
-                observed = saturating_sum(others, amount) if amount >= 0 else np.int64(MAX_QTY)
-                return refuse(gate, row, MAX_OPEN_NOTIONAL, most, observed)
-    if gate.counts[CHECKS_PORTFOLIO] and gate.money.size:
-        more = qty  # by which |position| grows
-        if position < 0:
-            more = position + qty + position if position + qty > 0 else nothing
-        if more > 0:
-            symbol = gate.symbols[ix(book)]
-            each = abs(np.int64(symbol["mark"])) if symbol["has_mark"] else abs(price)
-            gross = (np.int64(account["gross_high"]), np.int64(account["gross_low"]))
-            value, most = int128.add(gross, int128.multiply(each, more)), np.int64(account["portfolio"])
-            if each != 0 and int128.exceeds(value, most):
-                return refuse(gate, row, MAX_PORTFOLIO_VALUE, most, saturated(value))
-    stops_at_own = limit["self_trade"] == CANCEL_NEWEST and not op & PASSIVE
-    if stops_at_own and meets_own_first(books, gate, book, side, level, place):
-        return refuse(gate, row, SELF_TRADE, nothing, nothing)
-    return nothing
+    cell = gate.cells[ix(command.cell)]
+    limit, account = gate.limits[ix(cell["limits"])], gate.accounts[ix(cell["account"])]
+    order = order_of(grid, cell, command, side, old_qty, old_level)
+    return (
+        check_reduce_only(gate, limit, order, command.early)
+        or check_stop_loss(gate, cell, account, order, command.cell)
+        or check_price_band(books, grid, gate, limit, order)
+        or check_market_notional(books, grid, gate, limit, order)
+        or check_position(gate, limit, order)
+        or check_open_orders(gate, cell, limit, order)
+        or check_open_notional(grid, gate, cell, limit, order)
+        or check_portfolio_value(gate, account, order)
+        or check_self_trade(books, gate, cell, limit, order)
+    )
 
 
 @helper
-def meets_own_first(books, gate, book, side, level, place):
-    """Whether the first order that an incoming one would trade with is of its own group."""
-    best = np.int64(books.heads[ix(book), BEST + 1 - side])
-    if best < books.heads[ix(book), MIRROR] - level:
+def check_reduce_only(gate, limit, order, early):
+    """8: only what reduces is allowed, and the order may increase the position."""
+    if not (early & ONLY_REDUCES or limit["reduce_only"]) or not order.increases:
+        return np.int64(0)
+    return refuse(gate, order.row, REDUCE_ONLY, np.int64(0), worst_position(order))
+
+
+@helper
+def worst_position(order):
+    """The position with the order and all others of its side filled, with its own sign again."""
+    return order.sign * saturating_sum(order.base, order.qty)
+
+
+@helper
+def check_stop_loss(gate, cell, account, order, number):
+    """9: the stop loss of the holding or of its account has struck, and the order may increase it."""
+    if not gate.money.size or not order.increases:
+        return np.int64(0)
+    if cell["stopped"]:
+        money = gate.money[ix(number)]
+        return refuse(gate, order.row, STOP_LOSS, np.int64(money["strike"]), np.int64(money["equity"]))
+    if account["stopped"]:
+        return refuse(gate, order.row, STOP_LOSS, np.int64(account["strike"]), np.int64(account["equity"]))
+    return np.int64(0)
+
+
+@helper
+def check_price_band(books, grid, gate, limit, order):
+    """10: a price further from the reference than the band."""
+    if order.op & MARKET or (limit["band_ticks"] < 0 and limit["band_ppm"] < 0):
+        return np.int64(0)
+    known, reference = reference_of(books, grid, gate, order.book)
+    if not known:
+        return np.int64(0)
+    band = band_of(limit, np.int64(grid.rules[ix(order.book)]["tick"]), reference)
+    if distance(order.price, reference) <= np.uint64(band):
+        return np.int64(0)
+    end = saturating_sum(reference, band if order.price > reference else -band)
+    return refuse(gate, order.row, PRICE_BAND, end, order.price)
+
+
+@helper
+def check_market_notional(books, grid, gate, limit, order):
+    """11: the notional of a MARKET order at the worst price of its band."""
+    if not order.op & MARKET:
+        return np.int64(0)
+    known, reference = reference_of(books, grid, gate, order.book)
+    if not known:
+        return np.int64(0)
+    band = max(band_of(limit, np.int64(grid.rules[ix(order.book)]["tick"]), reference), np.int64(0))
+    fits = band <= MAX_QTY - abs(reference)
+    amount = product(abs(reference) + band, order.qty) if fits else np.int64(-1)
+    if 0 <= amount <= limit["order_notional"]:
+        return np.int64(0)
+    observed = amount if amount >= 0 else np.int64(MAX_QTY)
+    return refuse(gate, order.row, MAX_NOTIONAL, np.int64(limit["order_notional"]), observed)
+
+
+@helper
+def check_position(gate, limit, order):
+    """12: the worst position is beyond the limit of its side."""
+    most = choose(order.side, np.int64(limit["long"]), np.int64(limit["short"]))
+    if order.base <= most - order.qty:
+        return np.int64(0)
+    return refuse(gate, order.row, MAX_POSITION, order.sign * most, worst_position(order))
+
+
+@helper
+def check_open_orders(gate, cell, limit, order):
+    """13: a NEW that may rest, and as many orders are open as may be."""
+    if order.op & NO_REST or order.old_qty != 0 or cell["open_orders"] < limit["open_orders"]:
+        return np.int64(0)
+    observed = np.int64(cell["open_orders"]) + 1
+    return refuse(gate, order.row, MAX_OPEN_ORDERS, np.int64(limit["open_orders"]), observed)
+
+
+@helper
+def check_open_notional(grid, gate, cell, limit, order):
+    """14: it may rest, and the open notional with the whole order is beyond the limit."""
+    if order.op & NO_REST or not gate.counts[TRACKS_NOTIONAL]:
+        return np.int64(0)
+    others, most = np.int64(cell["open_notional"]), np.int64(limit["open_notional"])
+    if order.old_qty != 0:
+        others -= abs(level_price(grid, order.book, order.old_level)) * order.old_qty
+    amount = product(abs(order.price), order.qty)
+    if amount >= 0 and others <= most - amount:
+        return np.int64(0)
+    observed = saturating_sum(others, amount) if amount >= 0 else np.int64(MAX_QTY)
+    return refuse(gate, order.row, MAX_OPEN_NOTIONAL, most, observed)
+
+
+@helper
+def growth_of(position, qty):
+    """By how much |position| grows when a purchase of `qty` lots is filled; at most 0 where it shrinks."""
+    if position >= 0:
+        return qty
+    return position + qty + position if position + qty > 0 else np.int64(0)
+
+
+@helper
+def check_portfolio_value(gate, account, order):
+    """15: the portfolio value with the whole order is beyond the limit, and would grow."""
+    if not gate.counts[CHECKS_PORTFOLIO] or not gate.money.size:
+        return np.int64(0)
+    growth, symbol = growth_of(order.position, order.qty), gate.symbols[ix(order.book)]
+    each = abs(np.int64(symbol["mark"])) if symbol["has_mark"] else abs(order.price)
+    if growth <= 0 or each == 0:
+        return np.int64(0)
+    gross = (np.int64(account["gross_high"]), np.int64(account["gross_low"]))
+    value, most = int128.add(gross, int128.multiply(each, growth)), np.int64(account["portfolio"])
+    if not int128.exceeds(value, most):
+        return np.int64(0)
+    return refuse(gate, order.row, MAX_PORTFOLIO_VALUE, most, saturated(value))
+
+
+@helper
+def check_self_trade(books, gate, cell, limit, order):
+    """16: with `cancel_newest`, the order it would trade with first is of its own group."""
+    if limit["self_trade"] != CANCEL_NEWEST or order.op & PASSIVE:
+        return np.int64(0)
+    if not meets_own_first(books, gate, order, cell["group"]):
+        return np.int64(0)
+    return refuse(gate, order.row, SELF_TRADE, np.int64(0), np.int64(0))
+
+
+@helper
+def meets_own_first(books, gate, order, group):
+    """Whether the first order that an incoming one would trade with is of a group."""
+    best = np.int64(books.heads[ix(order.book), BEST + 1 - order.side])
+    if best < books.heads[ix(order.book), MIRROR] - order.level:
         return False
     first = np.int64(books.orders[ix(best)]["next"])
-    return gate.cells[ix(gate.node_cells[ix(first)])]["group"] == place["group"]
+    return gate.cells[ix(gate.node_cells[ix(first)])]["group"] == group
 
 
 @rare
