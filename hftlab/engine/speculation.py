@@ -24,8 +24,9 @@ from hftlab.engine.workers import (
     touch_in_order,
 )
 from hftlab.kernels.book.ladder import Books, mark_levels
+from hftlab.kernels.book.touch import TOUCH_WIDTH
 from hftlab.kernels.engine.audit import Trail, audit, reached_checks
-from hftlab.kernels.engine.batch import TOUCH_WIDTH, Outputs
+from hftlab.kernels.engine.batch import Outputs
 from hftlab.kernels.risk_gate.gate import CHECKS_PORTFOLIO
 from hftlab.kernels.risk_gate.records import MID
 from hftlab.risk_gate.gate_run import GateRun

@@ -17,8 +17,8 @@ from hftlab.engine.book_states import run_states
 from hftlab.engine.depth import run_depth
 from hftlab.engine.runner import TapeRun, run_tape
 from hftlab.kernels.book.opcodes import REJECTED
+from hftlab.kernels.book.touch import TOUCH_BOOK, TOUCH_LEVEL, TOUCH_ROW
 from hftlab.kernels.codes import NOTE
-from hftlab.kernels.engine.batch import TOUCH_BOOK, TOUCH_LEVEL, TOUCH_ROW
 from hftlab.kernels.primitives import memory
 from hftlab.kernels.results import tables
 from hftlab.kernels.results.book_states import CROSSED

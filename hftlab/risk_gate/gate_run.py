@@ -10,11 +10,11 @@ from itertools import pairwise
 import numpy as np
 
 from hftlab.codes import Action
-from hftlab.kernels.engine.event import Risk
 from hftlab.kernels.primitives import memory
 from hftlab.kernels.risk_gate import gate as kernel
 from hftlab.kernels.risk_gate import row_checks
 from hftlab.kernels.risk_gate.gate import EVENT, MONEY, REFUSAL, Gate
+from hftlab.kernels.risk_gate.risk import Risk
 from hftlab.risk_gate.manager import RiskManager
 from hftlab.risk_gate.message_times import NO_MESSAGES, Messages, a_second_before
 from hftlab.tape.tables import ABSENT, frozen

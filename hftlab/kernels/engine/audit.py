@@ -19,6 +19,7 @@ from hftlab.kernels.book.columns import bare_columns, value_at
 from hftlab.kernels.book.ladder import ASK, BEST, BID, bare_books
 from hftlab.kernels.book.opcodes import REJECTED
 from hftlab.kernels.book.price_grid import bare_grid, book_of, level_price
+from hftlab.kernels.book.touch import TOUCH_BOOK, TOUCH_LEVEL, TOUCH_ROW
 from hftlab.kernels.codes import (
     ACTIVE,
     CAPACITY_EXHAUSTED,
@@ -36,7 +37,6 @@ from hftlab.kernels.codes import (
     RISK_CONTROL,
     SELF_TRADE,
 )
-from hftlab.kernels.engine.batch import TOUCH_BOOK, TOUCH_LEVEL, TOUCH_ROW
 from hftlab.kernels.matching.stop_loss import (
     account_strikes,
     cell_strikes,

@@ -13,6 +13,15 @@ from hftlab.kernels.book import opcodes
 from hftlab.kernels.book.commands import Command, bare_commands
 from hftlab.kernels.book.ladder import ASK, BASE, BEST, BID, SIZE, bare_books
 from hftlab.kernels.book.price_grid import bare_grid
+from hftlab.kernels.book.touch import (
+    TOUCH_BOOK,
+    TOUCH_COUNT,
+    TOUCH_LEVEL,
+    TOUCH_QTY,
+    TOUCH_ROW,
+    TOUCH_WIDTH,
+    touch_of,
+)
 from hftlab.kernels.codes import APPLIED, CANCELLED, NO_EFFECT
 from hftlab.kernels.matching.price_time import add, reduce, remove_all, replace
 from hftlab.kernels.matching.stop_loss import control, has_room, is_marking, mark, reaches_all
@@ -20,9 +29,6 @@ from hftlab.kernels.primitives.bitmap import NONE, previous_bit
 from hftlab.kernels.primitives.compile import helper, kernel, unless_none
 from hftlab.kernels.primitives.intrinsics import ORDERS_AHEAD, bare, bare_rows, choose, ix, likely, prefetch
 from hftlab.kernels.risk_gate.gate import EVENTS, bare_gate
-
-TOUCH_ROW, TOUCH_LEVEL, TOUCH_QTY, TOUCH_COUNT, TOUCH_BOOK = 0, 1, 3, 5, 7  # + side
-TOUCH_WIDTH = 8
 
 # values of a rank of one side of the depth; the columns are those of bids, then those of asks
 DEPTH_LEVEL, DEPTH_QTY, DEPTH_COUNT, DEPTH_WIDTH = range(4)
@@ -78,15 +84,6 @@ def step(books, grid, gate, fills, count, command, stamps):
         return APPLIED, nothing, nothing, count
     remove_all(books, grid, gate, command.book, command.account, kind == opcodes.CLEAR)
     return CANCELLED, nothing, nothing, count
-
-
-@helper
-def touch_of(books, book, side):
-    """(level, lots, orders) of the best level of a side; of an empty side the level is none of its own."""
-    level = np.int64(books.heads[ix(book), BEST + side])
-    there = np.int64(level >= books.heads[ix(book), BASE] + side * books.heads[ix(book), SIZE])
-    best = books.levels[ix(level & -there)]
-    return level, best["qty"] & -there, np.int64(best["count"]) & -there
 
 
 @helper
@@ -250,19 +247,6 @@ def run(books, grid, gate, commands, outputs, start, stop, visit):
         stop,
         bare_visit(visit),
     )
-
-
-@kernel
-def start_touch(books, last):
-    """Take the touch as it stands before the first command, so that it isn't a change."""
-    books, last = bare_books(books), bare(last)
-    for book in range(last.shape[0]):
-        for side in range(2):
-            level = np.int64(books.heads[book, BEST + side])
-            last[book, TOUCH_LEVEL + side] = level
-            if level >= 0:
-                last[book, TOUCH_QTY + side] = books.levels[level]["qty"]
-                last[book, TOUCH_COUNT + side] = books.levels[level]["count"]
 
 
 @helper

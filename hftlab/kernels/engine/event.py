@@ -47,17 +47,16 @@ from hftlab.kernels.engine.live_books import (
     take_slot,
 )
 from hftlab.kernels.matching.stop_loss import has_room, mark, reaches_all
-from hftlab.kernels.primitives.compile import helper, kernel, quick_kernel, unless_none
+from hftlab.kernels.primitives.compile import helper, kernel, quick_kernel
 from hftlab.kernels.primitives.hash_index import home, lookup
 from hftlab.kernels.primitives.intrinsics import INDEX_AHEAD, bare, ix, prefetch
 from hftlab.kernels.primitives.python_int import plain
 from hftlab.kernels.primitives.stage_clock import lap
-from hftlab.kernels.risk_gate.gate import EVENTS, Gate, bare_gate
+from hftlab.kernels.risk_gate.gate import EVENTS
+from hftlab.kernels.risk_gate.risk import bare_risk, gate_of
 from hftlab.kernels.risk_gate.row_checks import (
     EVERYWHERE,
     TIME,
-    Intake,
-    bare_intake,
     look_ahead,
     look_at,
     needs_room,
@@ -69,25 +68,6 @@ NEEDS_SLOTS, NEEDS_LEVELS, NEEDS_CELL, NEEDS_INTAKE, NEEDS_ROOM = range(248, 253
 NEEDS_LIMITS, NEEDS_MESSAGES = 253, 254  # see gated_event.py
 
 CACHED_HOLDINGS = 1 << 11  # (128 KB) so many stay in the cache and need no prefetch
-
-
-class Risk(NamedTuple):
-    """The risk gate of the event path."""
-
-    gate: Gate
-    intake: Intake
-
-
-@unless_none
-def bare_risk(risk):
-    """The same without reference counts (see intrinsics.py); None stays None."""
-    return Risk(bare_gate(risk.gate), bare_intake(risk.intake))
-
-
-@unless_none
-def gate_of(risk):
-    """The gate, or None where there is none."""
-    return risk.gate
 
 
 @helper

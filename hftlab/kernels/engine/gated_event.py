@@ -17,7 +17,6 @@ from hftlab.kernels.engine.event import (
     NEEDS_MESSAGES,
     NEEDS_ROOM,
     NEEDS_SLOTS,
-    Risk,
     event,
     mark_positions,
     unpacked,
@@ -30,6 +29,7 @@ from hftlab.kernels.primitives.python_int import plain
 from hftlab.kernels.risk_gate.gate import ACCOUNT, CELL, EVENT, EVENTS, MONEY, REFUSAL, REFUSALS, SYMBOL, Gate
 from hftlab.kernels.risk_gate.records import LIMIT
 from hftlab.kernels.risk_gate.repeated_orders import REPEAT, is_within
+from hftlab.kernels.risk_gate.risk import Risk
 from hftlab.kernels.risk_gate.row_checks import REFUSED, SECOND, TERM, TIME, Intake, passes_mark
 
 INT32, INT64, UINT8 = np.dtype("i4"), np.dtype("i8"), np.dtype("u1")

@@ -39,7 +39,7 @@ from hftlab.kernels.codes import (
     STAGE_RISK,
 )
 from hftlab.kernels.engine.batch import bare_outputs
-from hftlab.kernels.engine.event import NEEDS_SLOTS, apply_row, bare_risk, bare_rows, note_row
+from hftlab.kernels.engine.event import NEEDS_SLOTS, apply_row, bare_rows, note_row
 from hftlab.kernels.engine.live_books import desk_at
 from hftlab.kernels.primitives.compile import helper, kernel
 from hftlab.kernels.primitives.cycle_clock import note_if_long, now, spin_until, to_ns
@@ -52,6 +52,7 @@ from hftlab.kernels.primitives.stage_clock import (
     first_lap,
     lap,
 )
+from hftlab.kernels.risk_gate.risk import bare_risk
 from hftlab.kernels.risk_gate.row_checks import EVERYWHERE
 
 CELLS = EVENT_TYPES * EFFECTS * BOOK_STATES  # an event type, what came of it, the book it found

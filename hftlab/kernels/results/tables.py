@@ -7,12 +7,10 @@ from typing import NamedTuple
 import numpy as np
 
 from hftlab.kernels.book.columns import bare_columns, value_at
-from hftlab.kernels.book.ladder import BASE, BEST, SIZE, bare_books
 from hftlab.kernels.book.opcodes import REJECTED
 from hftlab.kernels.book.price_grid import bare_grid, book_of, level_price
+from hftlab.kernels.book.touch import TOUCH_BOOK, TOUCH_COUNT, TOUCH_LEVEL, TOUCH_QTY, TOUCH_ROW
 from hftlab.kernels.codes import REPLACE, STATUS_REJECTED
-from hftlab.kernels.engine.batch import TOUCH_BOOK, TOUCH_COUNT, TOUCH_LEVEL, TOUCH_QTY, TOUCH_ROW
-from hftlab.kernels.primitives.bitmap import NONE, previous_bit
 from hftlab.kernels.primitives.compile import helper, kernel
 from hftlab.kernels.primitives.intrinsics import bare, ix, prefetch
 
@@ -101,32 +99,6 @@ def expand_touch(touch, grid, rows, longs, books, empty):
             longs[column, i] = 0 if level < 0 else level_price(grid, book, level)
             longs[column + 1, i] = touch[i, TOUCH_QTY + side]
             longs[column + 2, i] = touch[i, TOUCH_COUNT + side]
-
-
-@kernel
-def list_orders(books, grid, nodes, resting):
-    """Every open order: per book, bids then asks, best level first, oldest first; returns how many.
-
-    `nodes` takes their nodes, `resting` (book, side, price, qty, account) the rest.
-    """
-    books, grid, nodes = bare_books(books), bare_grid(grid), bare(nodes)
-    book_of, side_of, price_of, qty_of, account_of = resting
-    count = 0
-    for book in range(books.heads.shape[0]):
-        for side in range(2):
-            bottom = books.heads[book, BASE] + side * books.heads[book, SIZE]
-            level = np.int64(books.heads[book, BEST + side])
-            while level >= bottom and level != NONE:
-                price = level_price(grid, np.int64(book), level)
-                node = np.int64(books.orders[level]["next"])
-                while node != level:
-                    nodes[count], book_of[count], side_of[count] = node, book, 1 - 2 * side
-                    price_of[count], qty_of[count] = price, books.orders[node]["qty"]
-                    account_of[count] = books.accounts[node] if books.accounts.size else 0
-                    count += 1
-                    node = np.int64(books.orders[node]["next"])
-                level = previous_bit(books.bitmap, level)
-    return count
 
 
 _PRIME_1, _PRIME_2 = np.int64(-7046029254386353131), np.int64(-4417276706812531889)  # xxHash64's primes
