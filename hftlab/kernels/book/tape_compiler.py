@@ -156,14 +156,17 @@ def survey(columns, rules, divisors, per_book, totals, scratch, first, last):
             price, qty = value_at(columns.price, row), value_at(columns.qty, row)
             if check(action, order_type, price, qty, rules, book) != 0:
                 continue
+            # what the tape must hold, and how wide its quantities and ids are
             incoming += 1
             widest = max(widest, qty)
             order_id = columns.order_id[ix(row)]
+            # an order that a REPLACE leaves needs a node like a NEW one
             renamed = action == REPLACE and columns.new_order_id.size
             if renamed and columns.new_order_id[ix(row)] != order_id:
                 renames += 1
                 order_id = columns.new_order_id[ix(row)]
             id_low, id_high = min(id_low, order_id), max(id_high, order_id)
+            # how far the ladder of each book must reach, and its tick
             if names_price(action, order_type):
                 per_book[book, PRICES] += 1
                 per_book[book, LOWEST] = min(per_book[book, LOWEST], price)
@@ -262,6 +265,7 @@ def node_of(slots, key, book, wanted, final):
 
     `wanted` gives it one if need be; `final` says it won't be open after this command.
     """
+    # dense ids are places in a table; as an unsigned number one below the lowest is beyond its end, too
     place = key - slots.lowest[0]
     if ix(place) < ix(slots.direct.size):
         node = np.int64(slots.direct[ix(place)])
@@ -275,6 +279,7 @@ def node_of(slots, key, book, wanted, final):
             node = give_node(slots, book)
             slots.direct[ix(place)] = node
         return node
+    # all others are looked up; what is taken out here closes its gap, so that searches stay short
     place = find(slots.index, key, book)
     node = np.int64(slots.index[ix(place)]["value"])
     if node == NO_SLOT and wanted:
@@ -354,6 +359,7 @@ def compile_rows(columns, rules, grid, slots, target, passive, by_kind, part, st
     rules = bare(rules)
     rows, order, targets = bare(target.rows), bare(target.order), bare(target.targets)
     part_of, progress = bare(target.part_of), bare(target.progress)
+    # what every row asks is asked once: where to write, what a CANCEL takes, whether rows are listed first
     place = progress[PLACE]
     everything = target.max_qty[0]
     facts = opcodes.PASSIVE if passive else 0
@@ -361,6 +367,7 @@ def compile_rows(columns, rules, grid, slots, target, passive, by_kind, part, st
     unknown = slots.counts[FIRST] - 1  # the node that is never open
     listed = by_kind or order.size > 0
     for begin in range(start, rows.size, BLOCK):
+        # by blocks, so that the index is checked for room once for many rows, and rows can be listed ahead
         count = min(BLOCK, rows.size - begin)
         if slots.direct.size == 0 and 2 * (slots.counts[KEYS] + count + 2) > slots.index.size:
             progress[PLACE] = place
@@ -370,6 +377,7 @@ def compile_rows(columns, rules, grid, slots, target, passive, by_kind, part, st
         elif order.size:
             count = list_part(columns, part_of, part, begin, begin + count, scratch[IN_TURN])
         for i in range(count):
+            # a search of the index waits for memory: the entry of a coming row is fetched while this one runs
             row = scratch[IN_TURN, ix(i)] if listed else np.int64(begin + i)
             ahead = min(i + INDEX_AHEAD, count - 1)
             look_ahead(slots, columns, scratch[IN_TURN, ix(ahead)] if listed else np.int64(begin + ahead))
@@ -377,6 +385,7 @@ def compile_rows(columns, rules, grid, slots, target, passive, by_kind, part, st
             price, qty = value_at(columns.price, row), value_at(columns.qty, row)
             book, key = value_at(columns.book, row), columns.order_id[ix(row)]
             slot, renamed, level = np.int64(NO_SLOT), np.int64(NO_SLOT), np.int64(0)
+            # a row that is wrong by itself stays on the tape with its reason: every row has an outcome
             reason = check(action, order_type, price, qty, rules, book)
             if reason != 0:
                 op, qty = opcodes.INVALID << opcodes.KIND_SHIFT, np.int64(reason)
@@ -385,18 +394,21 @@ def compile_rows(columns, rules, grid, slots, target, passive, by_kind, part, st
                 side = opcodes.SELL if columns.side[ix(row)] < 0 else opcodes.BUY
                 flags = flags_of(order_type, value_at(columns.tif, row), value_at(columns.post_only, row))
                 op = side | flags | facts
+                # an order that cannot rest needs no node, yet must find that its id is taken
                 slot = node_of(slots, key, book, not flags & opcodes.NO_REST, False)
                 if order_type == MARKET_ORDER:
                     level = top_level(grid, book, side)
                 else:
                     level = price_level(grid, book, side, rung_of(grid, book, price))
             elif action in (CANCEL, REDUCE):
+                # a CANCEL is a REDUCE by everything: one kind less for the processor to guess
                 op = opcodes.REDUCE << opcodes.KIND_SHIFT
                 qty = everything if action == CANCEL else min(qty, everything)
                 slot = node_of(slots, key, book, False, action == CANCEL)
             elif action == REPLACE:
                 op = (opcodes.REPLACE << opcodes.KIND_SHIFT) | facts
                 op |= rest_flags(order_type, value_at(columns.post_only, row))
+                # its side is that of its order, which only the book knows: it carries the rung
                 level = rung_of(grid, book, price)
                 slot = node_of(slots, key, book, False, False)
                 renamed = slot
@@ -410,8 +422,10 @@ def compile_rows(columns, rules, grid, slots, target, passive, by_kind, part, st
             else:
                 op = (opcodes.CLEAR if action == CLEAR else opcodes.MASS_CANCEL) << opcodes.KIND_SHIFT
                 qty = np.int64(0)
+            # a direct table has one place for an id, and two books use it
             if slot < 0 or renamed < 0:
                 return -1
+            # in input order even where rows were compiled by kind
             at = ix(row) if by_kind else ix(place)
             place += 1
             rows[at]["op"] = op | (book << opcodes.BOOK_SHIFT)

@@ -188,6 +188,7 @@ def audit(books, grid, gate, columns, trail, asks, start, stop):
     fill, touch, last = np.int64(0), np.int64(0), trail.row_cells.size - 1
     for nth in range(start, stop):
         row = np.int64(nth)
+        # what may bind at a row is asked before what the row has done is followed
         if is_marking(gate, row) and mark_strikes(books, grid, gate):
             return row
         if asks:
@@ -196,6 +197,7 @@ def audit(books, grid, gate, columns, trail, asks, start, stop):
                 return row
             if value_at(columns.action, row) == RISK_CONTROL:
                 follow_control(gate, columns, row)
+        # then its fills move the money, and its changes of the touch the marks
         while fill < trail.fills.size and trail.fills[ix(fill)]["row"] == row:
             book_fill(grid, gate, trail, trail.fills[ix(fill)])
             fill += 1

@@ -211,7 +211,8 @@ def loop(books, grid, gate, commands, outputs, start, stop, visit):
         position = np.int64(nth)
         if visit is not None:
             position = np.int64(visit[ix(nth)])
-        everywhere = False  # whether books other than the command's may have changed
+        # positions are marked before the command; what stops do then may be in any book
+        everywhere = False
         if gate is not None:
             everywhere = is_everywhere(commands.rows, position)
             if is_marking(gate, position):
@@ -260,6 +261,7 @@ def note_depth(books, book, last, values, count):
         bottom = books.heads[book, BASE] + side * books.heads[book, SIZE]
         level = np.int64(books.heads[book, BEST + side])
         for rank in range(last.shape[2]):
+            # past the last level of the side there is nothing: the bitmap may have found another's below
             qty, orders = np.int64(0), np.int64(0)
             if level < bottom:
                 level = np.int64(NONE)
@@ -277,6 +279,7 @@ def note_depth(books, book, last, values, count):
                 last[book, column + DEPTH_COUNT, rank] = orders
             if level >= 0:
                 level = np.int64(previous_bit(books.bitmap, level))
+    # a change is written whole, so that each row of the table stands for itself
     if changed:
         for column in range(2 * DEPTH_WIDTH):
             for rank in range(last.shape[2]):
@@ -297,6 +300,7 @@ def note_change(books, book, position, last, changes, values, count):
 def depth_loop(books, grid, gate, commands, outputs, start, stop, visit, last, changes, values):
     """`run_depth`, with everything bare."""
     fills, count, all_books = np.int64(0), np.int64(0), last.shape[0]
+    # the depth as it stands is no change: it is only taken note of
     if start == stop:
         for book in range(all_books):
             note_depth(books, book, last, values, 0)
@@ -304,6 +308,7 @@ def depth_loop(books, grid, gate, commands, outputs, start, stop, visit, last, c
         position = np.int64(nth)
         if visit is not None:
             position = np.int64(visit[ix(nth)])
+        # one command, or the marking before it, may change every book
         if count + all_books >= changes.shape[1]:
             return nth - start, fills, count
         everywhere = False

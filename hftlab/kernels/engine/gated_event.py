@@ -81,13 +81,15 @@ class Messages(NamedTuple):
 @helper
 def guard_at(address):
     """The gate whose block of (address, length) pairs stands at an address, as (calls, risk, messages)."""
+    # what gate and intake share is made once, so that both see the same array
     block = array_at(address, (2 * GUARD_FIELDS,), INT64)
     cells = array_in(block, AT.cells, CELL)
     accounts = array_in(block, AT.accounts, ACCOUNT)
     symbols = array_in(block, AT.symbols, SYMBOL)
     limits = array_in(block, AT.limits, LIMIT)
     node_cells = array_in(block, AT.node_cells, INT32)
-    nowhere = block[2 * AT.node_cells]  # an address for arrays of length 0
+    # what a batch reads by position has length 0 here, and must stand somewhere all the same
+    nowhere = block[2 * AT.node_cells]
     refusals = array_in(block, AT.refusals, REFUSAL)
     gate = Gate(
         cells,
@@ -96,7 +98,7 @@ def guard_at(address):
         symbols,
         limits,
         node_cells,
-        node_cells,  # what goes by position is for batches
+        node_cells,  # for `row_cells`, which nobody reads by position here
         array_at(nowhere, (0,), UINT8),
         array_at(nowhere, (0,), INT32),
         array_in(block, AT.stop_order, INT32),
@@ -152,10 +154,12 @@ def submit_gated(address, word, key, new_key, price, qty, account, time):
     calls, risk, messages = guard_at(plain(address))
     gate, clock, nothing = risk.gate, risk.intake.clock, np.int64(0)
     desk = desk_at(calls[VENUE])
+    # whatever needs Python first is answered before the clock moves: the command comes again
     if calls[ROW] == calls[NEXT_CHANGE]:
         return np.int64(NEEDS_LIMITS)
     if messages.times.size != 0 and calls[MESSAGES] == messages.times.size:
         return np.int64(NEEDS_MESSAGES)
+    # marks are due before the command; if a stop struck, Python takes note of it first
     time = max(clock[TIME], time)
     if passes_mark(clock, time):
         count = mark_positions(desk, gate, clock, nothing, nothing)
@@ -163,12 +167,14 @@ def submit_gated(address, word, key, new_key, price, qty, account, time):
         if gate.counts[EVENTS] != 0:
             desk.counts[COUNT] = count
             return np.int64(NEEDS_ROOM)
+    # one command, so one refusal at most: it stands at the start
     clock[TIME] = time
     gate.counts[REFUSALS] = clock[REFUSED] = 0
     raw = unpacked(word, key, new_key, price, qty, account, time)
     outcome, filled, leaves, count = event(desk, risk, nothing, raw, None)
     if outcome >= NEEDS_SLOTS:
         return outcome
+    # only what was answered counts, for a need brings the same command again
     calls[ROW] += 1
     if messages.times.size != 0 and raw.action != RISK_CONTROL:
         cell = lookup(risk.intake.index, account, nothing)

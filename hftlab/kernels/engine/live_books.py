@@ -78,6 +78,7 @@ def array_in(block, field, dtype):
 @helper
 def desk_at(address):
     """The venue whose block of (address, length) pairs stands at an address."""
+    # arrays made from addresses have no reference counts, so none are counted on any call
     block = array_at(address, (2 * FIELDS,), INT64)
     bitmap = Bitmap(
         array_in(block, AT.words, INT64),

@@ -469,6 +469,7 @@ def stumble(data, position, start, length, stop, last, framing, totals, faults, 
     """
     if start >= stop:
         return position, True
+    # a packet without a message, of a type that has none
     if start < 0:
         if is_packet(data, position, length):
             after = position + PREFIX + length
@@ -478,6 +479,7 @@ def stumble(data, position, start, length, stop, last, framing, totals, faults, 
         report(faults, EMPTY_FRAME, base + position, np.int64(0))
         return position + PREFIX, False
     else:
+        # an unknown type may be a new one: its frame is believed if it could be a message's
         kind = np.int64(data[ix(start)])
         if LENGTHS[ix(kind)] != 0:
             report(faults, WRONG_LENGTH, base + position, (length << 8) | kind)
@@ -489,6 +491,7 @@ def stumble(data, position, start, length, stop, last, framing, totals, faults, 
             if trusted:
                 totals[MESSAGES] += 1
                 return start + length, False
+    # else nothing says where the next message is: the search for several in a row begins a byte on
     totals[LOST] = 1
     totals[SKIPPED] += 1
     return position + 1, False
@@ -562,8 +565,10 @@ def put_change(data, at, session, columns, kind):
     else:
         open_, sell = order_at(session, place)
         side = 1 - 2 * sell
+    # a delete and a replace name no size: all that is open
     shares, price = open_ & 0xFFFF_FFFF, ((open_ >> 32) & 0xFFFF_FFFF) * PRICE_UNITS
     taken = max(shares, 1) if kind in (D_, U_) else be32(data, body + 19)  # at least one was open
+    # an execution tells of two things: the fill, and that the order has less open
     if kind in (E_, C_):
         paid = be32(data, body + 32) * PRICE_UNITS if kind == C_ else price
         put(columns, row, ts, at.book, MBO_FILL, side, paid, taken, reference, 0, at.sequence)
@@ -573,6 +578,7 @@ def put_change(data, at, session, columns, kind):
     if place != NOWHERE:
         session.totals[EXCEEDED] += taken > shares
         take(session, place, reference, locate, open_, taken)
+    # the order of a replace goes on under another reference, with the side that it had
     if kind == U_:
         new, shares, price = be64(data, body + 19), be32(data, body + 27), be32(data, body + 31)
         action = MBO_ADD if place != NOWHERE else MBO_NOTHING
@@ -667,9 +673,11 @@ def decode(data, start, stop, last, framing, base, midnight, session, columns, p
             position = recover(data, position, stop, last, framing, totals)
             if totals[LOST]:
                 break
+        # a message cut by the end of the bytes waits for the next piece
         body, length = body_of(data, position, stop, framing)
         if length < 0:
             break
+        # a type's length is known: where the framing says another, one of both is damaged
         if body < 0 or body >= stop or length == 0 or LENGTHS[data[ix(body)]] != length:
             if last and length == 0 and framing != BARE and position + PREFIX == stop:
                 position = stop  # a length of 0 ends a session

@@ -268,6 +268,7 @@ def read_lines(data, place, stop, rows, row, tally, midnight_ns, price_units):
     lines, last_ps, backwards = tally[LINES], tally[TIME_PS], tally[BACKWARDS]
     status = DONE
     while place < stop:
+        # an execution makes two rows
         if row + 2 > rows.action.size:
             status = FULL
             break
@@ -276,6 +277,7 @@ def read_lines(data, place, stop, rows, row, tally, midnight_ns, price_units):
             status = BROKEN
             break
         ts_ns, price = midnight_ns + time_ps // PS_PER_NS, price * price_units
+        # outside of the visible book no order is named; the side of a hidden execution is the aggressor's
         if kind > EXECUTION:
             order_id, direction = np.int64(0), (-direction if kind == HIDDEN else np.int64(0))
         elif kind == EXECUTION:

@@ -352,12 +352,14 @@ def read_lines(data, place, layout, session, rows, row, messages, midnight_ns):
         damage = read_message(data, start, length - start, layout, session)
         place = end + 1
         tally[LINES] += 1
+        # damage is noted, and the reading goes on at the next line
         if damage != NO_DAMAGE:
             report(session.damage, damage, sequence + 1, start)
             continue
         action = layout[ix(values[TYPE]), 0, ACTION]
         if action == MBO_NOTHING and layout[ix(values[TYPE]), 1, WHAT] != SYMBOL:
             values[NAME] = number_of_symbol(session, NO_SYMBOL)
+        # the session first: an E or X says nothing of its order but the id, the rest is filled in here
         apply(action, session)
         if messages.size:
             messages[row, :] = values

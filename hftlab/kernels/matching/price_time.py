@@ -86,6 +86,7 @@ def cross(books, grid, gate, fills, count, command, side):
     while qty > 0 and best >= floor:
         maker = np.int64(orders[ix(best)]["next"])
         open_qty = np.int64(orders[ix(maker)]["qty"])
+        # before anything is written: an order of the same group may go, and what is best may be another then
         if gate is not None:
             met = meet_own(books, grid, gate, command, maker, qty)
             if met >= 0:  # an order of the same group, and so many lots are lost to it
@@ -93,6 +94,7 @@ def cross(books, grid, gate, fills, count, command, side):
                 lost += met
                 best = np.int64(heads[ix(book), BEST + 1 - side])
                 continue
+        # the fill says what both have left, so that nobody needs the book to know whether an order is done
         part = min(qty, open_qty)
         qty -= part
         fill = ix(count)
@@ -105,9 +107,11 @@ def cross(books, grid, gate, fills, count, command, side):
         fills[fill]["maker_leaves"] = open_qty - part
         fills[fill]["taker_leaves"] = qty
         count += 1
+        # the gate reads the order's owner and level, so it comes before the order leaves its queue
         if gate is not None:
             whole = np.int64(part == open_qty)
             traded(grid, gate, Lots(book, 1 - side, best, maker, part, whole), command.cell)
+        # as `remove` does, but of a maker that is known to be first and best: fewer loads
         orders[ix(maker)]["qty"] = open_qty - part
         levels[ix(best)]["qty"] -= part
         if part == open_qty:
@@ -168,6 +172,7 @@ def add(books, grid, gate, fills, count, command, stamps):
     """NEW: match, then rest or expire what is left."""
     op, book, level, qty, nothing = command.op, command.book, command.level, command.qty, np.int64(0)
     side = op & SELL
+    # in the order of docs/SEMANTICS.md and docs/RISK.md: the id, the gate, the book
     if not likely(books.orders[ix(command.slot)]["qty"] == 0):
         return REJECTED + DUPLICATE_ORDER, nothing, nothing, count
     if gate is not None:
@@ -177,6 +182,7 @@ def add(books, grid, gate, fills, count, command, stamps):
             lap(stamps, STAGE_RISK)
         if reason != 0:
             return REJECTED + reason, nothing, nothing, count
+    # nearly all orders rest without trading, so that way is the straight one
     leaves, lost = qty, nothing
     if not likely(op & PASSIVE != 0 or not crosses(books, book, side, level)):
         if op & POST_ONLY:
@@ -188,6 +194,7 @@ def add(books, grid, gate, fills, count, command, stamps):
                 fillable = can_fill(books, book, side, level, qty)
             if not fillable:
                 return EXPIRED, nothing, nothing, count
+        # what is rejected changes nothing, so there must be room for all of it before it trades
         if not op & NO_REST and overflows(books, level, qty, nothing):
             return REJECTED + CAPACITY_EXHAUSTED, nothing, nothing, count
         leaves, lost, count = cross(books, grid, gate, fills, count, command, side)
@@ -246,6 +253,7 @@ def replace(books, grid, gate, fills, count, command, stamps):
     """REPLACE: in place when it gives nothing up, else out and in again as `target`."""
     slot, target, op, book, qty = command.slot, command.target, command.op, command.book, command.qty
     nothing = np.int64(0)
+    # ids before anything else; what the row decided by itself counts only of an order that is open
     open_qty = np.int64(books.orders[ix(slot)]["qty"])
     if open_qty == 0:
         return REJECTED + UNKNOWN_ORDER, nothing, nothing, count
@@ -253,15 +261,18 @@ def replace(books, grid, gate, fills, count, command, stamps):
         return REJECTED + DUPLICATE_ORDER, nothing, nothing, count
     if gate is not None and command.early & EARLY_REASON:
         return REJECTED + (command.early & EARLY_REASON), nothing, nothing, count
+    # a row of REPLACE names no side: its level is known only now
     old_level = np.int64(books.orders[ix(slot)]["level"])
     side = side_of(books, book, old_level)
     level = level_of(books, book, side, command.level)
+    # in place: it keeps its priority, and passes the checks 8 to 16 of the gate
     if level == old_level and qty <= open_qty and target == slot:
         if gate is not None:
             closed(grid, gate, Lots(book, side, level, slot, open_qty - qty, nothing))
         books.orders[ix(slot)]["qty"] = qty
         books.levels[ix(level)]["qty"] -= open_qty - qty
         return REPLACED, nothing, qty, count
+    # all that may refuse it comes before the old order is taken out, for a rejected command changes nothing
     incoming = moved(books, gate, command, level)
     if gate is not None:
         if gate.owners.size:
@@ -274,6 +285,7 @@ def replace(books, grid, gate, fills, count, command, stamps):
         return REJECTED + POST_ONLY_WOULD_CROSS, nothing, nothing, count
     if overflows(books, level, qty, open_qty if level == old_level else nothing):
         return REJECTED + CAPACITY_EXHAUSTED, nothing, nothing, count
+    # out and in again, as a new order of the same owner at the back of the queue
     if gate is not None:
         closed(grid, gate, Lots(book, side, old_level, slot, open_qty, np.int64(1)))
     remove(books, book, slot)

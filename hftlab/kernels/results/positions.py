@@ -167,6 +167,7 @@ def fee_of(bps, per_lot, amount, qty):
 def book_small(cell, sign, price, qty, amount, fee):
     """Book one side of a fill of a SMALL amount; False, and nothing changed, where the sums are not."""
     position, cost, realised = np.int64(cell["position"]), np.int64(cell["cost"]), np.int64(cell["realised"])
+    # against the position: lots leave at their average cost, and the difference is realised
     reduced, taken = np.int64(0), np.int64(0)
     if position * sign < 0:
         held = abs(position)
@@ -177,10 +178,12 @@ def book_small(cell, sign, price, qty, amount, fee):
                 return False
         realised -= sign * reduced * price + taken
         amount -= reduced * price
+    # what is left of the fill extends the position, or opens one on the other side
     cost += sign * amount - taken
     position += sign * qty
     fees = cell["fees"] + fee
     bought, sold = cell["bought"] + (qty if sign > 0 else 0), cell["sold"] + (qty if sign < 0 else 0)
+    # nothing is written until all sums are known to fit: the exact way then starts from what was there
     if not (
         is_small(position)
         and is_small(cost)

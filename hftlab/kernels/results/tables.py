@@ -46,17 +46,20 @@ def expand_fills(fills, columns, grid, rows, maker_ids, longs, ints, sides, star
     seqs, times, first, maker_ids = bare(rows.seq), bare(rows.ts), rows.first[0], bare(maker_ids)
     longs, ints, sides = bare(longs), bare(ints), bare(sides)
     for i in range(start, stop):
+        # fills are far apart in the table: what a coming one needs of it is fetched early
         place = ix(i)
-        ahead = np.int64(fills[ix(min(i + FILLS_AHEAD, sides.size - 1))]["row"])  # fills are far apart
+        ahead = np.int64(fills[ix(min(i + FILLS_AHEAD, sides.size - 1))]["row"])
         ahead = max(ahead, -1 - ahead)
         prefetch(columns.order_id, ahead)
         if times.size:
             prefetch(times, ahead)
+        # an order of the gate names no row of its own: its book is that of the level, and it has no id
         row, level = np.int64(fills[place]["row"]), np.int64(fills[place]["level"])
         own = row < 0
         row = -1 - row if own else row
         book = book_of(grid, level) if own else value_at(columns.book, row)
         maker_is_bid = level < grid.bases[book] + grid.sizes[book]
+        # the taker is known by the id its order has afterwards
         taker = columns.order_id[ix(row)]
         if columns.new_order_id.size and columns.action[ix(row)] == REPLACE:
             taker = columns.new_order_id[ix(row)]

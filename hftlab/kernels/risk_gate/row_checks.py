@@ -99,6 +99,7 @@ def number_cells(accounts, books, index, direct, lowest, known, start, cells, ne
     first, last = known, cells.size - 1
     for row in range(start, cells.size):
         account, book = value_at(accounts, row), value_at(books, row)
+        # a table of all accounts and books, where it is small enough, takes a load instead of a search
         if direct.size:
             cell = np.int64(direct[ix(account - lowest), ix(book)])
             if cell != 0:
@@ -107,6 +108,7 @@ def number_cells(accounts, books, index, direct, lowest, known, start, cells, ne
         else:
             ahead = min(row + HOLDINGS_AHEAD, last)
             prefetch(index, home(index, value_at(accounts, ahead), value_at(books, ahead)))
+        # not known yet, or no table: the index has them all
         place = find(index, account, book)
         cell = np.int64(index[ix(place)]["value"])
         if cell == 0:
@@ -170,6 +172,7 @@ def look_at(intake, raw, cell):
         if 0 <= qty <= LAST_CONTROL:
             set_state(intake, cell, raw.book, qty)
         return np.int64(0)
+    # a message and an order count whatever becomes of them, so both are counted before anything is refused
     place = intake.terms[ix(cell)]
     account, limit = intake.accounts[ix(place["account"])], intake.limits[ix(place["limits"])]
     too_many = exceeds_rate(intake, account, raw.time)
@@ -178,8 +181,11 @@ def look_at(intake, raw, cell):
     if action == NEW and intake.repeats.size:
         key, at = cell if raw.side > 0 else -cell, np.int64(0) if market else price
         repeats = count_repeats(intake.repeats, intake.clock, key, at, qty, raw.time)
+    # cancels and the like pass from here on
     if action not in (NEW, REPLACE):
         return np.int64(0)
+
+    # checks 1 to 7 in their order; the first that fails decides
     state = max(
         np.int64(account["state"]), np.int64(intake.symbols[ix(raw.book)]["state"]), intake.clock[ALL_STATE]
     )
