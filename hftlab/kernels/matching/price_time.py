@@ -39,9 +39,9 @@ from hftlab.kernels.primitives.stage_clock import lap
 from hftlab.kernels.risk_gate.book_checks import admit, can_fill_from_others
 from hftlab.kernels.risk_gate.gate import (
     Lots,
-    closed,
-    opened,
-    traded,
+    on_fill,
+    on_remove,
+    on_rest,
     withdraw,
 )
 from hftlab.kernels.risk_gate.records import EARLY_REASON
@@ -110,7 +110,7 @@ def cross(books, grid, gate, fills, count, command, side):
         # the gate reads the order's owner and level, so it comes before the order leaves its queue
         if gate is not None:
             whole = np.int64(part == open_qty)
-            traded(grid, gate, Lots(book, 1 - side, best, maker, part, whole), command.cell)
+            on_fill(grid, gate, Lots(book, 1 - side, best, maker, part, whole), command.cell)
         # as `remove` does, but of a maker that is known to be first and best: fewer loads
         orders[ix(maker)]["qty"] = open_qty - part
         levels[ix(best)]["qty"] -= part
@@ -158,7 +158,7 @@ def rest(books, grid, gate, command, side, slot, qty):
     if books.accounts.size:
         books.accounts[ix(slot)] = command.account
     if gate is not None:
-        opened(grid, gate, Lots(book, side, level, slot, qty, np.int64(0)), command.cell)
+        on_rest(grid, gate, Lots(book, side, level, slot, qty, np.int64(0)), command.cell)
 
 
 @helper
@@ -218,7 +218,7 @@ def reduce(books, grid, gate, count, command):
     if gate is not None:
         level = np.int64(books.orders[ix(slot)]["level"])
         side, whole = side_of(books, command.book, level), np.int64(qty >= open_qty)
-        closed(grid, gate, Lots(command.book, side, level, slot, min(qty, open_qty), whole))
+        on_remove(grid, gate, Lots(command.book, side, level, slot, min(qty, open_qty), whole))
     if likely(qty >= open_qty):
         remove(books, command.book, slot)
         return CANCELLED, np.int64(0), np.int64(0), count
@@ -268,7 +268,7 @@ def replace(books, grid, gate, fills, count, command, stamps):
     # in place: it keeps its priority, and passes the checks 8 to 16 of the gate
     if level == old_level and qty <= open_qty and target == slot:
         if gate is not None:
-            closed(grid, gate, Lots(book, side, level, slot, open_qty - qty, nothing))
+            on_remove(grid, gate, Lots(book, side, level, slot, open_qty - qty, nothing))
         books.orders[ix(slot)]["qty"] = qty
         books.levels[ix(level)]["qty"] -= open_qty - qty
         return REPLACED, nothing, qty, count
@@ -287,7 +287,7 @@ def replace(books, grid, gate, fills, count, command, stamps):
         return REJECTED + CAPACITY_EXHAUSTED, nothing, nothing, count
     # out and in again, as a new order of the same owner at the back of the queue
     if gate is not None:
-        closed(grid, gate, Lots(book, side, old_level, slot, open_qty, np.int64(1)))
+        on_remove(grid, gate, Lots(book, side, old_level, slot, open_qty, np.int64(1)))
     remove(books, book, slot)
     leaves, lost = qty, nothing
     if not op & PASSIVE:
@@ -311,7 +311,7 @@ def remove_all(books, grid, gate, book, account, everyone):
                 if everyone or books.accounts.size == 0 or books.accounts[ix(slot)] == account:
                     if gate is not None:
                         open_qty = np.int64(books.orders[ix(slot)]["qty"])
-                        closed(grid, gate, Lots(book, side, level, slot, open_qty, np.int64(1)))
+                        on_remove(grid, gate, Lots(book, side, level, slot, open_qty, np.int64(1)))
                     remove(books, book, slot)
                 slot = younger
             level = previous_bit(books.bitmap, level)

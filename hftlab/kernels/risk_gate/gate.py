@@ -208,7 +208,7 @@ class Lots(NamedTuple):
 
 
 @helper
-def opened(grid, gate, lots, cell):
+def on_rest(grid, gate, lots, cell):
     """An order of a cell rests."""
     gate.node_cells[ix(lots.slot)] = cell
     place = gate.cells[ix(cell)]
@@ -220,7 +220,7 @@ def opened(grid, gate, lots, cell):
 
 
 @helper
-def closed(grid, gate, lots):
+def on_remove(grid, gate, lots):
     """Lots of a resting order are no longer open."""
     place = gate.cells[ix(gate.node_cells[ix(lots.slot)])]
     place["open_buy"] -= choose(lots.side, lots.qty, np.int64(0))
@@ -235,7 +235,7 @@ def withdraw(books, grid, gate, row, book, slot, qty, kind):
     """The gate takes lots off a resting order, perhaps all."""
     level, open_qty = np.int64(books.orders[ix(slot)]["level"]), np.int64(books.orders[ix(slot)]["qty"])
     gone = np.int64(qty == open_qty)
-    closed(grid, gate, Lots(book, side_of(books, book, level), level, slot, qty, gone))
+    on_remove(grid, gate, Lots(book, side_of(books, book, level), level, slot, qty, gone))
     cell, entry = np.int64(gate.node_cells[ix(slot)]), np.int64(books.entries[ix(slot)])
     tell(gate, Event(row, kind, entry, slot, cell, gone, qty, np.int64(0), np.int64(0)))
     if gone:
@@ -289,9 +289,9 @@ def settle(gate, book, cell, side, qty, price):
 
 
 @helper
-def traded(grid, gate, lots, taker_cell):
+def on_fill(grid, gate, lots, taker_cell):
     """Lots of a resting order traded with an order of `taker_cell`, at its own price."""
-    closed(grid, gate, lots)
+    on_remove(grid, gate, lots)
     price = level_price(grid, lots.book, lots.level)
     settle(gate, lots.book, np.int64(gate.node_cells[ix(lots.slot)]), lots.side, lots.qty, price)
     settle(gate, lots.book, taker_cell, 1 - lots.side, lots.qty, price)
