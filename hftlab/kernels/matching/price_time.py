@@ -88,10 +88,10 @@ def cross(books, grid, gate, fills, count, command, side):
         open_qty = np.int64(orders[ix(maker)]["qty"])
         # before anything is written: an order of the same group may go, and what is best may be another then
         if gate is not None:
-            met = meet_own(books, grid, gate, command, maker, qty)
-            if met >= 0:  # an order of the same group, and so many lots are lost to it
-                qty -= met
-                lost += met
+            lots_lost = prevent_self_trade(books, grid, gate, command, maker, qty)
+            if lots_lost >= 0:  # an order of the same group, and so many lots are lost to it
+                qty -= lots_lost
+                lost += lots_lost
                 best = np.int64(heads[ix(book), BEST + 1 - side])
                 continue
         # the fill says what both have left, so that nobody needs the book to know whether an order is done
@@ -126,7 +126,7 @@ def cross(books, grid, gate, fills, count, command, side):
 
 
 @helper
-def meet_own(books, grid, gate, command, maker, qty):
+def prevent_self_trade(books, grid, gate, command, maker, qty):
     """Lots an incoming order loses to a resting one of its group, which goes as its mode says; else -1."""
     place = gate.cells[ix(command.cell)]
     mode = gate.limits[ix(place["limits"])]["self_trade"]
@@ -134,11 +134,11 @@ def meet_own(books, grid, gate, command, maker, qty):
         return np.int64(-1)
     if mode == CANCEL_NEWEST:
         return qty
-    return take_own(books, grid, gate, command, maker, qty, mode)
+    return apply_self_trade(books, grid, gate, command, maker, qty, mode)
 
 
 @rare
-def take_own(books, grid, gate, command, maker, qty, mode):
+def apply_self_trade(books, grid, gate, command, maker, qty, mode):
     """Take lots off a resting order of the group of an incoming one; returns what that one loses."""
     open_qty, row, book = np.int64(books.orders[ix(maker)]["qty"]), command.row, command.book
     if mode == DECREMENT:
