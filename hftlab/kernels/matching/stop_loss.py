@@ -19,8 +19,8 @@ from hftlab.kernels.risk_gate.gate import (
     OWN,
     OWN_ROOM,
     Event,
+    record_event,
     reference_of,
-    tell,
     withdraw_all,
 )
 from hftlab.kernels.risk_gate.records import ON_ALL, ON_SYMBOL, SCOPE_SHIFT, STATE_MASK
@@ -133,7 +133,9 @@ def close_position(books, grid, gate, fills, count, row, cell):
     leaves, lost, count = cross(books, grid, gate, fills, count, order, side)
     filled = qty - leaves - lost
     gate.counts[OWN] += 1
-    tell(gate, Event(row, np.int64(STOP_CLOSE), nobody, nobody, cell, nothing, filled, nothing, nothing))
+    record_event(
+        gate, Event(row, np.int64(STOP_CLOSE), nobody, nobody, cell, nothing, filled, nothing, nothing)
+    )
     return count
 
 
@@ -167,7 +169,9 @@ def judge_cells(books, grid, gate, fills, count, row, first, last):
         place["stopped"] = 1
         gate.counts[OWN] += 1
         strike, equity = np.int64(money["strike"]), np.int64(money["equity"])
-        tell(gate, Event(row, np.int64(STOP_STRUCK), nobody, nobody, cell, nothing, nothing, strike, equity))
+        record_event(
+            gate, Event(row, np.int64(STOP_STRUCK), nobody, nobody, cell, nothing, nothing, strike, equity)
+        )
         if gate.accounts[ix(place["account"])]["closes"]:
             count = close_position(books, grid, gate, fills, count, row, cell)
     return count
@@ -184,7 +188,9 @@ def judge_account(books, grid, gate, fills, count, row, first, last, value):
     account["stopped"] = 1
     gate.counts[OWN] += 1
     strike, equity = np.int64(account["strike"]), np.int64(account["equity"])
-    tell(gate, Event(row, np.int64(STOP_STRUCK), nobody, nobody, -cell, nothing, nothing, strike, equity))
+    record_event(
+        gate, Event(row, np.int64(STOP_STRUCK), nobody, nobody, -cell, nothing, nothing, strike, equity)
+    )
     if account["closes"]:
         for i in range(first, last):
             cell = np.int64(gate.stop_order[ix(i)])

@@ -177,7 +177,7 @@ class Event(NamedTuple):
 
 
 @helper
-def tell(gate, event):
+def record_event(gate, event):
     """Note something the gate did by itself."""
     row = gate.events[ix(gate.counts[EVENTS])]
     row["row"] = event.row if event.row >= 0 else -1 - event.row
@@ -237,7 +237,7 @@ def withdraw(books, grid, gate, row, book, slot, qty, kind):
     gone = np.int64(qty == open_qty)
     on_remove(grid, gate, Lots(book, side_of(books, book, level), level, slot, qty, gone))
     cell, entry = np.int64(gate.node_cells[ix(slot)]), np.int64(books.entries[ix(slot)])
-    tell(gate, Event(row, kind, entry, slot, cell, gone, qty, np.int64(0), np.int64(0)))
+    record_event(gate, Event(row, kind, entry, slot, cell, gone, qty, np.int64(0), np.int64(0)))
     if gone:
         remove(books, book, slot)
     else:

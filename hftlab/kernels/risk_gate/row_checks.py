@@ -141,7 +141,7 @@ def exceeds_rate(intake, account, time):
 
 
 @helper
-def say(intake, row, reason, limit, observed):
+def record_refusal(intake, row, reason, limit, observed):
     """Note why a row is refused, should a book ever get to know; returns the reason."""
     if intake.refusals.size:
         place = ix(intake.clock[REFUSED])
@@ -191,22 +191,22 @@ def look_at(intake, raw, cell):
     )
     nothing = np.int64(0)
     if state == HALTED:
-        return say(intake, row, KILL_SWITCH, nothing, nothing)
+        return record_refusal(intake, row, KILL_SWITCH, nothing, nothing)
     if intake.clock[REFUSES_UNKNOWN] and account["known"] == 0:
-        return say(intake, row, UNKNOWN_ACCOUNT, nothing, np.int64(account["number"]))
+        return record_refusal(intake, row, UNKNOWN_ACCOUNT, nothing, np.int64(account["number"]))
     if limit["restricted"]:
-        return say(intake, row, RESTRICTED_SYMBOL, nothing, nothing)
+        return record_refusal(intake, row, RESTRICTED_SYMBOL, nothing, nothing)
     if too_many:
-        return say(intake, row, RATE_LIMIT, np.int64(account["rate"]), nothing)
+        return record_refusal(intake, row, RATE_LIMIT, np.int64(account["rate"]), nothing)
     if repeats > limit["repeats"]:
-        return say(intake, row, REPEATED_ORDER, np.int64(limit["repeats"]), repeats)
+        return record_refusal(intake, row, REPEATED_ORDER, np.int64(limit["repeats"]), repeats)
     if qty > limit["order_qty"]:
-        return say(intake, row, MAX_ORDER_QTY, np.int64(limit["order_qty"]), qty)
+        return record_refusal(intake, row, MAX_ORDER_QTY, np.int64(limit["order_qty"]), qty)
     if not market:
         amount = product(abs(price), qty)
         if amount < 0 or amount > limit["order_notional"]:
             observed = amount if amount >= 0 else np.int64(MAX_QTY)
-            return say(intake, row, MAX_NOTIONAL, np.int64(limit["order_notional"]), observed)
+            return record_refusal(intake, row, MAX_NOTIONAL, np.int64(limit["order_notional"]), observed)
     return np.int64(ONLY_REDUCES if state == REDUCING else 0)
 
 
