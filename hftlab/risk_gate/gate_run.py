@@ -122,7 +122,7 @@ class GateRun:
         manager.clock[row_checks.REFUSED] = 0
         while start < stop:
             refusals = self.early_refusals[self.refused_early :]
-            start = row_checks.look_at_rows(
+            start = row_checks.check_rows(
                 manager.intake._replace(refusals=refusals),
                 checked.columns,
                 checked.ts,

@@ -57,8 +57,8 @@ from hftlab.kernels.risk_gate.risk import bare_risk, gate_of
 from hftlab.kernels.risk_gate.row_checks import (
     EVERYWHERE,
     TIME,
+    check_row,
     look_ahead,
-    look_at,
     needs_room,
     passes_mark,
 )
@@ -100,7 +100,7 @@ def take_in(risk, raw, cell, stamps):
     lap(stamps, STAGE_LOOKUP)
     if risk is None:
         return np.int64(0)
-    early = look_at(risk.intake, raw, cell)
+    early = check_row(risk.intake, raw, cell)
     lap(stamps, STAGE_RISK)
     return early
 

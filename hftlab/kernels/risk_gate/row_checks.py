@@ -2,7 +2,7 @@
 
 Message rates, repeated orders and states follow from the rows that came before, whatever became of them. So a
 batch decides these for all its rows in one pass before it runs, and an event asks for its own: the same
-`look_at`. What it says counts only once the row has turned out to be right by itself.
+`check_row`. What it says counts only once the row has turned out to be right by itself.
 """
 
 from __future__ import annotations
@@ -165,7 +165,7 @@ def set_state(intake, cell, book, code):
 
 
 @helper
-def look_at(intake, raw, cell):
+def check_row(intake, raw, cell):
     """The first seven checks of a row: a reason, or 0, with ONLY_REDUCES where nothing else is allowed."""
     row, action, price, qty = raw.row, raw.action, raw.price, raw.qty
     if action == RISK_CONTROL:
@@ -254,8 +254,8 @@ def look_ahead(intake, columns, row, cell):
 
 
 @kernel
-def look_at_rows(intake, columns, ts, first_ts, row_cells, early, start, stop):
-    """`look_at` for rows [start, stop) of a table, into `early`; returns how far it came.
+def check_rows(intake, columns, ts, first_ts, row_cells, early, start, stop):
+    """`check_row` for rows [start, stop) of a table, into `early`; returns how far it came.
 
     `ts` [rows] or [0] are their times, which count up from `first_ts` where absent. It stops early when there
     is no room to remember a row.
@@ -272,7 +272,7 @@ def look_at_rows(intake, columns, ts, first_ts, row_cells, early, start, stop):
         if needs_room(intake, np.int64(row_cells[ix(row)]), time):
             return row
         raw = raw_command(columns, row, 0, time)
-        early[ix(row)] = look_at(intake, raw, np.int64(row_cells[ix(row)]))
+        early[ix(row)] = check_row(intake, raw, np.int64(row_cells[ix(row)]))
     return np.int64(stop)
 
 
