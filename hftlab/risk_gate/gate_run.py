@@ -42,7 +42,7 @@ class GateRun:
         columns, opening = tape.checked.columns, tape.opening
         manager.know_symbols(tape.symbols)
         self.row_cells = manager.cells_of(columns.account, columns.book, tape.rows)
-        self.early = memory.empty(tape.rows, np.uint8)
+        self.row_reasons = memory.empty(tape.rows, np.uint8)
         node_cells = memory.zeros(nodes, np.int32)
         node_cells[first_node : first_node + opening.count] = manager.cells_of(
             frozen(opening.account, "i4"), frozen(opening.book, "i4"), opening.count
@@ -65,7 +65,7 @@ class GateRun:
             manager.sets,
             node_cells,
             self.row_cells[order] if order.size else self.row_cells,
-            memory.empty(tape.rows, np.uint8) if order.size else self.early,
+            memory.empty(tape.rows, np.uint8) if order.size else self.row_reasons,
             np.zeros(0, np.int32),
             frozen(manager.stop_order(), "i4") if has_stops else ABSENT["i4"],  # whom to judge at marks
             manager.by_name(),
@@ -128,7 +128,7 @@ class GateRun:
                 checked.ts,
                 checked.first_row,
                 self.row_cells,
-                self.early,
+                self.row_reasons,
                 start,
                 stop,
             )
@@ -137,7 +137,7 @@ class GateRun:
             if start < stop:
                 manager.grow_intake()
         if self.tape.commands.order.size:
-            np.take(self.early, self.tape.commands.order, out=self.gate.early, mode="clip")
+            np.take(self.row_reasons, self.tape.commands.order, out=self.gate.row_reasons, mode="clip")
 
     def with_limits(self, gate: Gate) -> Gate:
         """A thread's gate with the limits in force."""

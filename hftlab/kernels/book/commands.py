@@ -40,4 +40,4 @@ class Command(NamedTuple):
     entry: int  # what the run calls its order
     account: int
     cell: int  # whose it is, for the risk gate
-    early: int  # what its row decided by itself, see row_checks.py
+    row_reason: int  # what its row decided by itself, see row_checks.py

@@ -147,9 +147,9 @@ def command_at(gate, commands, position):
     if commands.accounts.size:
         row = np.int64(commands.order[place]) if commands.order.size else position
         account = np.int64(commands.accounts[ix(row)])
-    cell, early = np.int64(0), np.int64(0)
+    cell, row_reason = np.int64(0), np.int64(0)
     if gate is not None:
-        cell, early = np.int64(gate.row_cells[place]), np.int64(gate.early[place])
+        cell, row_reason = np.int64(gate.row_cells[place]), np.int64(gate.row_reasons[place])
     return Command(
         position,
         op >> opcodes.BOOK_SHIFT,
@@ -161,7 +161,7 @@ def command_at(gate, commands, position):
         position,
         account,
         cell,
-        early,
+        row_reason,
     )
 
 

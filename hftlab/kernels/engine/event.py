@@ -100,9 +100,9 @@ def take_in(risk, raw, cell, stamps):
     lap(stamps, STAGE_LOOKUP)
     if risk is None:
         return np.int64(0)
-    early = check_row(risk.intake, raw, cell)
+    row_reason = check_row(risk.intake, raw, cell)
     lap(stamps, STAGE_RISK)
-    return early
+    return row_reason
 
 
 @helper
@@ -210,7 +210,7 @@ def apply_to_order(desk, risk, count, raw, cell, stamps):
         op = np.int64(opcodes.REDUCE << opcodes.KIND_SHIFT)
         if action == CANCEL:
             qty = np.int64(MAX_QTY)
-    early = take_in(risk, raw, cell, stamps)
+    row_reason = take_in(risk, raw, cell, stamps)
 
     # the event numbers of the gate tell afterwards what it has withdrawn meanwhile
     happened, gate = events_so_far(risk), gate_of(risk)
@@ -226,7 +226,7 @@ def apply_to_order(desk, risk, count, raw, cell, stamps):
         target if action == REPLACE else slot,
         raw.account,
         cell,
-        early,
+        row_reason,
     )
     outcome, filled, leaves, after = step(desk.books, desk.grid, gate, desk.fills, count, command, stamps)
     lap(stamps, STAGE_MATCH)

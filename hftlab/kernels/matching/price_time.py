@@ -44,7 +44,7 @@ from hftlab.kernels.risk_gate.gate import (
     on_rest,
     withdraw,
 )
-from hftlab.kernels.risk_gate.records import EARLY_REASON
+from hftlab.kernels.risk_gate.records import ROW_REASON
 
 NARROW_ORDER = ORDER[NARROW].itemsize
 
@@ -176,7 +176,7 @@ def add(books, grid, gate, fills, count, command, stamps):
     if not likely(books.orders[ix(command.slot)]["qty"] == 0):
         return REJECTED + DUPLICATE_ORDER, nothing, nothing, count
     if gate is not None:
-        reason = command.early & EARLY_REASON
+        reason = command.row_reason & ROW_REASON
         if reason == 0:
             reason = admit(books, grid, gate, command, side, nothing, nothing)
             lap(stamps, STAGE_RISK)
@@ -244,7 +244,7 @@ def moved(books, gate, command, level):
         command.entry,
         np.int64(books.accounts[ix(slot)]) if books.accounts.size else np.int64(0),
         cell,
-        command.early,
+        command.row_reason,
     )
 
 
@@ -259,8 +259,8 @@ def replace(books, grid, gate, fills, count, command, stamps):
         return REJECTED + UNKNOWN_ORDER, nothing, nothing, count
     if target != slot and books.orders[ix(target)]["qty"] != 0:
         return REJECTED + DUPLICATE_ORDER, nothing, nothing, count
-    if gate is not None and command.early & EARLY_REASON:
-        return REJECTED + (command.early & EARLY_REASON), nothing, nothing, count
+    if gate is not None and command.row_reason & ROW_REASON:
+        return REJECTED + (command.row_reason & ROW_REASON), nothing, nothing, count
     # a row of REPLACE names no side: its level is known only now
     old_level = np.int64(books.orders[ix(slot)]["level"])
     side = side_of(books, book, old_level)

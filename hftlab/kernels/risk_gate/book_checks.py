@@ -1,6 +1,6 @@
 """The checks that need a book or a position: 8 to 16 of docs/RISK.md, in that order.
 
-What a row or the stream of rows tells by itself (1 to 7) has been decided when a command gets here: `early`
+What a row or the stream of rows tells by itself (1 to 7) has been decided when a command gets here: `row_reason`
 holds the reason, and a bit for an account or symbol that may only reduce (see row_checks.py).
 """
 
@@ -127,7 +127,7 @@ def admit(books, grid, gate, command, side, old_qty, old_level):
     limit, account = gate.limits[ix(cell["limits"])], gate.accounts[ix(cell["account"])]
     order = order_of(grid, cell, command, side, old_qty, old_level)
     return (
-        check_reduce_only(gate, limit, order, command.early)
+        check_reduce_only(gate, limit, order, command.row_reason)
         or check_stop_loss(gate, cell, account, order, command.cell)
         or check_price_band(books, grid, gate, limit, order)
         or check_market_notional(books, grid, gate, limit, order)
@@ -140,9 +140,9 @@ def admit(books, grid, gate, command, side, old_qty, old_level):
 
 
 @helper
-def check_reduce_only(gate, limit, order, early):
+def check_reduce_only(gate, limit, order, row_reason):
     """8: only what reduces is allowed, and the order may increase the position."""
-    if not (early & ONLY_REDUCES or limit["reduce_only"]) or not order.increases:
+    if not (row_reason & ONLY_REDUCES or limit["reduce_only"]) or not order.increases:
         return np.int64(0)
     return refuse(gate, order.row, REDUCE_ONLY, np.int64(0), worst_position(order))
 

@@ -119,7 +119,7 @@ class Gate(NamedTuple):
     limits: np.ndarray  # LIMIT
     node_cells: np.ndarray  # int32 [nodes]: whose a resting order is
     row_cells: np.ndarray  # int32 [n] by position: the sender's
-    early: np.ndarray  # uint8 [n] by position: see row_checks.py
+    row_reasons: np.ndarray  # uint8 [n] by position: see row_checks.py
     owners: np.ndarray  # int32 [n] by position, or [0]: takes whose order a REPLACE was, see audit.py
     stop_order: np.ndarray  # int32: cells by account, then by name of symbol
     names: np.ndarray  # int32: books by name of symbol
@@ -140,7 +140,7 @@ def bare_gate(gate):
         bare(gate.limits),
         bare(gate.node_cells),
         bare(gate.row_cells),
-        bare(gate.early),
+        bare(gate.row_reasons),
         bare(gate.owners),
         bare(gate.stop_order),
         bare(gate.names),

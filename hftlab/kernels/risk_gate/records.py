@@ -18,7 +18,7 @@ ON_ACCOUNT, ON_SYMBOL, ON_ALL = range(3)  # scopes of a RISK_CONTROL
 SCOPE_SHIFT, STATE_MASK = 2, 3  # of a RISK_CONTROL's qty
 
 # what rows decide by themselves is a byte each: a reason, and a bit where only what reduces is allowed
-EARLY_REASON, ONLY_REDUCES = 127, 1 << 7
+ROW_REASON, ONLY_REDUCES = 127, 1 << 7
 
 LIMIT = np.dtype(
     [

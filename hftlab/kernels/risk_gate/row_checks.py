@@ -254,14 +254,14 @@ def look_ahead(intake, columns, row, cell):
 
 
 @kernel
-def check_rows(intake, columns, ts, first_ts, row_cells, early, start, stop):
-    """`check_row` for rows [start, stop) of a table, into `early`; returns how far it came.
+def check_rows(intake, columns, ts, first_ts, row_cells, row_reasons, start, stop):
+    """`check_row` for rows [start, stop) of a table, into `row_reasons`; returns how far it came.
 
     `ts` [rows] or [0] are their times, which count up from `first_ts` where absent. It stops early when there
     is no room to remember a row.
     """
     intake, columns = bare_intake(intake), bare_columns(columns)
-    ts, row_cells, early = bare(ts), bare(row_cells), bare(early)
+    ts, row_cells, row_reasons = bare(ts), bare(row_cells), bare(row_reasons)
     last = row_cells.size - 1
     for row in range(start, stop):
         ahead = min(row + HOLDINGS_AHEAD, last)
@@ -272,7 +272,7 @@ def check_rows(intake, columns, ts, first_ts, row_cells, early, start, stop):
         if needs_room(intake, np.int64(row_cells[ix(row)]), time):
             return row
         raw = raw_command(columns, row, 0, time)
-        early[ix(row)] = check_row(intake, raw, np.int64(row_cells[ix(row)]))
+        row_reasons[ix(row)] = check_row(intake, raw, np.int64(row_cells[ix(row)]))
     return np.int64(stop)
 
 
