@@ -47,7 +47,7 @@ def bare_columns(columns):
 
 @helper
 def value_at(column, row):
-    """A cell, or 0 where the column is absent."""
+    """The value in a row, or 0 where the column is absent."""
     return np.int64(column[ix(row)]) if column.size else np.int64(0)
 
 
@@ -72,7 +72,7 @@ class RawCommand(NamedTuple):
 
 @helper
 def raw_command(columns, row, flags, time):
-    """A row as one bundle; the compiler leaves out what nobody asks of it."""
+    """A row as one bundle; the compiler leaves out what nobody reads of it."""
     key = columns.order_id[ix(row)]
     return RawCommand(
         np.int64(row),

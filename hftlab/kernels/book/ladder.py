@@ -6,8 +6,8 @@ single gain measured). A level `g` and the worst opposite level it trades with a
 book's `mirror`.
 
 A queue is a ring through the level's own node: node `g` stands for level `g`, the nodes after the last
-level are orders. Joining and leaving a ring asks no questions about first and last, and a question that
-can't be predicted costs more than the stores it saves.
+level are orders. Joining and leaving a ring takes no branch for first and last, and a branch that can't
+be predicted costs more than the stores it saves.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ def make_books(sizes: np.ndarray, slots: int, width: np.dtype, accounts: bool) -
 
 
 def never_open(levels: int) -> int:
-    """The node of orders nobody has heard of, given the number of levels."""
+    """The node of unknown orders, which is never open, given the number of levels."""
     return levels
 
 

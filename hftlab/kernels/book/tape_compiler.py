@@ -316,7 +316,7 @@ PLACE, INVALID = range(2)  # of progress: where the next command goes, how many 
 
 @helper
 def list_part(columns, part_of, part, start, stop, rows):
-    """The rows of a part among [start, stop), into `rows`; returns how many. Nothing here asks."""
+    """The rows of a part among [start, stop), into `rows`; returns how many. Without a branch."""
     count = np.int64(0)
     for row in range(start, stop):
         rows[ix(count)] = row
@@ -328,7 +328,7 @@ def list_part(columns, part_of, part, start, stop, rows):
 def put_by_kind(actions, start, stop, rows):
     """The rows [start, stop) into rows[IN_TURN]: those of NEW, then those of REDUCE, then the others.
 
-    `rows` [KINDS, BLOCK]. Whether a row is one or the other can't be predicted: nothing here asks.
+    `rows` [KINDS, BLOCK]. Whether a row is one or the other can't be predicted: no branch is taken on it.
     """
     adds, removes = np.int64(0), np.int64(0)
     for row in range(start, stop):
@@ -359,7 +359,7 @@ def compile_rows(columns, rules, grid, slots, target, passive, by_kind, part, st
     rules = bare(rules)
     rows, order, targets = bare(target.rows), bare(target.order), bare(target.targets)
     part_of, progress = bare(target.part_of), bare(target.progress)
-    # what every row asks is asked once: where to write, what a CANCEL takes, whether rows are listed first
+    # what every row needs is read once: where to write, what a CANCEL takes, whether rows are listed first
     place = progress[PLACE]
     everything = target.max_qty[0]
     facts = opcodes.PASSIVE if passive else 0

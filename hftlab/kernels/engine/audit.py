@@ -176,12 +176,12 @@ def follow_control(gate, columns, row):
 
 
 @kernel
-def audit(books, grid, gate, columns, trail, asks, start, stop):
+def audit(books, grid, gate, columns, trail, checks_orders, start, stop):
     """The first of input rows [start, stop) at which a limit on money may bind, or `stop`.
 
     The gate's marks are input rows; its money is that before `start`, and afterwards that before the row
-    returned, but for what the marking at it has changed. `asks` says whether there can be anything to ask of
-    single orders: a portfolio value, or a stop that has struck earlier. Of the books only the touch is kept.
+    returned, but for what the marking at it has changed. `checks_orders` says whether single orders can be
+    refused: by a portfolio value, or a stop that has struck earlier. Of the books only the touch is kept.
     """
     books, grid, gate = bare_books(books), bare_grid(grid), bare_gate(gate)
     columns, trail = bare_columns(columns), bare_trail(trail)
@@ -191,7 +191,7 @@ def audit(books, grid, gate, columns, trail, asks, start, stop):
         # what may bind at a row is asked before what the row has done is followed
         if is_marking(gate, row) and mark_strikes(books, grid, gate):
             return row
-        if asks:
+        if checks_orders:
             prefetch(gate.cells, np.int64(trail.row_cells[ix(min(row + HOLDINGS_AHEAD, last))]))
             if may_bind(gate, columns, trail, row):
                 return row

@@ -34,7 +34,7 @@ from hftlab.kernels.risk_gate.row_checks import REFUSED, SECOND, TERM, TIME, Int
 
 INT32, INT64, UINT8 = np.dtype("i4"), np.dtype("i8"), np.dtype("u1")
 
-TOLD = 512  # in the answer: the gate has done something by itself
+ACTED = 512  # in the answer: the gate has done something by itself
 
 # columns of `calls`: address of the venue, commands so far, the command before which limits change; messages
 # of the last second, and where the oldest of them stands
@@ -180,7 +180,7 @@ def submit_gated(address, word, key, new_key, price, qty, account, time):
         cell = lookup(risk.intake.index, account, nothing)
         count_message(calls, messages, np.int64(risk.intake.terms[ix(cell)]["account"]), time)
     if gate.counts[EVENTS] != 0:
-        outcome += TOLD
+        outcome += ACTED
     if filled == 0 and leaves in (0, qty):
         return outcome
     desk.counts[FILLED_QTY], desk.counts[LEAVES_QTY], desk.counts[COUNT] = filled, leaves, count

@@ -70,7 +70,7 @@ SAMPLE = SAMPLE_STAGES + len(STAGES)
 
 
 class Probe(NamedTuple):
-    """What a profiled run is told, and what it writes."""
+    """What a profiled run reads and what it writes."""
 
     settings: np.ndarray  # int64 [SETTINGS]
     intended: (

@@ -486,7 +486,7 @@ def find_order(state, odds, symbol, words):
 
 @helper
 def write(state, rows, row, symbol, action, order_id, side, level, qty, account):
-    """What every message has; LIMIT GTC until told otherwise."""
+    """What every message has; a LIMIT order, GTC, unless it is changed."""
     rows.action[row] = action
     rows.order_id[row] = order_id
     rows.side[row] = side

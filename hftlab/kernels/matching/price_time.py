@@ -2,7 +2,7 @@
 
 Each function returns (outcome, filled, leaves, count): the outcome byte (see opcodes.py), lots the command's
 own order traded, lots it has open now, and how many fills have been written so far. `gate` is None where
-there is none; numba then leaves out whatever asks for it.
+there is none; numba then leaves out what is for it.
 """
 
 from __future__ import annotations

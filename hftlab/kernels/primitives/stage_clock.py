@@ -13,7 +13,7 @@ from hftlab.kernels.primitives.intrinsics import bare, ix
 
 STAGES = (STAGE_LOOKUP, STAGE_RISK, STAGE_MATCH, STAGE_PUBLISH)
 
-# columns of `stamps`: the last reading, in the place of the whole; ticks of each stage; what `now` is told;
+# columns of `stamps`: the last reading, in the place of the whole; ticks of each stage; what `now` reads;
 # readings so far
 LAST, COUNTER, READINGS, STAMPS = 0, STAGE_PUBLISH + 1, STAGE_PUBLISH + 2, STAGE_PUBLISH + 3
 

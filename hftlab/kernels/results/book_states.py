@@ -1,7 +1,7 @@
 """What the books looked like around each command: for certificates and for inference, not for speed.
 
 `run_states` is the loop of `engine.run` that also notes what crosses, and hashes the touch and the best
-levels after each command, so that the books of two runs can be compared. `run_queues` applies facts and
+levels after each command, so that the books of two runs can be compared. `run_queues` applies messages and
 notes where each executed order stood. `follow_fills` tells which removals only report an execution.
 """
 
@@ -98,7 +98,7 @@ def run_states(books, grid, commands, outputs, levels, states, start, stop, coun
 
 @helper
 def first_left(books, pending, level):
-    """The oldest order of a level that executions told so far have left something of; the level if none."""
+    """The oldest order of a level of which the executions so far have left something; the level if none."""
     slot = np.int64(books.orders[ix(level)]["next"])
     while slot != level and books.orders[ix(slot)]["qty"] <= pending[ix(slot)]:
         slot = np.int64(books.orders[ix(slot)]["next"])
@@ -107,7 +107,7 @@ def first_left(books, pending, level):
 
 @helper
 def execution_place(books, modified, pending, book, slot):
-    """Where an executed order stands, when what was told to be executed before it is thought away."""
+    """Where an executed order stands in its queue, without what has been executed before it."""
     level = np.int64(books.orders[ix(slot)]["level"])
     side = side_of(books, book, level)
     best = np.int64(books.heads[ix(book), BEST + side])
@@ -126,33 +126,38 @@ def execution_place(books, modified, pending, book, slot):
 
 @helper
 def reports_execution(books, pending, book, command):
-    """Whether a replacement leaves its order as the executions told before it do, and at its price."""
+    """Whether a replacement leaves its order as the executions before it do, and at its price."""
     slot, kind = (
         np.int64(command["slot"]),
         (np.int64(command["op"]) >> opcodes.KIND_SHIFT) & opcodes.KIND_MASK,
     )
-    qty, told = np.int64(books.orders[ix(slot)]["qty"]), pending[ix(slot)]
-    if kind != opcodes.REPLACE or qty == 0 or told == 0 or np.int64(command["qty"]) != qty - told:
+    qty, executed_qty = np.int64(books.orders[ix(slot)]["qty"]), pending[ix(slot)]
+    if (
+        kind != opcodes.REPLACE
+        or qty == 0
+        or executed_qty == 0
+        or np.int64(command["qty"]) != qty - executed_qty
+    ):
         return False
     level = np.int64(books.orders[ix(slot)]["level"])
     return level == level_of(books, book, side_of(books, book, level), np.int64(command["level"]))
 
 
 @kernel
-def run_queues(books, commands, outputs, told, pending, modified, places):
-    """Apply the facts but for executions, which only tell, and write where the order of each stands."""
+def run_queues(books, commands, outputs, executed_qty, pending, modified, places):
+    """Apply all messages but executions, which change nothing, and write where the order of each stands."""
     books, commands, outputs = bare_books(books), bare_commands(commands), bare_outputs(outputs)
-    told, pending = bare(told), bare(pending)
+    executed_qty, pending = bare(executed_qty), bare(pending)
     modified, places = bare(modified), bare(places)
     for position in range(commands.rows.size):
         at = ix(position)
         slot, qty = np.int64(commands.rows[at]["slot"]), np.int64(commands.rows[at]["qty"])
         op = np.int64(commands.rows[at]["op"])
         kind = (op >> opcodes.KIND_SHIFT) & opcodes.KIND_MASK
-        if told[at] >= 0:
+        if executed_qty[at] >= 0:
             if books.orders[ix(slot)]["qty"] != 0:
                 places[at] = execution_place(books, modified, pending, op >> opcodes.BOOK_SHIFT, slot)
-                pending[ix(slot)] += min(told[at], books.orders[ix(slot)]["qty"] - pending[ix(slot)])
+                pending[ix(slot)] += min(executed_qty[at], books.orders[ix(slot)]["qty"] - pending[ix(slot)])
             continue
         reports = reports_execution(books, pending, op >> opcodes.BOOK_SHIFT, commands.rows[at])
         play(books, None, None, commands, outputs, np.int64(position), np.int64(0))
@@ -171,18 +176,18 @@ def follow_fills(action, size, new, applied, filled):
     """What was filled of an order that no C or M has reported yet, before each fact that names one.
 
     The facts are order by order; `new` tells where the next begins, `applied` which facts the books took.
-    What is told of one order beyond 2^63 - 1 lots is left out.
+    What is executed of one order beyond 2^63 - 1 lots is left out.
     """
     action, size, new, applied, filled = bare(action), bare(size), bare(new), bare(applied), bare(filled)
-    told = np.int64(0)
+    executed_qty = np.int64(0)
     for row in range(action.size):
         at = ix(row)
         if new[at]:
-            told = np.int64(0)
-        filled[at] = told
+            executed_qty = np.int64(0)
+        filled[at] = executed_qty
         if action[at] == MBO_FILL:
-            told += min(max(size[at], np.int64(0)), MAX_QTY - told)
+            executed_qty += min(max(size[at], np.int64(0)), MAX_QTY - executed_qty)
         elif action[at] == MBO_CANCEL:
-            told = max(told - max(size[at], np.int64(0)), np.int64(0))
+            executed_qty = max(executed_qty - max(size[at], np.int64(0)), np.int64(0))
         elif applied[at]:
-            told = np.int64(0)
+            executed_qty = np.int64(0)
