@@ -120,7 +120,7 @@ class BookGate:
         if venue.spare_fills < 2 * manager.cells.size:
             venue.grow_fills(4 * manager.cells.size - venue.spare_fills, venue.arrays.fills.size)
         self._events = np.empty(venue.slots + 4 * manager.cells.size, EVENT)
-        self.calls[gated_event.VENUE] = venue.address
+        self.calls[gated_event.LIVE_BOOKS] = venue.address
         self.guard = Guard(
             self.calls,
             manager.cells,

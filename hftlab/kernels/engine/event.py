@@ -40,7 +40,7 @@ from hftlab.kernels.engine.live_books import (
     FILLED_QTY,
     FREE,
     LEAVES_QTY,
-    desk_at,
+    live_books_at,
     release_all,
     release_makers,
     release_slot,
@@ -106,30 +106,30 @@ def take_in(risk, raw, cell, stamps):
 
 
 @helper
-def release_withdrawn(desk, gate, start):
+def release_withdrawn(live, gate, start):
     """Release what the gate has cancelled, and note the ids, since event `start`."""
     for i in range(start, gate.counts[EVENTS]):
         node = np.int64(gate.events[ix(i)]["node"])
         if node >= 0:
-            gate.events[ix(i)]["order_id"] = desk.ids[ix(node)]
+            gate.events[ix(i)]["order_id"] = live.ids[ix(node)]
             if gate.events[ix(i)]["gone"]:
-                release_slot(desk, np.int64(gate.cells[ix(gate.events[ix(i)]["cell"])]["book"]), node)
+                release_slot(live, np.int64(gate.cells[ix(gate.events[ix(i)]["cell"])]["book"]), node)
 
 
 @helper
-def mark_positions(desk, gate, clock, count, row):
+def mark_positions(live, gate, clock, count, row):
     """Mark positions, and release what stop losses took from the books; returns the fills written."""
     happened = gate.counts[EVENTS]
-    after = mark(desk.books, desk.grid, gate, desk.fills, count, row)
+    after = mark(live.books, live.grid, gate, live.fills, count, row)
     for i in range(count, after):
-        release_makers(desk, book_of(desk.grid, np.int64(desk.fills[i]["level"])), i, i + 1)
-    release_withdrawn(desk, gate, happened)
+        release_makers(live, book_of(live.grid, np.int64(live.fills[i]["level"])), i, i + 1)
+    release_withdrawn(live, gate, happened)
     clock[EVERYWHERE] = np.int64(gate.counts[EVENTS] != happened)
     return after
 
 
 @helper
-def event(desk, risk, count, raw, stamps):
+def event(live, risk, count, raw, stamps):
     """Apply one raw command; returns (outcome, filled, leaves, fills written).
 
     `risk` is None where there is no gate, `stamps` where no stages are measured.
@@ -140,57 +140,57 @@ def event(desk, risk, count, raw, stamps):
         need = needs_of(risk, cell, raw.time)
         if need != 0:
             return np.int64(need), nothing, nothing, count
-    reason = check(raw.action, raw.order_type, raw.price, raw.qty, desk.grid.rules, raw.book)
+    reason = check(raw.action, raw.order_type, raw.price, raw.qty, live.grid.rules, raw.book)
     if reason != 0:
         take_in(risk, raw, cell, stamps)  # a message all the same
         return opcodes.REJECTED + np.int64(reason), nothing, nothing, count
     if raw.action in (NEW, CANCEL, REDUCE, REPLACE):
-        return apply_to_order(desk, risk, count, raw, cell, stamps)
-    return apply_to_book(desk, risk, count, raw, cell, stamps)
+        return apply_to_order(live, risk, count, raw, cell, stamps)
+    return apply_to_book(live, risk, count, raw, cell, stamps)
 
 
 @helper
-def apply_to_book(desk, risk, count, raw, cell, stamps):
+def apply_to_book(live, risk, count, raw, cell, stamps):
     """Apply a command that names no order."""
     # what it removes can be found only before it has
     if raw.action in (MASS_CANCEL, CLEAR):
-        release_all(desk, raw.book, raw.account, raw.action == CLEAR)
+        release_all(live, raw.book, raw.account, raw.action == CLEAR)
     take_in(risk, raw, cell, stamps)
     happened, gate, nothing = events_so_far(risk), gate_of(risk), np.int64(0)
     op = np.int64(kind_of(raw.action) << opcodes.KIND_SHIFT) | (raw.book << opcodes.BOOK_SHIFT)
     command = Command(
         raw.row, raw.book, op, nothing, nothing, nothing, raw.qty, nothing, raw.account, nothing, nothing
     )
-    answer = step(desk.books, desk.grid, gate, desk.fills, count, command, stamps)
+    answer = step(live.books, live.grid, gate, live.fills, count, command, stamps)
     lap(stamps, STAGE_MATCH)
     if risk is not None:
-        release_withdrawn(desk, gate, happened)
+        release_withdrawn(live, gate, happened)
     return answer
 
 
 @helper
-def level_for(desk, raw):
+def level_for(live, raw):
     """Where a NEW would rest, the rung of a REPLACE, or NO_RUNG where its price is not on the ladder."""
     if raw.action == NEW and raw.order_type == MARKET_ORDER:
-        return top_level(desk.grid, raw.book, np.int64(raw.side < 0))
-    rung = rung_of(desk.grid, raw.book, raw.price)
+        return top_level(live.grid, raw.book, np.int64(raw.side < 0))
+    rung = rung_of(live.grid, raw.book, raw.price)
     if rung == NO_RUNG or raw.action == REPLACE:
         return rung
-    return price_level(desk.grid, raw.book, np.int64(raw.side < 0), rung)
+    return price_level(live.grid, raw.book, np.int64(raw.side < 0), rung)
 
 
 @helper
-def apply_to_order(desk, risk, count, raw, cell, stamps):
+def apply_to_order(live, risk, count, raw, cell, stamps):
     """Apply a NEW, CANCEL, REDUCE or REPLACE whose row is right by itself."""
     book, action, nothing = raw.book, raw.action, np.int64(0)
 
     # what must grow first is asked for before anything has changed: the same command comes again then
-    slot = lookup(desk.index, raw.key, book)
+    slot = lookup(live.index, raw.key, book)
     target, level, fresh, qty = slot, nothing, False, raw.qty
     if action in (NEW, REPLACE):
-        if desk.counts[FREE] == 0:
+        if live.counts[FREE] == 0:
             return np.int64(NEEDS_SLOTS), nothing, nothing, count
-        level = level_for(desk, raw)
+        level = level_for(live, raw)
         if level == NO_RUNG:
             return np.int64(NEEDS_LEVELS), nothing, nothing, count
 
@@ -199,13 +199,13 @@ def apply_to_order(desk, risk, count, raw, cell, stamps):
         op = flags_of(raw.order_type, raw.tif, raw.post_only) | raw.flags
         op |= opcodes.SELL if raw.side < 0 else opcodes.BUY
         if slot == NO_SLOT and not op & opcodes.NO_REST:
-            slot, fresh = take_slot(desk, raw.key, book), True
+            slot, fresh = take_slot(live, raw.key, book), True
     elif action == REPLACE:
         op = (opcodes.REPLACE << opcodes.KIND_SHIFT) | raw.flags | rest_flags(raw.order_type, raw.post_only)
         if raw.new_key != raw.key:
-            target = lookup(desk.index, raw.new_key, book)
+            target = lookup(live.index, raw.new_key, book)
             if target == NO_SLOT and slot != NO_SLOT:
-                target, fresh = take_slot(desk, raw.new_key, book), True
+                target, fresh = take_slot(live, raw.new_key, book), True
     else:
         op = np.int64(opcodes.REDUCE << opcodes.KIND_SHIFT)
         if action == CANCEL:
@@ -214,7 +214,7 @@ def apply_to_order(desk, risk, count, raw, cell, stamps):
 
     # the event numbers of the gate tell afterwards what it has withdrawn meanwhile
     happened, gate = events_so_far(risk), gate_of(risk)
-    unknown = np.int64(desk.books.levels.size)  # the node that is never open
+    unknown = np.int64(live.books.levels.size)  # the node that is never open
     command = Command(
         raw.row,
         book,
@@ -228,20 +228,20 @@ def apply_to_order(desk, risk, count, raw, cell, stamps):
         cell,
         row_reason,
     )
-    outcome, filled, leaves, after = step(desk.books, desk.grid, gate, desk.fills, count, command, stamps)
+    outcome, filled, leaves, after = step(live.books, live.grid, gate, live.fills, count, command, stamps)
     lap(stamps, STAGE_MATCH)
 
     # makers first, while their slots still say who they are
-    release_makers(desk, book, count, after)
+    release_makers(live, book, count, after)
     if risk is not None:
-        release_withdrawn(desk, gate, happened)
+        release_withdrawn(live, gate, happened)
     if fresh and outcome != (RESTING if action == NEW else REPLACED):
-        release_slot(desk, book, slot if action == NEW else target)
+        release_slot(live, book, slot if action == NEW else target)
     if action == REPLACE:
         if outcome in (FILLED, CANCELLED) or (outcome == REPLACED and target != slot):
-            release_slot(desk, book, slot)
+            release_slot(live, book, slot)
     elif action != NEW and outcome == CANCELLED:
-        release_slot(desk, book, slot)
+        release_slot(live, book, slot)
     return outcome, filled, leaves, after
 
 
@@ -300,21 +300,21 @@ def send(address, raw):
     nothing; with it, filled, leaves and the count of fills are in `counts` from FILLED_QTY on. One integer
     comes back because a tuple of four costs 25 ns more.
     """
-    desk = desk_at(address)
-    outcome, filled, leaves, count = event(desk, None, np.int64(0), raw, None)
+    live = live_books_at(address)
+    outcome, filled, leaves, count = event(live, None, np.int64(0), raw, None)
     if filled == 0 and leaves in (0, raw.qty):
         return outcome
-    desk.counts[FILLED_QTY], desk.counts[LEAVES_QTY], desk.counts[COUNT] = filled, leaves, count
+    live.counts[FILLED_QTY], live.counts[LEAVES_QTY], live.counts[COUNT] = filled, leaves, count
     return outcome + DETAILS
 
 
 @helper
-def look_ahead_for_gate(desk, risk, columns, row, last):
+def look_ahead_for_gate(live, risk, columns, row, last):
     """Bring what coming rows need into the cache: entries of both indexes, then what those lead to.
 
     An order is taken for what stands where the search for it begins: wrong guesses cost less than to ask.
     """
-    index, gate = desk.index, risk.gate
+    index, gate = live.index, risk.gate
     ahead = min(row + 3 * INDEX_AHEAD, last)
     book = value_at(columns.book, ahead)
     prefetch(index, home(index, columns.order_id[ix(ahead)], book))
@@ -323,7 +323,7 @@ def look_ahead_for_gate(desk, risk, columns, row, last):
     ahead = min(row + 2 * INDEX_AHEAD, last)
     place = home(index, columns.order_id[ix(ahead)], value_at(columns.book, ahead))
     slot, cell = np.int64(index[ix(place)]["value"]), np.int64(gate.row_cells[ix(ahead)])
-    prefetch(desk.books.orders, slot)
+    prefetch(live.books.orders, slot)
     prefetch(gate.node_cells, slot)
     prefetch(gate.cells, cell)
     prefetch(risk.intake.terms, cell)
@@ -351,7 +351,7 @@ def bare_rows(columns, ts, first_ts, facts):
 
 
 @helper
-def apply_row(desk, risk, rows, row, count, stamps):
+def apply_row(live, risk, rows, row, count, stamps):
     """Apply a row of a table; returns what `event` does."""
     time = np.int64(0)
     if risk is not None:
@@ -360,40 +360,40 @@ def apply_row(desk, risk, rows, row, count, stamps):
         if not has_room(risk.gate):
             return np.int64(NEEDS_ROOM), np.int64(0), np.int64(0), count
         if passes_mark(clock, time):
-            count = mark_positions(desk, risk.gate, clock, count, np.int64(row))
+            count = mark_positions(live, risk.gate, clock, count, np.int64(row))
             lap(stamps, STAGE_RISK)
         clock[TIME] = time
-    return event(desk, risk, count, raw_command(rows.columns, row, rows.flags, time), stamps)
+    return event(live, risk, count, raw_command(rows.columns, row, rows.flags, time), stamps)
 
 
 @helper
-def note_row(desk, risk, columns, outputs, row, touches):
+def note_row(live, risk, columns, outputs, row, touches):
     """Write what a row has changed of the touch; returns how many changes have been written."""
     if outputs.touch.size == 0:
         return touches
     if risk is not None and changes_all(risk, columns, row):
-        return note_touches(desk.books, risk.gate, outputs, np.int64(row), touches)
-    return note_touch(desk.books, outputs, value_at(columns.book, row), np.int64(row), touches)
+        return note_touches(live.books, risk.gate, outputs, np.int64(row), touches)
+    return note_touch(live.books, outputs, value_at(columns.book, row), np.int64(row), touches)
 
 
 @helper
-def event_loop(desk, risk, rows, outputs, start, count, touches):
+def event_loop(live, risk, rows, outputs, start, count, touches):
     """`run_events`, with everything bare."""
     columns = rows.columns
     last, need = columns.action.size - 1, np.int64(0)
     for row in range(start, columns.action.size):
         if risk is None or risk.gate.cells.size <= CACHED_HOLDINGS:
             ahead = min(row + INDEX_AHEAD, last)  # the flow is known: fetch its index entries early
-            prefetch(desk.index, home(desk.index, columns.order_id[ahead], value_at(columns.book, ahead)))
+            prefetch(live.index, home(live.index, columns.order_id[ahead], value_at(columns.book, ahead)))
         else:
-            look_ahead_for_gate(desk, risk, columns, row, last)
-        outcome, filled, leaves, count = apply_row(desk, risk, rows, row, count, None)
+            look_ahead_for_gate(live, risk, columns, row, last)
+        outcome, filled, leaves, count = apply_row(live, risk, rows, row, count, None)
         if outcome >= NEEDS_SLOTS:
             return np.int64(row), count, touches, outcome
         outputs.outcomes[row] = outcome
         outputs.filled[row] = filled
         outputs.leaves[row] = leaves
-        touches = note_row(desk, risk, columns, outputs, row, touches)
+        touches = note_row(live, risk, columns, outputs, row, touches)
     return np.int64(columns.action.size), count, touches, need
 
 
@@ -414,7 +414,7 @@ def run_events(address, risk, columns, ts, first_ts, outputs, facts, start, coun
     to grow first. `risk` is None where there is no gate.
     """
     return event_loop(
-        desk_at(address),
+        live_books_at(address),
         bare_risk(risk),
         bare_rows(columns, ts, first_ts, facts),
         bare_outputs(outputs),

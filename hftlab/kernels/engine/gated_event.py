@@ -1,6 +1,6 @@
 """One raw command from Python behind the risk gate: what `events.submit` is without one.
 
-All of the gate's arrays stand at one address, like those of a venue. What lacks room, or must be looked at
+All of the gate's arrays stand at one address, like those of live books. What lacks room, or must be looked at
 by Python first, is answered with a need before anything has changed; the same command comes again then.
 """
 
@@ -21,7 +21,7 @@ from hftlab.kernels.engine.event import (
     mark_positions,
     unpacked,
 )
-from hftlab.kernels.engine.live_books import COUNT, FILLED_QTY, LEAVES_QTY, array_in, desk_at
+from hftlab.kernels.engine.live_books import COUNT, FILLED_QTY, LEAVES_QTY, array_in, live_books_at
 from hftlab.kernels.primitives.compile import helper, quick_kernel
 from hftlab.kernels.primitives.hash_index import ENTRY, lookup
 from hftlab.kernels.primitives.intrinsics import array_at, ix
@@ -36,9 +36,9 @@ INT32, INT64, UINT8 = np.dtype("i4"), np.dtype("i8"), np.dtype("u1")
 
 ACTED = 512  # in the answer: the gate has done something by itself
 
-# columns of `calls`: address of the venue, commands so far, the command before which limits change; messages
+# columns of `calls`: address of the books, commands so far, the command before which limits change; messages
 # of the last second, and where the oldest of them stands
-VENUE, ROW, NEXT_CHANGE, MESSAGES, OLDEST, CALLS = range(6)
+LIVE_BOOKS, ROW, NEXT_CHANGE, MESSAGES, OLDEST, CALLS = range(6)
 
 
 class Guard(NamedTuple):
@@ -153,7 +153,7 @@ def submit_gated(address, word, key, new_key, price, qty, account, time):
     qty, account = plain(qty), plain(account)
     calls, risk, messages = guard_at(plain(address))
     gate, clock, nothing = risk.gate, risk.intake.clock, np.int64(0)
-    desk = desk_at(calls[VENUE])
+    live = live_books_at(calls[LIVE_BOOKS])
     # whatever needs Python first is answered before the clock moves: the command comes again
     if calls[ROW] == calls[NEXT_CHANGE]:
         return np.int64(NEEDS_LIMITS)
@@ -162,16 +162,16 @@ def submit_gated(address, word, key, new_key, price, qty, account, time):
     # marks are due before the command; if a stop struck, Python takes note of it first
     time = max(clock[TIME], time)
     if passes_mark(clock, time):
-        count = mark_positions(desk, gate, clock, nothing, nothing)
+        count = mark_positions(live, gate, clock, nothing, nothing)
         clock[TIME] = time
         if gate.counts[EVENTS] != 0:
-            desk.counts[COUNT] = count
+            live.counts[COUNT] = count
             return np.int64(NEEDS_ROOM)
     # one command, so one refusal at most: it stands at the start
     clock[TIME] = time
     gate.counts[REFUSALS] = clock[REFUSED] = 0
     raw = unpacked(word, key, new_key, price, qty, account, time)
-    outcome, filled, leaves, count = event(desk, risk, nothing, raw, None)
+    outcome, filled, leaves, count = event(live, risk, nothing, raw, None)
     if outcome >= NEEDS_SLOTS:
         return outcome
     # only what was answered counts, for a need brings the same command again
@@ -183,5 +183,5 @@ def submit_gated(address, word, key, new_key, price, qty, account, time):
         outcome += ACTED
     if filled == 0 and leaves in (0, qty):
         return outcome
-    desk.counts[FILLED_QTY], desk.counts[LEAVES_QTY], desk.counts[COUNT] = filled, leaves, count
+    live.counts[FILLED_QTY], live.counts[LEAVES_QTY], live.counts[COUNT] = filled, leaves, count
     return outcome + DETAILS

@@ -25,7 +25,7 @@ INT32, INT64, BOOL = np.dtype("i4"), np.dtype("i8"), np.dtype("?")
 FREE, FILLED_QTY, LEAVES_QTY, COUNT = range(4)
 
 
-class Venue(NamedTuple):
+class LiveBookArrays(NamedTuple):
     """Books that take raw commands. The fields, in this order, are the block `venue_at` reads."""
 
     heads: np.ndarray
@@ -52,12 +52,12 @@ class Venue(NamedTuple):
     makers: np.ndarray  # int64 [fills]: order id of each maker
 
 
-FIELDS = len(Venue._fields)
-AT = Venue(*range(FIELDS))  # number of each field in the block
+FIELDS = len(LiveBookArrays._fields)
+AT = LiveBookArrays(*range(FIELDS))  # number of each field in the block
 
 
-class Desk(NamedTuple):
-    """A venue as kernels use it."""
+class LiveBooks(NamedTuple):
+    """Live books as kernels use them."""
 
     books: Books
     grid: Grid
@@ -76,8 +76,8 @@ def array_in(block, field, dtype):
 
 
 @helper
-def desk_at(address):
-    """The venue whose block of (address, length) pairs stands at an address."""
+def live_books_at(address):
+    """The live books whose block of (address, length) pairs stands at an address."""
     # arrays made from addresses have no reference counts, so none are counted on any call
     block = array_at(address, (2 * FIELDS,), INT64)
     bitmap = Bitmap(
@@ -103,7 +103,7 @@ def desk_at(address):
         array_in(block, AT.starts, INT64),
         array_in(block, AT.pages, ENTRY),
     )
-    return Desk(
+    return LiveBooks(
         books,
         grid,
         array_in(block, AT.index, ENTRY),
@@ -115,33 +115,33 @@ def desk_at(address):
     )
 
 
-def block_of(venue: Venue) -> np.ndarray:
-    """The block of a venue's (address, length) pairs; it must not outlive the arrays."""
-    return np.array([(a.ctypes.data, a.shape[0]) for a in venue], np.int64).ravel()
+def block_of(arrays: LiveBookArrays) -> np.ndarray:
+    """The block of (address, length) pairs of arrays; it must not outlive them."""
+    return np.array([(a.ctypes.data, a.shape[0]) for a in arrays], np.int64).ravel()
 
 
 @helper
-def take_slot(desk, key, book):
+def take_slot(live, key, book):
     """A free slot, now of this order and in the index."""
-    desk.counts[FREE] -= 1
-    slot = np.int64(desk.free[desk.counts[FREE]])
-    desk.ids[slot] = key
-    store(desk.index, find(desk.index, key, book), key, book, slot)
+    live.counts[FREE] -= 1
+    slot = np.int64(live.free[live.counts[FREE]])
+    live.ids[slot] = key
+    store(live.index, find(live.index, key, book), key, book, slot)
     return slot
 
 
 @helper
-def release_slot(desk, book, slot):
+def release_slot(live, book, slot):
     """The order of a slot is dead: its id may be used again, and so may the slot."""
-    discard(desk.index, find(desk.index, desk.ids[slot], book))
-    desk.free[desk.counts[FREE]] = slot
-    desk.counts[FREE] += 1
+    discard(live.index, find(live.index, live.ids[slot], book))
+    live.free[live.counts[FREE]] = slot
+    live.counts[FREE] += 1
 
 
 @helper
-def release_all(desk, book, account, everyone):
+def release_all(live, book, account, everyone):
     """Release what a MASS_CANCEL or CLEAR is about to remove."""
-    books = desk.books
+    books = live.books
     for side in range(2):
         bottom = books.heads[book, BASE] + side * books.heads[book, SIZE]
         level = np.int64(books.heads[book, BEST + side])
@@ -149,16 +149,16 @@ def release_all(desk, book, account, everyone):
             slot = np.int64(books.orders[level]["next"])
             while slot != level:
                 if everyone or books.accounts[slot] == account:
-                    release_slot(desk, book, slot)
+                    release_slot(live, book, slot)
                 slot = np.int64(books.orders[slot]["next"])
             level = previous_bit(books.bitmap, level)
 
 
 @helper
-def release_makers(desk, book, start, count):
+def release_makers(live, book, start, count):
     """Note the ids of the makers of some fills, and release those that are filled."""
     for i in range(start, count):
-        slot = np.int64(desk.fills[i]["maker"])
-        desk.makers[i] = desk.ids[slot]
-        if desk.fills[i]["maker_leaves"] == 0:
-            release_slot(desk, book, slot)
+        slot = np.int64(live.fills[i]["maker"])
+        live.makers[i] = live.ids[slot]
+        if live.fills[i]["maker_leaves"] == 0:
+            release_slot(live, book, slot)

@@ -40,7 +40,7 @@ from hftlab.kernels.codes import (
 )
 from hftlab.kernels.engine.batch import bare_outputs
 from hftlab.kernels.engine.event import NEEDS_SLOTS, apply_row, bare_rows, note_row
-from hftlab.kernels.engine.live_books import desk_at
+from hftlab.kernels.engine.live_books import live_books_at
 from hftlab.kernels.primitives.compile import helper, kernel
 from hftlab.kernels.primitives.cycle_clock import note_if_long, now, spin_until, to_ns
 from hftlab.kernels.primitives.histogram import record
@@ -118,32 +118,32 @@ def effect_of(outcome, filled):
 
 
 @helper
-def state_of(desk, book):
+def state_of(live, book):
     """What a book looks like."""
-    heads, place = desk.books.heads, ix(book)
+    heads, place = live.books.heads, ix(book)
     bid, ask = np.int64(heads[place, BEST + BID]), np.int64(heads[place, BEST + ASK])
     bids = bid >= heads[place, BASE]
     asks = ask >= heads[place, BASE] + heads[place, SIZE]
     if not (bids and asks):
         return BOOK_ONE_SIDED if bids or asks else BOOK_EMPTY
-    spread = level_price(desk.grid, book, ask) - level_price(desk.grid, book, bid)
-    return BOOK_TIGHT if spread <= desk.grid.rules[place]["tick"] else BOOK_WIDE
+    spread = level_price(live.grid, book, ask) - level_price(live.grid, book, bid)
+    return BOOK_TIGHT if spread <= live.grid.rules[place]["tick"] else BOOK_WIDE
 
 
 @helper
-def note_states(desk, states):
+def note_states(live, states):
     """What all books look like."""
     for book in range(states.size):
-        states[book] = state_of(desk, np.int64(book))
+        states[book] = state_of(live, np.int64(book))
 
 
 @helper
-def begin_row(desk, probe, row, stamps):
+def begin_row(live, probe, row, stamps):
     """(intended, start) of a row, waiting until it is due; its first start where it had to be tried again."""
     settings = probe.settings
     counter = settings[COUNTER]
     if settings[BEGIN] == 0:
-        note_states(desk, probe.states)
+        note_states(live, probe.states)
         settings[BEGIN] = now(counter)
     intended = np.int64(0)
     if probe.intended.size != 0:
@@ -210,13 +210,13 @@ def stall(settings):
 
 
 @helper
-def follow(desk, risk, touch, marked, event_type, book, states):
+def follow(live, risk, touch, marked, event_type, book, states):
     """Keep up with what the books look like."""
     if risk is not None and (marked or event_type == RISK_CONTROL):
-        note_states(desk, states)
+        note_states(live, states)
         if touch.size == 0:
             risk.intake.clock[EVERYWHERE] = 0  # else `note_row` has seen to it
-    states[ix(book)] = state_of(desk, book)
+    states[ix(book)] = state_of(live, book)
 
 
 @helper
@@ -226,12 +226,12 @@ def has_marked(risk):
 
 
 @helper
-def profiled_loop(desk, risk, rows, outputs, start, count, touches, probe, stamps):
+def profiled_loop(live, risk, rows, outputs, start, count, touches, probe, stamps):
     """`run_profiled`, with everything bare."""
     settings, states, columns = probe.settings, probe.states, rows.columns
     for row in range(start, columns.action.size):
-        intended, began = begin_row(desk, probe, row, stamps)
-        outcome, filled, leaves, count = apply_row(desk, risk, rows, row, count, stamps)
+        intended, began = begin_row(live, probe, row, stamps)
+        outcome, filled, leaves, count = apply_row(live, risk, rows, row, count, stamps)
         if outcome >= NEEDS_SLOTS:
             settings[PENDING] = began  # what has to grow first is part of the row's time
             return np.int64(row), count, touches, outcome
@@ -240,7 +240,7 @@ def profiled_loop(desk, risk, rows, outputs, start, count, touches, probe, stamp
         outputs.filled[row] = filled
         outputs.leaves[row] = leaves
         marked = has_marked(risk)
-        touches = note_row(desk, risk, columns, outputs, row, touches)
+        touches = note_row(live, risk, columns, outputs, row, touches)
         if row == settings[STALL_ROW]:
             stall(settings)
         end = finish(stamps, settings[COUNTER])
@@ -250,7 +250,7 @@ def profiled_loop(desk, risk, rows, outputs, start, count, touches, probe, stamp
         end_row(probe, np.int64(row), cell, intended, began, end, stamps)
         if stamps is not None:
             record_stages(probe, risk, stamps, event_type)
-        follow(desk, risk, outputs.touch, marked, event_type, book, states)
+        follow(live, risk, outputs.touch, marked, event_type, book, states)
     return np.int64(columns.action.size), count, touches, np.int64(0)
 
 
@@ -258,7 +258,7 @@ def profiled_loop(desk, risk, rows, outputs, start, count, touches, probe, stamp
 def run_profiled(address, risk, columns, ts, first_ts, outputs, facts, start, count, touches, probe, stamps):
     """`run_events`, measured; what it returns is the same. `stamps` is None where stages aren't."""
     return profiled_loop(
-        desk_at(address),
+        live_books_at(address),
         bare_risk(risk),
         bare_rows(columns, ts, first_ts, facts),
         bare_outputs(outputs),

@@ -1,8 +1,8 @@
 """What rows are refused for without a book: checks 1 to 7 of docs/RISK.md, which depend on the input alone.
 
 Message rates, repeated orders and states follow from the rows that came before, whatever became of them. So a
-batch decides these for all its rows in one pass before it runs, the event path for each row as it comes, by the
-same `check_row`. Its answer counts only once the row has turned out to be right by itself.
+batch decides these for all its rows in one pass before it runs, the event path for each row as it comes, by
+the same `check_row`. Its answer counts only once the row has turned out to be right by itself.
 """
 
 from __future__ import annotations
