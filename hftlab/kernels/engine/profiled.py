@@ -55,9 +55,9 @@ from hftlab.kernels.primitives.stage_clock import (
 from hftlab.kernels.risk_gate.risk import bare_risk
 from hftlab.kernels.risk_gate.row_checks import EVERYWHERE
 
-CELLS = EVENT_TYPES * EFFECTS * BOOK_STATES  # an event type, what came of it, the book it found
+CASES = EVENT_TYPES * EFFECTS * BOOK_STATES  # an event type, what came of it, the book it found
 
-# the two histograms of a cell
+# the two histograms of a case
 SERVICE, RESPONSE = 0, 1  # end - start; end - intended
 
 # columns of `settings`
@@ -181,16 +181,16 @@ def record_stages(probe, risk, stamps, event_type):
 
 
 @helper
-def end_row(probe, row, cell, intended, start, end, stamps):
+def end_row(probe, row, case, intended, start, end, stamps):
     """Record a row that is done."""
     settings = probe.settings
     half, mult = settings[HALF], settings[MULT]
     service = to_ns(end - start, mult)
-    record(probe.counts[SERVICE, cell], probe.tallies[SERVICE, cell], half, service, np.int64(1))
+    record(probe.counts[SERVICE, case], probe.tallies[SERVICE, case], half, service, np.int64(1))
     note_if_long(probe.stalls, service, start, row)
     if probe.intended.size:
         response = to_ns(end - intended, mult)
-        record(probe.counts[RESPONSE, cell], probe.tallies[RESPONSE, cell], half, response, np.int64(1))
+        record(probe.counts[RESPONSE, case], probe.tallies[RESPONSE, case], half, response, np.int64(1))
     if probe.samples.shape[0] and row % settings[EVERY] == 0:
         sample = probe.samples[row // settings[EVERY]]
         sample[SAMPLE_ROW], sample[SAMPLE_INTENDED] = row, intended
@@ -246,8 +246,8 @@ def profiled_loop(live, risk, rows, outputs, start, count, touches, probe, stamp
         end = finish(stamps, settings[COUNTER])
         settings[END] = end
         event_type, book = np.int64(value_at(columns.action, row)), np.int64(value_at(columns.book, row))
-        cell = (event_type * EFFECTS + effect_of(outcome, filled)) * BOOK_STATES + states[ix(book)]
-        end_row(probe, np.int64(row), cell, intended, began, end, stamps)
+        case = (event_type * EFFECTS + effect_of(outcome, filled)) * BOOK_STATES + states[ix(book)]
+        end_row(probe, np.int64(row), case, intended, began, end, stamps)
         if stamps is not None:
             record_stages(probe, risk, stamps, event_type)
         follow(live, risk, outputs.touch, marked, event_type, book, states)

@@ -1,6 +1,6 @@
 """The checks that need a book or a position: 8 to 16 of docs/RISK.md, in that order.
 
-What follows from rows alone (1 to 7) has been decided when a command gets here: `row_reason` holds the reason,
+What follows from rows alone (1 to 7) is decided when a command gets here: `row_reason` holds the reason,
 and a bit for an account or symbol that may only reduce (see row_checks.py).
 """
 
