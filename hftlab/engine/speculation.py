@@ -177,7 +177,7 @@ class _Audit:
         self.tape, self.run, self.places = tape, gate, places
         manager = gate.manager
         self.gate = gate.gate._replace(
-            cells=manager.cells.copy(), symbols=manager.symbols.copy(), counts=gate.gate.counts.copy()
+            holdings=manager.holdings.copy(), symbols=manager.symbols.copy(), counts=gate.gate.counts.copy()
         )
         self.books = books._replace(heads=books.heads.copy())
         self.asks = bool(self.gate.counts[CHECKS_PORTFOLIO]) or gate.has_struck
@@ -193,7 +193,7 @@ class _Audit:
             touches,
             lanes[0].outputs.outcomes,
             self.places,
-            self.run.row_cells,
+            self.run.row_holdings,
             self.reached,
             self.run.manager.index,
         )
@@ -217,8 +217,8 @@ class _Audit:
 
     def settle(self) -> None:
         """Bring what the lanes did not know into the manager."""
-        cells, symbols = self.run.manager.cells, self.run.manager.symbols
+        holdings, symbols = self.run.manager.holdings, self.run.manager.symbols
         for name in ("traded", "stopped"):
-            cells[name] = self.gate.cells[name]
+            holdings[name] = self.gate.holdings[name]
         for name in ("mark", "has_mark"):
             symbols[name] = self.gate.symbols[name]

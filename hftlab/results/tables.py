@@ -159,20 +159,20 @@ def gate_table(run: TapeRun) -> pa.Table:
     if told is None:
         return schema.GATE.empty_table()
     events = told.events
-    cells = told.cells[np.abs(events["cell"])]
+    holdings = told.holdings[np.abs(events["holding"])]
     has_order = events["node"] >= 0
     rows = events["row"].astype(np.int64)
     struck = events["kind"] == GateEvent.STOP_LOSS
-    of_account = struck & (events["cell"] < 0)
+    of_account = struck & (events["holding"] < 0)
     symbols = pa.DictionaryArray.from_arrays(
-        pa.array(cells["book"], mask=of_account), pa.array(tape.symbols, pa.string())
+        pa.array(holdings["book"], mask=of_account), pa.array(tape.symbols, pa.string())
     )
     return make_table(
         schema.GATE,
         tape.seq(rows),
         time_array(tape.ts(rows)),
         symbols,
-        told.numbers[cells["account"]],
+        told.numbers[holdings["account"]],
         schema.code_array(events["kind"].astype(np.int8), GateEvent),
         pa.array(np.ascontiguousarray(events["order_id"]).view("u8"), mask=~has_order),
         np.ascontiguousarray(events["qty"]),

@@ -39,5 +39,5 @@ class Command(NamedTuple):
     qty: int  # lots; the reason of an INVALID; the code of a CONTROL
     entry: int  # what the run calls its order
     account: int
-    cell: int  # whose it is, for the risk gate
+    holding: int  # whose it is, for the risk gate
     row_reason: int  # what its row decided by itself, see row_checks.py

@@ -5,7 +5,7 @@ the same rows in input order: it rebuilds every account's money from the fills, 
 due, and stops at the first row where such a limit may have had something to say. Up to there the threads'
 results are the exact ones. It may stop too early, which costs time; never too late.
 
-What it keeps is a gate of its own (cells, symbols, money, accounts), moved by the functions that move the
+What it keeps is a gate of its own (holdings, symbols, money, accounts), moved by the functions that move the
 real one.
 """
 
@@ -39,7 +39,7 @@ from hftlab.kernels.codes import (
 )
 from hftlab.kernels.matching.stop_loss import (
     account_strikes,
-    cell_strikes,
+    holding_strikes,
     is_marking,
     lift,
     take_marks,
@@ -75,9 +75,9 @@ class Trail(NamedTuple):
     touch: np.ndarray  # int64 [changes, TOUCH_WIDTH] by input row, or [0, TOUCH_WIDTH] where no mark needs it
     outcomes: np.ndarray  # uint8 by position
     positions: np.ndarray  # int32 [rows]: where each input row is on the tape
-    row_cells: np.ndarray  # int32 [rows]: the sender's
+    row_holdings: np.ndarray  # int32 [rows]: the sender's
     reached: np.ndarray  # uint8 [256]: see reached_checks
-    index: np.ndarray  # ENTRY: (account, book) -> cell
+    index: np.ndarray  # ENTRY: (account, book) -> holding
 
 
 @helper
@@ -88,7 +88,7 @@ def bare_trail(trail):
         bare(trail.touch),
         bare(trail.outcomes),
         bare(trail.positions),
-        bare(trail.row_cells),
+        bare(trail.row_holdings),
         bare(trail.reached),
         bare(trail.index),
     )
@@ -104,7 +104,7 @@ def mark_strikes(books, grid, gate):
         number, last, value = value_account(gate, first)
         if gate.accounts[ix(number)]["by_position"]:
             for i in range(first, last):
-                if cell_strikes(gate, np.int64(gate.stop_order[ix(i)])):
+                if holding_strikes(gate, np.int64(gate.stop_order[ix(i)])):
                     return True
         elif account_strikes(gate.accounts[ix(number)], value):
             return True
@@ -134,13 +134,13 @@ def may_bind(gate, columns, trail, row):
     if reached == 0:
         return False
     if action == NEW:
-        cell, sells = np.int64(trail.row_cells[ix(row)]), np.int64(columns.side[ix(row)]) < 0
+        holding, sells = np.int64(trail.row_holdings[ix(row)]), np.int64(columns.side[ix(row)]) < 0
     else:  # the owner is known where the gate was asked
-        cell = np.int64(gate.owners[position])
-        cell, sells = abs(cell), cell < 0
-        if cell == 0:
+        holding = np.int64(gate.owners[position])
+        holding, sells = abs(holding), holding < 0
+        if holding == 0:
             return False
-    place = gate.cells[ix(cell)]
+    place = gate.holdings[ix(holding)]
     account = gate.accounts[ix(place["account"])]
     if place["stopped"] or account["stopped"]:
         return True
@@ -185,14 +185,14 @@ def audit(books, grid, gate, columns, trail, checks_orders, start, stop):
     """
     books, grid, gate = bare_books(books), bare_grid(grid), bare_gate(gate)
     columns, trail = bare_columns(columns), bare_trail(trail)
-    fill, touch, last = np.int64(0), np.int64(0), trail.row_cells.size - 1
+    fill, touch, last = np.int64(0), np.int64(0), trail.row_holdings.size - 1
     for nth in range(start, stop):
         row = np.int64(nth)
         # what may bind at a row is asked before what the row has done is followed
         if is_marking(gate, row) and mark_strikes(books, grid, gate):
             return row
         if checks_orders:
-            prefetch(gate.cells, np.int64(trail.row_cells[ix(min(row + HOLDINGS_AHEAD, last))]))
+            prefetch(gate.holdings, np.int64(trail.row_holdings[ix(min(row + HOLDINGS_AHEAD, last))]))
             if may_bind(gate, columns, trail, row):
                 return row
             if value_at(columns.action, row) == RISK_CONTROL:

@@ -130,12 +130,12 @@ def look_ahead(books, rows, position):
 
 @helper
 def look_ahead_for_gate(gate, rows, position):
-    """Bring the cells of a coming command, its sender's and its order's owner's, into the cache."""
+    """Bring the holdings of a coming command, its sender's and its order's owner's, into the cache."""
     if position + 2 * ORDERS_AHEAD < rows.size:
-        prefetch(gate.node_cells, np.int64(rows[ix(position + 2 * ORDERS_AHEAD)]["slot"]))
+        prefetch(gate.order_holdings, np.int64(rows[ix(position + 2 * ORDERS_AHEAD)]["slot"]))
         ahead = ix(position + ORDERS_AHEAD)
-        prefetch(gate.cells, np.int64(gate.row_cells[ahead]))
-        prefetch(gate.cells, np.int64(gate.node_cells[ix(rows[ahead]["slot"])]))
+        prefetch(gate.holdings, np.int64(gate.row_holdings[ahead]))
+        prefetch(gate.holdings, np.int64(gate.order_holdings[ix(rows[ahead]["slot"])]))
 
 
 @helper
@@ -147,9 +147,9 @@ def command_at(gate, commands, position):
     if commands.accounts.size:
         row = np.int64(commands.order[place]) if commands.order.size else position
         account = np.int64(commands.accounts[ix(row)])
-    cell, row_reason = np.int64(0), np.int64(0)
+    holding, row_reason = np.int64(0), np.int64(0)
     if gate is not None:
-        cell, row_reason = np.int64(gate.row_cells[place]), np.int64(gate.row_reasons[place])
+        holding, row_reason = np.int64(gate.row_holdings[place]), np.int64(gate.row_reasons[place])
     return Command(
         position,
         op >> opcodes.BOOK_SHIFT,
@@ -160,7 +160,7 @@ def command_at(gate, commands, position):
         np.int64(command["qty"]),
         position,
         account,
-        cell,
+        holding,
         row_reason,
     )
 

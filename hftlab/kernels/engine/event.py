@@ -64,7 +64,7 @@ from hftlab.kernels.risk_gate.row_checks import (
 )
 
 # what `event` answers instead of an outcome when something must grow first; nothing has changed then
-NEEDS_SLOTS, NEEDS_LEVELS, NEEDS_CELL, NEEDS_INTAKE, NEEDS_ROOM = range(248, 253)
+NEEDS_SLOTS, NEEDS_LEVELS, NEEDS_HOLDING, NEEDS_INTAKE, NEEDS_ROOM = range(248, 253)
 NEEDS_LIMITS, NEEDS_MESSAGES = 253, 254  # see gated_event.py
 
 CACHED_HOLDINGS = 1 << 11  # (128 KB) so many stay in the cache and need no prefetch
@@ -87,20 +87,20 @@ def kind_of(action):
 
 
 @helper
-def needs_of(risk, cell, time):
-    """What must grow before the risk gate can look at a command of a cell, or 0."""
-    if cell == 0:
-        return NEEDS_CELL
-    return NEEDS_INTAKE if needs_room(risk.intake, cell, time) else 0
+def needs_of(risk, holding, time):
+    """What must grow before the risk gate can look at a command of a holding, or 0."""
+    if holding == 0:
+        return NEEDS_HOLDING
+    return NEEDS_INTAKE if needs_room(risk.intake, holding, time) else 0
 
 
 @helper
-def take_in(risk, raw, cell, stamps):
-    """What the first seven checks say of a command of a cell: it counts from here on."""
+def take_in(risk, raw, holding, stamps):
+    """What the first seven checks say of a command of a holding: it counts from here on."""
     lap(stamps, STAGE_LOOKUP)
     if risk is None:
         return np.int64(0)
-    row_reason = check_row(risk.intake, raw, cell)
+    row_reason = check_row(risk.intake, raw, holding)
     lap(stamps, STAGE_RISK)
     return row_reason
 
@@ -113,7 +113,7 @@ def release_withdrawn(live, gate, start):
         if node >= 0:
             gate.events[ix(i)]["order_id"] = live.ids[ix(node)]
             if gate.events[ix(i)]["gone"]:
-                release_slot(live, np.int64(gate.cells[ix(gate.events[ix(i)]["cell"])]["book"]), node)
+                release_slot(live, np.int64(gate.holdings[ix(gate.events[ix(i)]["holding"])]["book"]), node)
 
 
 @helper
@@ -134,28 +134,28 @@ def event(live, risk, count, raw, stamps):
 
     `risk` is None where there is no gate, `stamps` where no stages are measured.
     """
-    nothing, cell = np.int64(0), np.int64(0)
+    nothing, holding = np.int64(0), np.int64(0)
     if risk is not None:
-        cell = lookup(risk.intake.index, raw.account, raw.book)
-        need = needs_of(risk, cell, raw.time)
+        holding = lookup(risk.intake.index, raw.account, raw.book)
+        need = needs_of(risk, holding, raw.time)
         if need != 0:
             return np.int64(need), nothing, nothing, count
     reason = check(raw.action, raw.order_type, raw.price, raw.qty, live.grid.rules, raw.book)
     if reason != 0:
-        take_in(risk, raw, cell, stamps)  # a message all the same
+        take_in(risk, raw, holding, stamps)  # a message all the same
         return opcodes.REJECTED + np.int64(reason), nothing, nothing, count
     if raw.action in (NEW, CANCEL, REDUCE, REPLACE):
-        return apply_to_order(live, risk, count, raw, cell, stamps)
-    return apply_to_book(live, risk, count, raw, cell, stamps)
+        return apply_to_order(live, risk, count, raw, holding, stamps)
+    return apply_to_book(live, risk, count, raw, holding, stamps)
 
 
 @helper
-def apply_to_book(live, risk, count, raw, cell, stamps):
+def apply_to_book(live, risk, count, raw, holding, stamps):
     """Apply a command that names no order."""
     # what it removes can be found only before it has
     if raw.action in (MASS_CANCEL, CLEAR):
         release_all(live, raw.book, raw.account, raw.action == CLEAR)
-    take_in(risk, raw, cell, stamps)
+    take_in(risk, raw, holding, stamps)
     happened, gate, nothing = events_so_far(risk), gate_of(risk), np.int64(0)
     op = np.int64(kind_of(raw.action) << opcodes.KIND_SHIFT) | (raw.book << opcodes.BOOK_SHIFT)
     command = Command(
@@ -180,7 +180,7 @@ def level_for(live, raw):
 
 
 @helper
-def apply_to_order(live, risk, count, raw, cell, stamps):
+def apply_to_order(live, risk, count, raw, holding, stamps):
     """Apply a NEW, CANCEL, REDUCE or REPLACE whose row is right by itself."""
     book, action, nothing = raw.book, raw.action, np.int64(0)
 
@@ -210,7 +210,7 @@ def apply_to_order(live, risk, count, raw, cell, stamps):
         op = np.int64(opcodes.REDUCE << opcodes.KIND_SHIFT)
         if action == CANCEL:
             qty = np.int64(MAX_QTY)
-    row_reason = take_in(risk, raw, cell, stamps)
+    row_reason = take_in(risk, raw, holding, stamps)
 
     # the event numbers of the gate tell afterwards what it has withdrawn meanwhile
     happened, gate = events_so_far(risk), gate_of(risk)
@@ -225,7 +225,7 @@ def apply_to_order(live, risk, count, raw, cell, stamps):
         qty,
         target if action == REPLACE else slot,
         raw.account,
-        cell,
+        holding,
         row_reason,
     )
     outcome, filled, leaves, after = step(live.books, live.grid, gate, live.fills, count, command, stamps)
@@ -322,16 +322,16 @@ def look_ahead_for_gate(live, risk, columns, row, last):
 
     ahead = min(row + 2 * INDEX_AHEAD, last)
     place = home(index, columns.order_id[ix(ahead)], value_at(columns.book, ahead))
-    slot, cell = np.int64(index[ix(place)]["value"]), np.int64(gate.row_cells[ix(ahead)])
+    slot, holding = np.int64(index[ix(place)]["value"]), np.int64(gate.row_holdings[ix(ahead)])
     prefetch(live.books.orders, slot)
-    prefetch(gate.node_cells, slot)
-    prefetch(gate.cells, cell)
-    prefetch(risk.intake.terms, cell)
+    prefetch(gate.order_holdings, slot)
+    prefetch(gate.holdings, holding)
+    prefetch(risk.intake.terms, holding)
 
     ahead = min(row + INDEX_AHEAD, last)
     place = home(index, columns.order_id[ix(ahead)], value_at(columns.book, ahead))
-    prefetch(gate.cells, np.int64(gate.node_cells[ix(index[ix(place)]["value"])]))
-    look_ahead(risk.intake, columns, ahead, np.int64(gate.row_cells[ix(ahead)]))
+    prefetch(gate.holdings, np.int64(gate.order_holdings[ix(index[ix(place)]["value"])]))
+    look_ahead(risk.intake, columns, ahead, np.int64(gate.row_holdings[ix(ahead)]))
 
 
 class Rows(NamedTuple):
@@ -382,7 +382,7 @@ def event_loop(live, risk, rows, outputs, start, count, touches):
     columns = rows.columns
     last, need = columns.action.size - 1, np.int64(0)
     for row in range(start, columns.action.size):
-        if risk is None or risk.gate.cells.size <= CACHED_HOLDINGS:
+        if risk is None or risk.gate.holdings.size <= CACHED_HOLDINGS:
             ahead = min(row + INDEX_AHEAD, last)  # the flow is known: fetch its index entries early
             prefetch(live.index, home(live.index, columns.order_id[ahead], value_at(columns.book, ahead)))
         else:

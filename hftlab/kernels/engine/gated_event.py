@@ -26,7 +26,17 @@ from hftlab.kernels.primitives.compile import helper, quick_kernel
 from hftlab.kernels.primitives.hash_index import ENTRY, lookup
 from hftlab.kernels.primitives.intrinsics import array_at, ix
 from hftlab.kernels.primitives.python_int import plain
-from hftlab.kernels.risk_gate.gate import ACCOUNT, CELL, EVENT, EVENTS, MONEY, REFUSAL, REFUSALS, SYMBOL, Gate
+from hftlab.kernels.risk_gate.gate import (
+    ACCOUNT,
+    EVENT,
+    EVENTS,
+    HOLDING,
+    MONEY,
+    REFUSAL,
+    REFUSALS,
+    SYMBOL,
+    Gate,
+)
 from hftlab.kernels.risk_gate.records import LIMIT
 from hftlab.kernels.risk_gate.repeated_orders import REPEAT, is_within
 from hftlab.kernels.risk_gate.risk import Risk
@@ -45,12 +55,12 @@ class Guard(NamedTuple):
     """The gate of one book. The fields, in this order, are the block `guard_at` reads."""
 
     calls: np.ndarray  # int64 [CALLS]
-    cells: np.ndarray  # those of gate.Gate
+    holdings: np.ndarray  # those of gate.Gate
     money: np.ndarray
     accounts: np.ndarray
     symbols: np.ndarray
     limits: np.ndarray
-    node_cells: np.ndarray
+    order_holdings: np.ndarray
     stop_order: np.ndarray
     names: np.ndarray
     events: np.ndarray
@@ -83,22 +93,22 @@ def guard_at(address):
     """The gate whose block of (address, length) pairs stands at an address, as (calls, risk, messages)."""
     # what gate and intake share is made once, so that both see the same array
     block = array_at(address, (2 * GUARD_FIELDS,), INT64)
-    cells = array_in(block, AT.cells, CELL)
+    holdings = array_in(block, AT.holdings, HOLDING)
     accounts = array_in(block, AT.accounts, ACCOUNT)
     symbols = array_in(block, AT.symbols, SYMBOL)
     limits = array_in(block, AT.limits, LIMIT)
-    node_cells = array_in(block, AT.node_cells, INT32)
+    order_holdings = array_in(block, AT.order_holdings, INT32)
     # what a batch reads by position has length 0 here, and must stand somewhere all the same
-    nowhere = block[2 * AT.node_cells]
+    nowhere = block[2 * AT.order_holdings]
     refusals = array_in(block, AT.refusals, REFUSAL)
     gate = Gate(
-        cells,
+        holdings,
         array_in(block, AT.money, MONEY),
         accounts,
         symbols,
         limits,
-        node_cells,
-        node_cells,  # for `row_cells`, which nobody reads by position here
+        order_holdings,
+        order_holdings,  # for `row_holdings`, which nobody reads by position here
         array_at(nowhere, (0,), UINT8),
         array_at(nowhere, (0,), INT32),
         array_in(block, AT.stop_order, INT32),
@@ -177,8 +187,8 @@ def submit_gated(address, word, key, new_key, price, qty, account, time):
     # only what was answered counts, for a need brings the same command again
     calls[ROW] += 1
     if messages.times.size != 0 and raw.action != RISK_CONTROL:
-        cell = lookup(risk.intake.index, account, nothing)
-        count_message(calls, messages, np.int64(risk.intake.terms[ix(cell)]["account"]), time)
+        holding = lookup(risk.intake.index, account, nothing)
+        count_message(calls, messages, np.int64(risk.intake.terms[ix(holding)]["account"]), time)
     if gate.counts[EVENTS] != 0:
         outcome += ACTED
     if filled == 0 and leaves in (0, qty):

@@ -76,8 +76,8 @@ class Probe(NamedTuple):
     intended: (
         np.ndarray
     )  # int64 by row: ticks after the first command; or [0]: each when the one before is done
-    counts: np.ndarray  # int64 [2, CELLS, buckets]
-    tallies: np.ndarray  # int64 [2, CELLS, TALLY]
+    counts: np.ndarray  # int64 [2, CASES, buckets]
+    tallies: np.ndarray  # int64 [2, CASES, TALLY]
     stalls: np.ndarray  # the longest services, see clock.LONG
     seen: np.ndarray  # of the waits for commands to come, see clock.SEEN
     gaps: np.ndarray  # the longest interruptions of those waits

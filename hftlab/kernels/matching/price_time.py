@@ -39,6 +39,7 @@ from hftlab.kernels.primitives.stage_clock import lap
 from hftlab.kernels.risk_gate.book_checks import admit, can_fill_from_others
 from hftlab.kernels.risk_gate.gate import (
     Lots,
+    group_of,
     on_fill,
     on_remove,
     on_rest,
@@ -110,7 +111,7 @@ def cross(books, grid, gate, fills, count, command, side):
         # the gate reads the order's owner and level, so it comes before the order leaves its queue
         if gate is not None:
             whole = np.int64(part == open_qty)
-            on_fill(grid, gate, Lots(book, 1 - side, best, maker, part, whole), command.cell)
+            on_fill(grid, gate, Lots(book, 1 - side, best, maker, part, whole), command.holding)
         # as `remove` does, but of a maker that is known to be first and best: fewer loads
         orders[ix(maker)]["qty"] = open_qty - part
         levels[ix(best)]["qty"] -= part
@@ -128,9 +129,9 @@ def cross(books, grid, gate, fills, count, command, side):
 @helper
 def prevent_self_trade(books, grid, gate, command, maker, qty):
     """Lots an incoming order loses to a resting one of its group, which goes as its mode says; else -1."""
-    place = gate.cells[ix(command.cell)]
+    place = gate.holdings[ix(command.holding)]
     mode = gate.limits[ix(place["limits"])]["self_trade"]
-    if mode == ALLOW_SELF_TRADE or gate.cells[ix(gate.node_cells[ix(maker)])]["group"] != place["group"]:
+    if mode == ALLOW_SELF_TRADE or group_of(gate, maker) != place["group"]:
         return np.int64(-1)
     if mode == CANCEL_NEWEST:
         return qty
@@ -158,7 +159,7 @@ def rest(books, grid, gate, command, side, slot, qty):
     if books.accounts.size:
         books.accounts[ix(slot)] = command.account
     if gate is not None:
-        on_rest(grid, gate, Lots(book, side, level, slot, qty, np.int64(0)), command.cell)
+        on_rest(grid, gate, Lots(book, side, level, slot, qty, np.int64(0)), command.holding)
 
 
 @helper
@@ -189,7 +190,7 @@ def add(books, grid, gate, fills, count, command, stamps):
             return REJECTED + POST_ONLY_WOULD_CROSS, nothing, nothing, count
         if op & ALL_OR_NOTHING:
             if gate is not None:
-                fillable = can_fill_from_others(books, gate, book, side, level, qty, command.cell)
+                fillable = can_fill_from_others(books, gate, book, side, level, qty, command.holding)
             else:
                 fillable = can_fill(books, book, side, level, qty)
             if not fillable:
@@ -229,10 +230,10 @@ def reduce(books, grid, gate, count, command):
 
 @helper
 def moved(books, gate, command, level):
-    """A REPLACE as the order it brings in: at its level, of the account and cell of the order it names."""
-    slot, cell = command.slot, np.int64(0)
+    """A REPLACE as the order it brings in: at its level, of the account and holding of the order it names."""
+    slot, holding = command.slot, np.int64(0)
     if gate is not None:
-        cell = np.int64(gate.node_cells[ix(slot)])
+        holding = np.int64(gate.order_holdings[ix(slot)])
     return Command(
         command.row,
         command.book,
@@ -243,7 +244,7 @@ def moved(books, gate, command, level):
         command.qty,
         command.entry,
         np.int64(books.accounts[ix(slot)]) if books.accounts.size else np.int64(0),
-        cell,
+        holding,
         command.row_reason,
     )
 
@@ -276,7 +277,7 @@ def replace(books, grid, gate, fills, count, command, stamps):
     incoming = moved(books, gate, command, level)
     if gate is not None:
         if gate.owners.size:
-            gate.owners[ix(command.row)] = -incoming.cell if side else incoming.cell
+            gate.owners[ix(command.row)] = -incoming.holding if side else incoming.holding
         reason = admit(books, grid, gate, incoming, side, open_qty, old_level)
         lap(stamps, STAGE_RISK)
         if reason != 0:

@@ -37,14 +37,14 @@ def is_marking(gate, position):
 
 @helper
 def has_room(gate):
-    """Whether there is room for all that a marking may do: a stop and a closing order for each cell."""
-    return gate.counts[OWN] + 2 * gate.cells.size <= gate.counts[OWN_ROOM]
+    """Whether there is room for all that a marking may do: a stop and a closing order for each holding."""
+    return gate.counts[OWN] + 2 * gate.holdings.size <= gate.counts[OWN_ROOM]
 
 
 @helper
-def value_of(gate, cell):
-    """P&L of a cell at its symbol's mark, as a pair."""
-    place, money = gate.cells[ix(cell)], gate.money[ix(cell)]
+def value_of(gate, holding):
+    """P&L of a holding at its symbol's mark, as a pair."""
+    place, money = gate.holdings[ix(holding)], gate.money[ix(holding)]
     held = int128.multiply(np.int64(place["position"]), np.int64(gate.symbols[ix(place["book"])]["mark"]))
     return int128.add((np.int64(money["cash_high"]), np.int64(money["cash_low"])), held)
 
@@ -65,40 +65,40 @@ def take_marks(books, grid, gate):
     if gate.stop_order.size == 0:
         for number in range(gate.accounts.size):
             gate.accounts[ix(number)]["gross_high"], gate.accounts[ix(number)]["gross_low"] = 0, 0
-        for cell in range(1, gate.cells.size):
-            account = gate.accounts[ix(gate.cells[ix(cell)]["account"])]
+        for holding in range(1, gate.holdings.size):
+            account = gate.accounts[ix(gate.holdings[ix(holding)]["account"])]
             gross = (np.int64(account["gross_high"]), np.int64(account["gross_low"]))
             account["gross_high"], account["gross_low"] = int128.add(
-                gross, gross_of(gate, gate.cells[ix(cell)])
+                gross, gross_of(gate, gate.holdings[ix(holding)])
             )
 
 
 @helper
 def gross_of(gate, place):
-    """The value of a cell's position at its symbol's mark, whatever its side, as a pair."""
+    """The value of a holding's position at its symbol's mark, whatever its side, as a pair."""
     mark = np.int64(gate.symbols[ix(place["book"])]["mark"])
     return int128.multiply(abs(mark), abs(np.int64(place["position"])))
 
 
 @helper
 def value_account(gate, first):
-    """Value the account whose cells begin at a place of `stop_order`; its portfolio value follows.
+    """Value the account whose holdings begin at a place of `stop_order`; its portfolio value follows.
 
-    Returns (its place in `accounts`, where the next one's cells begin, P&L as a pair).
+    Returns (its place in `accounts`, where the next one's holdings begin, P&L as a pair).
     """
     order, nothing = gate.stop_order, np.int64(0)
-    number = np.int64(gate.cells[ix(order[ix(first)])]["account"])
+    number = np.int64(gate.holdings[ix(order[ix(first)])]["account"])
     value, gross, last = (nothing, nothing), (nothing, nothing), first
     while last < order.size:
         ahead = np.int64(order[ix(min(last + VALUED_AHEAD, order.size - 1))])
-        prefetch(gate.cells, ahead)
+        prefetch(gate.holdings, ahead)
         prefetch(gate.money, ahead)
-        cell = np.int64(order[ix(last)])
-        place = gate.cells[ix(cell)]
+        holding = np.int64(order[ix(last)])
+        place = gate.holdings[ix(holding)]
         if place["account"] != number:
             break
         if place["traded"]:
-            value = int128.add(value, value_of(gate, cell))
+            value = int128.add(value, value_of(gate, holding))
             gross = int128.add(gross, gross_of(gate, place))
         last += 1
     gate.accounts[ix(number)]["gross_high"], gate.accounts[ix(number)]["gross_low"] = gross
@@ -116,9 +116,9 @@ def strikes(record, stop_ppm):
 
 
 @helper
-def close_position(books, grid, gate, fills, count, row, cell):
-    """Cancel a cell's open orders and sell what it holds, or buy back, at any price."""
-    place = gate.cells[ix(cell)]
+def close_position(books, grid, gate, fills, count, row, holding):
+    """Cancel a holding's open orders and sell what it holds, or buy back, at any price."""
+    place = gate.holdings[ix(holding)]
     book, number = np.int64(place["book"]), np.int64(gate.accounts[ix(place["account"])]["number"])
     withdraw_all(books, grid, gate, row, book, number, False, np.int64(STOP_CANCEL))
     position = np.int64(place["position"])
@@ -128,23 +128,23 @@ def close_position(books, grid, gate, fills, count, row, cell):
     level = grid.bases[ix(book)] + (side + 1) * np.int64(books.heads[ix(book), SIZE]) - 1
     qty, nobody, nothing = abs(position), np.int64(-1), np.int64(0)
     order = Command(
-        -1 - row, book, side | MARKET | NO_REST, nobody, nobody, level, qty, nobody, number, cell, nothing
+        -1 - row, book, side | MARKET | NO_REST, nobody, nobody, level, qty, nobody, number, holding, nothing
     )
     leaves, lost, count = cross(books, grid, gate, fills, count, order, side)
     filled = qty - leaves - lost
     gate.counts[OWN] += 1
     record_event(
-        gate, Event(row, np.int64(STOP_CLOSE), nobody, nobody, cell, nothing, filled, nothing, nothing)
+        gate, Event(row, np.int64(STOP_CLOSE), nobody, nobody, holding, nothing, filled, nothing, nothing)
     )
     return count
 
 
 @helper
-def cell_strikes(gate, cell):
-    """Value a cell at its mark; whether its stop strikes now."""
-    place, money = gate.cells[ix(cell)], gate.money[ix(cell)]
+def holding_strikes(gate, holding):
+    """Value a holding at its mark; whether its stop strikes now."""
+    place, money = gate.holdings[ix(holding)], gate.money[ix(holding)]
     account = gate.accounts[ix(place["account"])]
-    money["equity"] = equity_of(value_of(gate, cell), np.int64(account["capital"]))
+    money["equity"] = equity_of(value_of(gate, holding), np.int64(account["capital"]))
     waits = place["traded"] != 0 and place["stopped"] == 0
     return waits and strikes(money, np.int64(account["stop_ppm"]))
 
@@ -158,22 +158,22 @@ def account_strikes(account, value):
 
 
 @helper
-def judge_cells(books, grid, gate, fills, count, row, first, last):
-    """Let the stops of an account's cells strike, one after the other."""
+def judge_holdings(books, grid, gate, fills, count, row, first, last):
+    """Let the stops of an account's holdings strike, one after the other."""
     nobody, nothing = np.int64(-1), np.int64(0)
     for i in range(first, last):
-        cell = np.int64(gate.stop_order[ix(i)])
-        if not cell_strikes(gate, cell):
+        holding = np.int64(gate.stop_order[ix(i)])
+        if not holding_strikes(gate, holding):
             continue
-        place, money = gate.cells[ix(cell)], gate.money[ix(cell)]
+        place, money = gate.holdings[ix(holding)], gate.money[ix(holding)]
         place["stopped"] = 1
         gate.counts[OWN] += 1
         strike, equity = np.int64(money["strike"]), np.int64(money["equity"])
         record_event(
-            gate, Event(row, np.int64(STOP_STRUCK), nobody, nobody, cell, nothing, nothing, strike, equity)
+            gate, Event(row, np.int64(STOP_STRUCK), nobody, nobody, holding, nothing, nothing, strike, equity)
         )
         if gate.accounts[ix(place["account"])]["closes"]:
-            count = close_position(books, grid, gate, fills, count, row, cell)
+            count = close_position(books, grid, gate, fills, count, row, holding)
     return count
 
 
@@ -181,20 +181,20 @@ def judge_cells(books, grid, gate, fills, count, row, first, last):
 def judge_account(books, grid, gate, fills, count, row, first, last, value):
     """Let the stop of an account of that P&L strike."""
     nobody, nothing = np.int64(-1), np.int64(0)
-    cell = np.int64(gate.stop_order[ix(first)])
-    account = gate.accounts[ix(gate.cells[ix(cell)]["account"])]
+    holding = np.int64(gate.stop_order[ix(first)])
+    account = gate.accounts[ix(gate.holdings[ix(holding)]["account"])]
     if not account_strikes(account, value):
         return count
     account["stopped"] = 1
     gate.counts[OWN] += 1
     strike, equity = np.int64(account["strike"]), np.int64(account["equity"])
     record_event(
-        gate, Event(row, np.int64(STOP_STRUCK), nobody, nobody, -cell, nothing, nothing, strike, equity)
+        gate, Event(row, np.int64(STOP_STRUCK), nobody, nobody, -holding, nothing, nothing, strike, equity)
     )
     if account["closes"]:
         for i in range(first, last):
-            cell = np.int64(gate.stop_order[ix(i)])
-            count = close_position(books, grid, gate, fills, count, row, cell)
+            holding = np.int64(gate.stop_order[ix(i)])
+            count = close_position(books, grid, gate, fills, count, row, holding)
     return count
 
 
@@ -207,7 +207,7 @@ def mark(books, grid, gate, fills, count, row):
     while first < gate.stop_order.size:
         number, last, value = value_account(gate, first)
         if gate.accounts[ix(number)]["by_position"]:
-            count = judge_cells(books, grid, gate, fills, count, row, first, last)
+            count = judge_holdings(books, grid, gate, fills, count, row, first, last)
         else:
             count = judge_account(books, grid, gate, fills, count, row, first, last, value)
         first = last
@@ -222,8 +222,8 @@ def lift(gate, number, everyone):
         if account["stopped"] and (everyone or account["number"] == number):
             account["stopped"], account["peak"] = 0, account["equity"]
     if gate.money.size:
-        for i in range(1, gate.cells.size):
-            place = gate.cells[ix(i)]
+        for i in range(1, gate.holdings.size):
+            place = gate.holdings[ix(i)]
             if place["stopped"] and (everyone or gate.accounts[ix(place["account"])]["number"] == number):
                 place["stopped"], gate.money[ix(i)]["peak"] = 0, gate.money[ix(i)]["equity"]
 

@@ -37,6 +37,7 @@ from hftlab.kernels.risk_gate.gate import (
     CHECKS_PORTFOLIO,
     TRACKS_NOTIONAL,
     choose,
+    group_of,
     reference_of,
     refuse,
 )
@@ -95,11 +96,11 @@ class Order(NamedTuple):
 
 
 @helper
-def order_of(grid, cell, command, side, old_qty, old_level):
-    """An order as the checks see it; `cell` is its owner's record."""
+def order_of(grid, holding, command, side, old_qty, old_level):
+    """An order as the checks see it; `holding` is its owner's record."""
     sign = np.int64(1 - 2 * side)
-    position = sign * np.int64(cell["position"])
-    base = position + choose(side, np.int64(cell["open_buy"]), np.int64(cell["open_sell"])) - old_qty
+    position = sign * np.int64(holding["position"])
+    base = position + choose(side, np.int64(holding["open_buy"]), np.int64(holding["open_sell"])) - old_qty
     return Order(
         command.row,
         command.book,
@@ -119,23 +120,23 @@ def order_of(grid, cell, command, side, old_qty, old_level):
 
 @helper
 def admit(books, grid, gate, command, side, old_qty, old_level):
-    """Reason to refuse a NEW or REPLACE of `command.cell` (the owner's), or 0: checks 8 to 16, in order.
+    """Reason to refuse a NEW or REPLACE of `command.holding` (the owner's), or 0: checks 8 to 16, in order.
 
     The first that refuses decides. A REPLACE brings the open lots and the level of its order, a NEW 0 lots.
     """
-    cell = gate.cells[ix(command.cell)]
-    limit, account = gate.limits[ix(cell["limits"])], gate.accounts[ix(cell["account"])]
-    order = order_of(grid, cell, command, side, old_qty, old_level)
+    holding = gate.holdings[ix(command.holding)]
+    limit, account = gate.limits[ix(holding["limits"])], gate.accounts[ix(holding["account"])]
+    order = order_of(grid, holding, command, side, old_qty, old_level)
     return (
         check_reduce_only(gate, limit, order, command.row_reason)
-        or check_stop_loss(gate, cell, account, order, command.cell)
+        or check_stop_loss(gate, holding, account, order, command.holding)
         or check_price_band(books, grid, gate, limit, order)
         or check_market_notional(books, grid, gate, limit, order)
         or check_position(gate, limit, order)
-        or check_open_orders(gate, cell, limit, order)
-        or check_open_notional(grid, gate, cell, limit, order)
+        or check_open_orders(gate, holding, limit, order)
+        or check_open_notional(grid, gate, holding, limit, order)
         or check_portfolio_value(gate, account, order)
-        or check_self_trade(books, gate, cell, limit, order)
+        or check_self_trade(books, gate, holding, limit, order)
     )
 
 
@@ -154,11 +155,11 @@ def worst_position(order):
 
 
 @helper
-def check_stop_loss(gate, cell, account, order, number):
+def check_stop_loss(gate, holding, account, order, number):
     """9: the stop loss of the holding or of its account has struck, and the order may increase it."""
     if not gate.money.size or not order.increases:
         return np.int64(0)
-    if cell["stopped"]:
+    if holding["stopped"]:
         money = gate.money[ix(number)]
         return refuse(gate, order.row, STOP_LOSS, np.int64(money["strike"]), np.int64(money["equity"]))
     if account["stopped"]:
@@ -208,20 +209,20 @@ def check_position(gate, limit, order):
 
 
 @helper
-def check_open_orders(gate, cell, limit, order):
+def check_open_orders(gate, holding, limit, order):
     """13: a NEW that may rest, and as many orders are open as may be."""
-    if order.op & NO_REST or order.old_qty != 0 or cell["open_orders"] < limit["open_orders"]:
+    if order.op & NO_REST or order.old_qty != 0 or holding["open_orders"] < limit["open_orders"]:
         return np.int64(0)
-    observed = np.int64(cell["open_orders"]) + 1
+    observed = np.int64(holding["open_orders"]) + 1
     return refuse(gate, order.row, MAX_OPEN_ORDERS, np.int64(limit["open_orders"]), observed)
 
 
 @helper
-def check_open_notional(grid, gate, cell, limit, order):
+def check_open_notional(grid, gate, holding, limit, order):
     """14: it may rest, and the open notional with the whole order is beyond the limit."""
     if order.op & NO_REST or not gate.counts[TRACKS_NOTIONAL]:
         return np.int64(0)
-    others, most = np.int64(cell["open_notional"]), np.int64(limit["open_notional"])
+    others, most = np.int64(holding["open_notional"]), np.int64(limit["open_notional"])
     if order.old_qty != 0:
         others -= abs(level_price(grid, order.book, order.old_level)) * order.old_qty
     amount = product(abs(order.price), order.qty)
@@ -256,11 +257,11 @@ def check_portfolio_value(gate, account, order):
 
 
 @helper
-def check_self_trade(books, gate, cell, limit, order):
+def check_self_trade(books, gate, holding, limit, order):
     """16: with `cancel_newest`, the order it would trade with first is of its own group."""
     if limit["self_trade"] != CANCEL_NEWEST or order.op & PASSIVE:
         return np.int64(0)
-    if not meets_own_first(books, gate, order, cell["group"]):
+    if not meets_own_first(books, gate, order, holding["group"]):
         return np.int64(0)
     return refuse(gate, order.row, SELF_TRADE, np.int64(0), np.int64(0))
 
@@ -272,20 +273,20 @@ def meets_own_first(books, gate, order, group):
     if best < books.heads[ix(order.book), MIRROR] - order.level:
         return False
     first = np.int64(books.orders[ix(best)]["next"])
-    return gate.cells[ix(gate.node_cells[ix(first)])]["group"] == group
+    return group_of(gate, first) == group
 
 
 @rare
-def can_fill_from_others(books, gate, book, side, level, qty, cell):
+def can_fill_from_others(books, gate, book, side, level, qty, holding):
     """`matching.can_fill` for an order that doesn't trade with its own group's."""
-    place = gate.cells[ix(cell)]
+    place = gate.holdings[ix(holding)]
     mode, group = gate.limits[ix(place["limits"])]["self_trade"], place["group"]
     floor = np.int64(books.heads[ix(book), MIRROR]) - level
     best = np.int64(books.heads[ix(book), BEST + 1 - side])
     while best >= floor:
         slot = np.int64(books.orders[ix(best)]["next"])
         while slot != best:
-            own = mode != ALLOW_SELF_TRADE and gate.cells[ix(gate.node_cells[ix(slot)])]["group"] == group
+            own = mode != ALLOW_SELF_TRADE and group_of(gate, slot) == group
             if own and mode != CANCEL_OLDEST:
                 return False
             if not own:

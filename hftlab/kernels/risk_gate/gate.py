@@ -1,7 +1,7 @@
 """The risk gate's state, and what trading does to it: docs/RISK.md.
 
-A *cell* is one account in one symbol; a resting order belongs to the cell of its node. The hooks of matching
-keep positions and open orders, `risk_checks` reads them. Money (cash, equity, portfolio value) is kept only
+A *holding* is one account in one symbol; `order_holdings` says whose a resting order is. The hooks of matching
+keep positions and open orders, `book_checks` reads them. Money (cash, equity, portfolio value) is kept only
 where a limit on it is given (`money.size`): it ties all instruments together, so threads go without it and
 `audit` follows them.
 """
@@ -20,7 +20,7 @@ from hftlab.kernels.primitives.compile import helper, unless_none
 from hftlab.kernels.primitives.intrinsics import bare, ix
 from hftlab.kernels.risk_gate.records import FIXED, MID
 
-CELL = np.dtype(
+HOLDING = np.dtype(
     [
         ("position", "i8"),  # lots
         ("open_buy", "i8"),  # lots
@@ -41,7 +41,7 @@ MONEY = np.dtype(
     [
         ("cash_high", "i8"),  # sold less bought, price x qty: see int128.py
         ("cash_low", "i8"),
-        ("equity", "i8"),  # at the last mark; of the cell, where stops are by position
+        ("equity", "i8"),  # at the last mark; of the holding, where stops are by position
         ("peak", "i8"),
         ("strike", "i8"),  # the equity at which the stop struck
     ],
@@ -94,7 +94,7 @@ EVENT = np.dtype(
         ("entry", "i4"),  # what the run calls the order
         ("node", "i4"),  # -1: none
         ("order_id", "i8"),  # filled in afterwards
-        ("cell", "i4"),
+        ("holding", "i4"),
         ("gone", "i4"),  # whether the order is no longer open
         ("qty", "i8"),
         ("limit", "i8"),
@@ -112,16 +112,16 @@ CHECKS_PORTFOLIO, COUNTS = 7, 8
 class Gate(NamedTuple):
     """The gate as kernels see it. Everything but the last three is shared by the threads of a run."""
 
-    cells: np.ndarray  # CELL; 0 is nobody's
-    money: np.ndarray  # MONEY [cells], or [0] where no limit needs it
+    holdings: np.ndarray  # HOLDING; 0 is nobody's
+    money: np.ndarray  # MONEY [holdings], or [0] where no limit needs it
     accounts: np.ndarray  # ACCOUNT
     symbols: np.ndarray  # SYMBOL [books]
     limits: np.ndarray  # LIMIT
-    node_cells: np.ndarray  # int32 [nodes]: whose a resting order is
-    row_cells: np.ndarray  # int32 [n] by position: the sender's
+    order_holdings: np.ndarray  # int32 [nodes]: whose a resting order is
+    row_holdings: np.ndarray  # int32 [n] by position: the sender's
     row_reasons: np.ndarray  # uint8 [n] by position: see row_checks.py
     owners: np.ndarray  # int32 [n] by position, or [0]: takes whose order a REPLACE was, see audit.py
-    stop_order: np.ndarray  # int32: cells by account, then by name of symbol
+    stop_order: np.ndarray  # int32: holdings by account, then by name of symbol
     names: np.ndarray  # int32: books by name of symbol
     marks: np.ndarray  # int64: positions before which positions are marked
     refusals: np.ndarray  # REFUSAL
@@ -133,13 +133,13 @@ class Gate(NamedTuple):
 def bare_gate(gate):
     """The same gate without reference counts (see intrinsics.py); None stays None."""
     return Gate(
-        bare(gate.cells),
+        bare(gate.holdings),
         bare(gate.money),
         bare(gate.accounts),
         bare(gate.symbols),
         bare(gate.limits),
-        bare(gate.node_cells),
-        bare(gate.row_cells),
+        bare(gate.order_holdings),
+        bare(gate.row_holdings),
         bare(gate.row_reasons),
         bare(gate.owners),
         bare(gate.stop_order),
@@ -169,7 +169,7 @@ class Event(NamedTuple):
     kind: int
     entry: int
     node: int
-    cell: int
+    holding: int
     gone: int
     qty: int
     limit: int
@@ -182,7 +182,7 @@ def record_event(gate, event):
     row = gate.events[ix(gate.counts[EVENTS])]
     row["row"] = event.row if event.row >= 0 else -1 - event.row
     row["kind"], row["entry"], row["node"] = event.kind, event.entry, event.node
-    row["cell"], row["gone"], row["qty"] = event.cell, event.gone, event.qty
+    row["holding"], row["gone"], row["qty"] = event.holding, event.gone, event.qty
     row["limit"], row["observed"] = event.limit, event.observed
     gate.counts[EVENTS] += 1
 
@@ -208,10 +208,10 @@ class Lots(NamedTuple):
 
 
 @helper
-def on_rest(grid, gate, lots, cell):
-    """An order of a cell rests."""
-    gate.node_cells[ix(lots.slot)] = cell
-    place = gate.cells[ix(cell)]
+def on_rest(grid, gate, lots, holding):
+    """An order of a holding rests."""
+    gate.order_holdings[ix(lots.slot)] = holding
+    place = gate.holdings[ix(holding)]
     place["open_buy"] += choose(lots.side, lots.qty, np.int64(0))
     place["open_sell"] += choose(lots.side, np.int64(0), lots.qty)
     place["open_orders"] += 1
@@ -222,7 +222,7 @@ def on_rest(grid, gate, lots, cell):
 @helper
 def on_remove(grid, gate, lots):
     """Lots of a resting order are no longer open."""
-    place = gate.cells[ix(gate.node_cells[ix(lots.slot)])]
+    place = gate.holdings[ix(gate.order_holdings[ix(lots.slot)])]
     place["open_buy"] -= choose(lots.side, lots.qty, np.int64(0))
     place["open_sell"] -= choose(lots.side, np.int64(0), lots.qty)
     place["open_orders"] -= lots.whole
@@ -231,13 +231,19 @@ def on_remove(grid, gate, lots):
 
 
 @helper
+def group_of(gate, slot):
+    """The group of self-trade prevention that a resting order is of."""
+    return gate.holdings[ix(gate.order_holdings[ix(slot)])]["group"]
+
+
+@helper
 def withdraw(books, grid, gate, row, book, slot, qty, kind):
     """The gate takes lots off a resting order, perhaps all."""
     level, open_qty = np.int64(books.orders[ix(slot)]["level"]), np.int64(books.orders[ix(slot)]["qty"])
     gone = np.int64(qty == open_qty)
     on_remove(grid, gate, Lots(book, side_of(books, book, level), level, slot, qty, gone))
-    cell, entry = np.int64(gate.node_cells[ix(slot)]), np.int64(books.entries[ix(slot)])
-    record_event(gate, Event(row, kind, entry, slot, cell, gone, qty, np.int64(0), np.int64(0)))
+    holding, entry = np.int64(gate.order_holdings[ix(slot)]), np.int64(books.entries[ix(slot)])
+    record_event(gate, Event(row, kind, entry, slot, holding, gone, qty, np.int64(0), np.int64(0)))
     if gone:
         remove(books, book, slot)
     else:
@@ -267,9 +273,9 @@ def withdraw_all(books, grid, gate, row, book, account, everyone, kind):
 
 
 @helper
-def settle(gate, book, cell, side, qty, price):
-    """A cell has bought (side 0) or sold `qty` lots at a price: its position, and where kept, its money."""
-    place = gate.cells[ix(cell)]
+def settle(gate, book, holding, side, qty, price):
+    """A holding has bought (side 0) or sold `qty` lots: its position follows, and where kept, its money."""
+    place = gate.holdings[ix(holding)]
     before = np.int64(place["position"])
     after = before + choose(side, qty, -qty)
     place["position"] = after
@@ -277,7 +283,7 @@ def settle(gate, book, cell, side, qty, price):
         symbol = gate.symbols[ix(book)]
         if symbol["has_mark"] == 0:
             symbol["mark"], symbol["has_mark"] = price, 1
-        money = gate.money[ix(cell)]
+        money = gate.money[ix(holding)]
         paid = int128.multiply(price, qty if side else -qty)
         cash = int128.add((np.int64(money["cash_high"]), np.int64(money["cash_low"])), paid)
         money["cash_high"], money["cash_low"] = cash
@@ -289,12 +295,12 @@ def settle(gate, book, cell, side, qty, price):
 
 
 @helper
-def on_fill(grid, gate, lots, taker_cell):
-    """Lots of a resting order traded with an order of `taker_cell`, at its own price."""
+def on_fill(grid, gate, lots, taker_holding):
+    """Lots of a resting order traded with an order of `taker_holding`, at its own price."""
     on_remove(grid, gate, lots)
     price = level_price(grid, lots.book, lots.level)
-    settle(gate, lots.book, np.int64(gate.node_cells[ix(lots.slot)]), lots.side, lots.qty, price)
-    settle(gate, lots.book, taker_cell, 1 - lots.side, lots.qty, price)
+    settle(gate, lots.book, np.int64(gate.order_holdings[ix(lots.slot)]), lots.side, lots.qty, price)
+    settle(gate, lots.book, taker_holding, 1 - lots.side, lots.qty, price)
     gate.symbols[ix(lots.book)]["last"] = price
     gate.symbols[ix(lots.book)]["has_last"] = 1
 

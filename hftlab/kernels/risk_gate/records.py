@@ -36,7 +36,7 @@ LIMIT = np.dtype(
         ("self_trade", "i1"),  # SelfTrade
     ],
     align=True,
-)  # 80 bytes; one for each set of limits that differs from the others, not for each cell
+)  # 80 bytes; one for each set of limits that differs from the others, not for each holding
 
 ACCOUNT_LIMIT = np.dtype(
     [

@@ -45,22 +45,22 @@ from hftlab.kernels.risk_gate.repeated_orders import (
 
 SECOND = 1_000_000_000  # ns: the window of the message rate
 
-TERM = np.dtype([("account", "i4"), ("limits", "i4")], align=True)  # what these checks need of a CELL
+TERM = np.dtype([("account", "i4"), ("limits", "i4")], align=True)  # what these checks need of a HOLDING
 
 # columns of `clock` behind those of repeated_orders.py
 TIME, ALL_STATE, REFUSES_UNKNOWN, REFUSED = range(OF_REPEATS, OF_REPEATS + 4)
 INTERVAL, NEXT_MARK_TIME, EVERYWHERE = range(OF_REPEATS + 4, OF_REPEATS + 7)
 RINGS, KEEPS_ALL, CLOCK = range(OF_REPEATS + 7, OF_REPEATS + 10)  # of `rings` taken; limits may be raised
 NEVER = MAX_QTY
-OF_ACCOUNT, OF_BOOK = 0, 1  # columns of new cells
+OF_ACCOUNT, OF_BOOK = 0, 1  # columns of new holdings
 MARK_TIME, MARK_STARTED = 0, 1  # of the clock of `marking_rows`: the time so far, and whether there is one
 
 
 class Intake(NamedTuple):
     """What the first seven checks remember."""
 
-    index: np.ndarray  # ENTRY: (account, book) -> cell
-    terms: np.ndarray  # TERM, by cell
+    index: np.ndarray  # ENTRY: (account, book) -> holding
+    terms: np.ndarray  # TERM, by holding
     accounts: np.ndarray  # ACCOUNT
     symbols: np.ndarray  # SYMBOL
     limits: np.ndarray  # LIMIT
@@ -87,41 +87,41 @@ def bare_intake(intake):
 
 
 @kernel
-def number_cells(accounts, books, index, direct, lowest, known, start, cells, new):
-    """The cell of each row from `start`, into `cells` [rows]; new ones are numbered on from `known`.
+def number_holdings(accounts, books, index, direct, lowest, known, start, holdings, new):
+    """The holding of each row from `start`, into `holdings` [rows]; new ones are numbered on from `known`.
 
     `new` [rows, 2] takes account and book of those. `direct` [accounts from the `lowest`, books] or [0, 0] is
-    where cells are looked up first: it starts empty, `index` has them all. It stops before that is more than
-    half full; returns (rows done, cells known).
+    where holdings are looked up first: it starts empty, `index` has them all. It stops before that is more
+    than half full; returns (rows done, holdings known).
     """
     accounts, books, index, direct = bare(accounts), bare(books), bare(index), bare(direct)
-    cells, new = bare(cells), bare(new)
-    first, last = known, cells.size - 1
-    for row in range(start, cells.size):
+    holdings, new = bare(holdings), bare(new)
+    first, last = known, holdings.size - 1
+    for row in range(start, holdings.size):
         account, book = value_at(accounts, row), value_at(books, row)
         # a table of all accounts and books, where it is small enough, takes a load instead of a search
         if direct.size:
-            cell = np.int64(direct[ix(account - lowest), ix(book)])
-            if cell != 0:
-                cells[ix(row)] = cell
+            holding = np.int64(direct[ix(account - lowest), ix(book)])
+            if holding != 0:
+                holdings[ix(row)] = holding
                 continue
         else:
             ahead = min(row + HOLDINGS_AHEAD, last)
             prefetch(index, home(index, value_at(accounts, ahead), value_at(books, ahead)))
         # not known yet, or no table: the index has them all
         place = find(index, account, book)
-        cell = np.int64(index[ix(place)]["value"])
-        if cell == 0:
+        holding = np.int64(index[ix(place)]["value"])
+        if holding == 0:
             if 2 * known > index.size:
                 return row, known
-            cell = known
-            store(index, place, account, book, cell)
+            holding = known
+            store(index, place, account, book, holding)
             new[ix(known - first), OF_ACCOUNT], new[ix(known - first), OF_BOOK] = account, book
             known += 1
         if direct.size:
-            direct[ix(account - lowest), ix(book)] = cell
-        cells[ix(row)] = cell
-    return cells.size, known
+            direct[ix(account - lowest), ix(book)] = holding
+        holdings[ix(row)] = holding
+    return holdings.size, known
 
 
 @helper
@@ -153,11 +153,11 @@ def record_refusal(intake, row, reason, limit, observed):
 
 
 @helper
-def set_state(intake, cell, book, code):
+def set_state(intake, holding, book, code):
     """Follow a RISK_CONTROL."""
     scope, state = code >> SCOPE_SHIFT, min(code & STATE_MASK, np.int64(HALTED))
     if scope == ON_ACCOUNT:
-        intake.accounts[ix(intake.terms[ix(cell)]["account"])]["state"] = state
+        intake.accounts[ix(intake.terms[ix(holding)]["account"])]["state"] = state
     elif scope == ON_SYMBOL:
         intake.symbols[ix(book)]["state"] = state
     else:
@@ -165,21 +165,21 @@ def set_state(intake, cell, book, code):
 
 
 @helper
-def check_row(intake, raw, cell):
+def check_row(intake, raw, holding):
     """The first seven checks of a row: a reason, or 0, with ONLY_REDUCES where nothing else is allowed."""
     row, action, price, qty = raw.row, raw.action, raw.price, raw.qty
     if action == RISK_CONTROL:
         if 0 <= qty <= LAST_CONTROL:
-            set_state(intake, cell, raw.book, qty)
+            set_state(intake, holding, raw.book, qty)
         return np.int64(0)
     # a message and an order count whatever becomes of them, so both are counted before anything is refused
-    place = intake.terms[ix(cell)]
+    place = intake.terms[ix(holding)]
     account, limit = intake.accounts[ix(place["account"])], intake.limits[ix(place["limits"])]
     too_many = exceeds_rate(intake, account, raw.time)
     repeats = np.int64(0)
     market = action == NEW and raw.order_type == MARKET_ORDER
     if action == NEW and intake.repeats.size:
-        key, at = cell if raw.side > 0 else -cell, np.int64(0) if market else price
+        key, at = holding if raw.side > 0 else -holding, np.int64(0) if market else price
         repeats = count_repeats(intake.repeats, intake.clock, key, at, qty, raw.time)
     # cancels and the like pass from here on
     if action not in (NEW, REPLACE):
@@ -211,14 +211,14 @@ def check_row(intake, raw, cell):
 
 
 @helper
-def needs_room(intake, cell, time):
+def needs_room(intake, holding, time):
     """Whether a message could forget another that still counts, or fill a table of repeats too far.
 
     A ring that is too short is made longer here while `rings` has room.
     """
     if is_full(intake.repeats, intake.clock, time):
         return True
-    account = intake.accounts[ix(intake.terms[ix(cell)]["account"])]
+    account = intake.accounts[ix(intake.terms[ix(holding)]["account"])]
     room, sent = np.int64(account["room"]), np.int64(account["messages"])
     suffices = room >= account["rate"] and intake.clock[KEEPS_ALL] == 0
     if suffices or sent < room or room == 0:
@@ -242,37 +242,37 @@ def lengthen(rings, clock, account):
 
 
 @helper
-def look_ahead(intake, columns, row, cell):
-    """Bring what a coming row of a cell needs into the cache; the cell is there already."""
-    account = intake.accounts[ix(intake.terms[ix(cell)]["account"])]
+def look_ahead(intake, columns, row, holding):
+    """Bring what a coming row of a holding needs into the cache; the holding is there already."""
+    account = intake.accounts[ix(intake.terms[ix(holding)]["account"])]
     if account["room"] != 0:
         mask, sent = np.int64(account["room"]) - 1, np.int64(account["messages"])
         prefetch(intake.rings, np.int64(account["ring"]) + ((sent - np.int64(account["rate"])) & mask))
     if intake.repeats.size:
-        cell = cell if value_at(columns.side, row) > 0 else -cell
-        prefetch_repeat(intake.repeats, cell, value_at(columns.price, row), value_at(columns.qty, row))
+        holding = holding if value_at(columns.side, row) > 0 else -holding
+        prefetch_repeat(intake.repeats, holding, value_at(columns.price, row), value_at(columns.qty, row))
 
 
 @kernel
-def check_rows(intake, columns, ts, first_ts, row_cells, row_reasons, start, stop):
+def check_rows(intake, columns, ts, first_ts, row_holdings, row_reasons, start, stop):
     """`check_row` for rows [start, stop) of a table, into `row_reasons`; returns how far it came.
 
     `ts` [rows] or [0] are their times, which count up from `first_ts` where absent. It stops early when there
     is no room to remember a row.
     """
     intake, columns = bare_intake(intake), bare_columns(columns)
-    ts, row_cells, row_reasons = bare(ts), bare(row_cells), bare(row_reasons)
-    last = row_cells.size - 1
+    ts, row_holdings, row_reasons = bare(ts), bare(row_holdings), bare(row_reasons)
+    last = row_holdings.size - 1
     for row in range(start, stop):
         ahead = min(row + HOLDINGS_AHEAD, last)
-        look_ahead(intake, columns, ahead, np.int64(row_cells[ix(ahead)]))
-        prefetch(intake.terms, np.int64(row_cells[ix(min(row + 2 * HOLDINGS_AHEAD, last))]))
+        look_ahead(intake, columns, ahead, np.int64(row_holdings[ix(ahead)]))
+        prefetch(intake.terms, np.int64(row_holdings[ix(min(row + 2 * HOLDINGS_AHEAD, last))]))
         time = max(intake.clock[TIME], ts[ix(row)] if ts.size else first_ts + row)
         intake.clock[TIME] = time
-        if needs_room(intake, np.int64(row_cells[ix(row)]), time):
+        if needs_room(intake, np.int64(row_holdings[ix(row)]), time):
             return row
         raw = raw_command(columns, row, 0, time)
-        row_reasons[ix(row)] = check_row(intake, raw, np.int64(row_cells[ix(row)]))
+        row_reasons[ix(row)] = check_row(intake, raw, np.int64(row_holdings[ix(row)]))
     return np.int64(stop)
 
 
