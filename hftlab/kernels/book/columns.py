@@ -8,7 +8,7 @@ import numpy as np
 
 from hftlab.kernels.codes import MARKET_ORDER, NEW, REPLACE
 from hftlab.kernels.primitives.compile import helper
-from hftlab.kernels.primitives.intrinsics import bare, ix
+from hftlab.kernels.primitives.intrinsics import ZERO, bare, ix
 
 
 class Columns(NamedTuple):
@@ -48,7 +48,7 @@ def bare_columns(columns):
 @helper
 def value_at(column, row):
     """The value in a row, or 0 where the column is absent."""
-    return np.int64(column[ix(row)]) if column.size else np.int64(0)
+    return np.int64(column[ix(row)]) if column.size else ZERO
 
 
 class RawCommand(NamedTuple):

@@ -41,7 +41,7 @@ from hftlab.kernels.codes import (
 )
 from hftlab.kernels.primitives.compile import helper, kernel
 from hftlab.kernels.primitives.hash_index import discard, find, home, store
-from hftlab.kernels.primitives.intrinsics import INDEX_AHEAD, bare, ix, prefetch
+from hftlab.kernels.primitives.intrinsics import INDEX_AHEAD, ZERO, bare, ix, prefetch
 
 BLOCK = 1024  # rows that are put in order of their kind at a time
 IN_TURN, REDUCTIONS, OTHERS, KINDS = range(4)  # of the scratch for that, so many places each
@@ -117,7 +117,7 @@ def list_incoming(actions, start, stop, rows):
     Nobody can predict which rows those are, and a wrong guess costs more than the rest of the survey: listed
     without a question first, 5.9 -> 2.8 ns a row.
     """
-    count = np.int64(0)
+    count = ZERO
     for row in range(start, stop):
         action = actions[ix(row)]
         rows[ix(count)] = row
@@ -144,7 +144,7 @@ def survey(columns, rules, divisors, per_book, totals, scratch, first, last):
     rules, divisors = bare(rules), bare(divisors)
     per_book, totals = bare(per_book), bare(totals)
     rows = bare(scratch)[IN_TURN]
-    widest, incoming, renames = totals[WIDEST], np.int64(0), np.int64(0)
+    widest, incoming, renames = totals[WIDEST], ZERO, ZERO
     id_low, id_high = totals[ID_LOW], totals[ID_HIGH]
     for start in range(first, last, BLOCK):
         stop = min(start + BLOCK, last)
@@ -317,7 +317,7 @@ PLACE, INVALID = range(2)  # of progress: where the next command goes, how many 
 @helper
 def list_part(columns, part_of, part, start, stop, rows):
     """The rows of a part among [start, stop), into `rows`; returns how many. Without a branch."""
-    count = np.int64(0)
+    count = ZERO
     for row in range(start, stop):
         rows[ix(count)] = row
         count += part_of[ix(columns.book[ix(row)])] == part
@@ -330,7 +330,7 @@ def put_by_kind(actions, start, stop, rows):
 
     `rows` [KINDS, BLOCK]. Whether a row is one or the other can't be predicted: no branch is taken on it.
     """
-    adds, removes = np.int64(0), np.int64(0)
+    adds, removes = ZERO, ZERO
     for row in range(start, stop):
         action = actions[ix(row)]
         rows[IN_TURN, ix(adds)] = row
@@ -384,7 +384,7 @@ def compile_rows(columns, rules, grid, slots, target, passive, by_kind, part, st
             action, order_type = value_at(columns.action, row), value_at(columns.order_type, row)
             price, qty = value_at(columns.price, row), value_at(columns.qty, row)
             book, key = value_at(columns.book, row), columns.order_id[ix(row)]
-            slot, renamed, level = np.int64(NO_SLOT), np.int64(NO_SLOT), np.int64(0)
+            slot, renamed, level = np.int64(NO_SLOT), np.int64(NO_SLOT), ZERO
             # a row that is wrong by itself stays on the tape with its reason: every row has an outcome
             reason = check(action, order_type, price, qty, rules, book)
             if reason != 0:
@@ -416,12 +416,12 @@ def compile_rows(columns, rules, grid, slots, target, passive, by_kind, part, st
                     new_key = columns.new_order_id[ix(row)]
                     renamed = node_of(slots, new_key, book, slot != NO_SLOT, False)
             elif action == NOTE:
-                op, qty = opcodes.NOTHING << opcodes.KIND_SHIFT, np.int64(0)
+                op, qty = opcodes.NOTHING << opcodes.KIND_SHIFT, ZERO
             elif action == RISK_CONTROL:
                 op = opcodes.CONTROL << opcodes.KIND_SHIFT
             else:
                 op = (opcodes.CLEAR if action == CLEAR else opcodes.MASS_CANCEL) << opcodes.KIND_SHIFT
-                qty = np.int64(0)
+                qty = ZERO
             # a direct table has one place for an id, and two books use it
             if slot < 0 or renamed < 0:
                 return -1

@@ -48,7 +48,7 @@ from hftlab.kernels.matching.stop_loss import (
 from hftlab.kernels.primitives import int128
 from hftlab.kernels.primitives.compile import helper, kernel
 from hftlab.kernels.primitives.hash_index import lookup
-from hftlab.kernels.primitives.intrinsics import HOLDINGS_AHEAD, bare, ix, prefetch
+from hftlab.kernels.primitives.intrinsics import HOLDINGS_AHEAD, ZERO, bare, ix, prefetch
 from hftlab.kernels.risk_gate.book_checks import growth_of
 from hftlab.kernels.risk_gate.gate import CHECKS_PORTFOLIO, NEXT_MARK, bare_gate, settle
 from hftlab.kernels.risk_gate.records import ON_ALL, ON_SYMBOL, SCOPE_SHIFT, STATE_MASK
@@ -99,7 +99,7 @@ def mark_strikes(books, grid, gate):
     """Mark all positions; whether any stop strikes at it."""
     gate.counts[NEXT_MARK] += 1
     take_marks(books, grid, gate)
-    first = np.int64(0)
+    first = ZERO
     while first < gate.stop_order.size:
         number, last, value = value_account(gate, first)
         if gate.accounts[ix(number)]["by_position"]:
@@ -148,7 +148,7 @@ def may_bind(gate, columns, trail, row):
         return False
     held = np.int64(place["position"])
     market = action == NEW and value_at(columns.order_type, row) == MARKET_ORDER
-    price = np.int64(0) if market else value_at(columns.price, row)
+    price = ZERO if market else value_at(columns.price, row)
     qty, book = value_at(columns.qty, row), np.int64(place["book"])
     return would_exceed(gate, account, -held if sells else held, book, qty, price)
 
@@ -185,7 +185,7 @@ def audit(books, grid, gate, columns, trail, checks_orders, start, stop):
     """
     books, grid, gate = bare_books(books), bare_grid(grid), bare_gate(gate)
     columns, trail = bare_columns(columns), bare_trail(trail)
-    fill, touch, last = np.int64(0), np.int64(0), trail.row_holdings.size - 1
+    fill, touch, last = ZERO, ZERO, trail.row_holdings.size - 1
     for nth in range(start, stop):
         row = np.int64(nth)
         # what may bind at a row is asked before what the row has done is followed

@@ -27,7 +27,16 @@ from hftlab.kernels.matching.price_time import add, reduce, remove_all, replace
 from hftlab.kernels.matching.stop_loss import control, has_room, is_marking, mark, reaches_all
 from hftlab.kernels.primitives.bitmap import NONE, previous_bit
 from hftlab.kernels.primitives.compile import helper, kernel, unless_none
-from hftlab.kernels.primitives.intrinsics import ORDERS_AHEAD, bare, bare_rows, choose, ix, likely, prefetch
+from hftlab.kernels.primitives.intrinsics import (
+    ORDERS_AHEAD,
+    ZERO,
+    bare,
+    bare_rows,
+    choose,
+    ix,
+    likely,
+    prefetch,
+)
 from hftlab.kernels.risk_gate.gate import EVENTS, bare_gate
 
 # values of a rank of one side of the depth; the columns are those of bids, then those of asks
@@ -67,7 +76,7 @@ def step(books, grid, gate, fills, count, command, stamps):
 
     `gate` is None where there is none, `stamps` where no stages are measured.
     """
-    kind, nothing = (command.op >> opcodes.KIND_SHIFT) & opcodes.KIND_MASK, np.int64(0)
+    kind = (command.op >> opcodes.KIND_SHIFT) & opcodes.KIND_MASK
     if likely(kind == opcodes.ADD):
         return add(books, grid, gate, fills, count, command, stamps)
     if likely(kind == opcodes.REDUCE):
@@ -75,15 +84,15 @@ def step(books, grid, gate, fills, count, command, stamps):
     if kind == opcodes.REPLACE:
         return replace(books, grid, gate, fills, count, command, stamps)
     if kind == opcodes.INVALID:
-        return opcodes.REJECTED + command.qty, nothing, nothing, count
+        return opcodes.REJECTED + command.qty, ZERO, ZERO, count
     if kind == opcodes.NOTHING:
-        return NO_EFFECT, nothing, nothing, count
+        return NO_EFFECT, ZERO, ZERO, count
     if kind == opcodes.CONTROL:
         if gate is not None:
             control(books, grid, gate, command)
-        return APPLIED, nothing, nothing, count
+        return APPLIED, ZERO, ZERO, count
     remove_all(books, grid, gate, command.book, command.account, kind == opcodes.CLEAR)
-    return CANCELLED, nothing, nothing, count
+    return CANCELLED, ZERO, ZERO, count
 
 
 @helper
@@ -143,11 +152,11 @@ def command_at(gate, commands, position):
     """The command at a position of a tape."""
     place = ix(position)
     command = commands.rows[place]
-    op, slot, account = np.int64(command["op"]), np.int64(command["slot"]), np.int64(0)
+    op, slot, account = np.int64(command["op"]), np.int64(command["slot"]), ZERO
     if commands.accounts.size:
         row = np.int64(commands.order[place]) if commands.order.size else position
         account = np.int64(commands.accounts[ix(row)])
-    holding, row_reason = np.int64(0), np.int64(0)
+    holding, row_reason = ZERO, ZERO
     if gate is not None:
         holding, row_reason = np.int64(gate.row_holdings[place]), np.int64(gate.row_reasons[place])
     return Command(
@@ -206,7 +215,7 @@ def bare_visit(visit):
 @helper
 def loop(books, grid, gate, commands, outputs, start, stop, visit):
     """`run`, with everything bare."""
-    count, touches = np.int64(0), np.int64(0)
+    count, touches = ZERO, ZERO
     for nth in range(start, stop):
         position = np.int64(nth)
         if visit is not None:
@@ -262,7 +271,7 @@ def note_depth(books, book, last, values, count):
         level = np.int64(books.heads[book, BEST + side])
         for rank in range(last.shape[2]):
             # past the last level of the side there is nothing: the bitmap may have found another's below
-            qty, orders = np.int64(0), np.int64(0)
+            qty, orders = ZERO, ZERO
             if level < bottom:
                 level = np.int64(NONE)
             else:
@@ -299,7 +308,7 @@ def note_change(books, book, position, last, changes, values, count):
 @helper
 def depth_loop(books, grid, gate, commands, outputs, start, stop, visit, last, changes, values):
     """`run_depth`, with everything bare."""
-    fills, count, all_books = np.int64(0), np.int64(0), last.shape[0]
+    fills, count, all_books = ZERO, ZERO, last.shape[0]
     # the depth as it stands is no change: it is only taken note of
     if start == stop:
         for book in range(all_books):

@@ -49,7 +49,7 @@ from hftlab.kernels.engine.live_books import (
 from hftlab.kernels.matching.stop_loss import has_room, mark, reaches_all
 from hftlab.kernels.primitives.compile import helper, kernel, quick_kernel
 from hftlab.kernels.primitives.hash_index import home, lookup
-from hftlab.kernels.primitives.intrinsics import INDEX_AHEAD, bare, ix, prefetch
+from hftlab.kernels.primitives.intrinsics import INDEX_AHEAD, ZERO, bare, ix, prefetch
 from hftlab.kernels.primitives.python_int import plain
 from hftlab.kernels.primitives.stage_clock import lap
 from hftlab.kernels.risk_gate.gate import EVENTS
@@ -73,7 +73,7 @@ CACHED_HOLDINGS = 1 << 11  # (128 KB) so many stay in the cache and need no pref
 @helper
 def events_so_far(risk):
     """How much the gate has done by itself."""
-    return np.int64(0) if risk is None else risk.gate.counts[EVENTS]
+    return ZERO if risk is None else risk.gate.counts[EVENTS]
 
 
 @helper
@@ -99,7 +99,7 @@ def take_in(risk, raw, holding, stamps):
     """What the first seven checks say of a command of a holding: it counts from here on."""
     lap(stamps, STAGE_LOOKUP)
     if risk is None:
-        return np.int64(0)
+        return ZERO
     row_reason = check_row(risk.intake, raw, holding)
     lap(stamps, STAGE_RISK)
     return row_reason
@@ -134,16 +134,16 @@ def event(live, risk, count, raw, stamps):
 
     `risk` is None where there is no gate, `stamps` where no stages are measured.
     """
-    nothing, holding = np.int64(0), np.int64(0)
+    holding = ZERO
     if risk is not None:
         holding = lookup(risk.intake.index, raw.account, raw.book)
         need = needs_of(risk, holding, raw.time)
         if need != 0:
-            return np.int64(need), nothing, nothing, count
+            return np.int64(need), ZERO, ZERO, count
     reason = check(raw.action, raw.order_type, raw.price, raw.qty, live.grid.rules, raw.book)
     if reason != 0:
         take_in(risk, raw, holding, stamps)  # a message all the same
-        return opcodes.REJECTED + np.int64(reason), nothing, nothing, count
+        return opcodes.REJECTED + np.int64(reason), ZERO, ZERO, count
     if raw.action in (NEW, CANCEL, REDUCE, REPLACE):
         return apply_to_order(live, risk, count, raw, holding, stamps)
     return apply_to_book(live, risk, count, raw, holding, stamps)
@@ -156,11 +156,9 @@ def apply_to_book(live, risk, count, raw, holding, stamps):
     if raw.action in (MASS_CANCEL, CLEAR):
         release_all(live, raw.book, raw.account, raw.action == CLEAR)
     take_in(risk, raw, holding, stamps)
-    happened, gate, nothing = events_so_far(risk), gate_of(risk), np.int64(0)
+    happened, gate = events_so_far(risk), gate_of(risk)
     op = np.int64(kind_of(raw.action) << opcodes.KIND_SHIFT) | (raw.book << opcodes.BOOK_SHIFT)
-    command = Command(
-        raw.row, raw.book, op, nothing, nothing, nothing, raw.qty, nothing, raw.account, nothing, nothing
-    )
+    command = Command(raw.row, raw.book, op, ZERO, ZERO, ZERO, raw.qty, ZERO, raw.account, ZERO, ZERO)
     answer = step(live.books, live.grid, gate, live.fills, count, command, stamps)
     lap(stamps, STAGE_MATCH)
     if risk is not None:
@@ -182,17 +180,17 @@ def level_for(live, raw):
 @helper
 def apply_to_order(live, risk, count, raw, holding, stamps):
     """Apply a NEW, CANCEL, REDUCE or REPLACE whose row is right by itself."""
-    book, action, nothing = raw.book, raw.action, np.int64(0)
+    book, action = raw.book, raw.action
 
     # what must grow first is asked for before anything has changed: the same command comes again then
     slot = lookup(live.index, raw.key, book)
-    target, level, fresh, qty = slot, nothing, False, raw.qty
+    target, level, fresh, qty = slot, ZERO, False, raw.qty
     if action in (NEW, REPLACE):
         if live.counts[FREE] == 0:
-            return np.int64(NEEDS_SLOTS), nothing, nothing, count
+            return np.int64(NEEDS_SLOTS), ZERO, ZERO, count
         level = level_for(live, raw)
         if level == NO_RUNG:
-            return np.int64(NEEDS_LEVELS), nothing, nothing, count
+            return np.int64(NEEDS_LEVELS), ZERO, ZERO, count
 
     # a slot is taken as if the order will rest: whether it does is known only after the step
     if action == NEW:
@@ -255,10 +253,9 @@ DETAILS = 256  # in the answer of `submit`: filled, leaves and fills are more th
 @helper
 def unpacked(word, key, new_key, price, qty, account, time):
     """A raw command of book 0 from the arguments of `submit`."""
-    nothing = np.int64(0)
     return RawCommand(
-        nothing,
-        nothing,
+        ZERO,
+        ZERO,
         (word >> ACTION_BITS) & 7,
         np.int64(-1 if (word >> SELL_BIT) & 1 else 1),
         (word >> TYPE_BITS) & 3,
@@ -269,7 +266,7 @@ def unpacked(word, key, new_key, price, qty, account, time):
         price,
         qty,
         account,
-        nothing,
+        ZERO,
         time,
     )
 
@@ -277,19 +274,19 @@ def unpacked(word, key, new_key, price, qty, account, time):
 @quick_kernel
 def submit(address, word, key, new_key, price, qty, account):
     """One raw command to book 0 from Python: see `send`. Whole arguments, as of all these."""
-    key, new_key, nothing = plain(key), plain(new_key), np.int64(0)
+    key, new_key = plain(key), plain(new_key)
     return send(
         plain(address),
-        unpacked(plain(word), key, new_key, plain(price), plain(qty), plain(account), nothing),
+        unpacked(plain(word), key, new_key, plain(price), plain(qty), plain(account), ZERO),
     )
 
 
 @quick_kernel
 def submit_cancel(address, key):
     """A CANCEL: the same with five arguments less to convert."""
-    key, nothing = plain(key), np.int64(0)
+    key = plain(key)
     word = np.int64(CANCEL << ACTION_BITS)
-    return send(plain(address), unpacked(word, key, key, nothing, nothing, nothing, nothing))
+    return send(plain(address), unpacked(word, key, key, ZERO, ZERO, ZERO, ZERO))
 
 
 @helper
@@ -301,7 +298,7 @@ def send(address, raw):
     comes back because a tuple of four costs 25 ns more.
     """
     live = live_books_at(address)
-    outcome, filled, leaves, count = event(live, None, np.int64(0), raw, None)
+    outcome, filled, leaves, count = event(live, None, ZERO, raw, None)
     if filled == 0 and leaves in (0, raw.qty):
         return outcome
     live.counts[FILLED_QTY], live.counts[LEAVES_QTY], live.counts[COUNT] = filled, leaves, count
@@ -353,12 +350,12 @@ def bare_rows(columns, ts, first_ts, facts):
 @helper
 def apply_row(live, risk, rows, row, count, stamps):
     """Apply a row of a table; returns what `event` does."""
-    time = np.int64(0)
+    time = ZERO
     if risk is not None:
         clock = risk.intake.clock
         time = max(clock[TIME], rows.ts[ix(row)] if rows.ts.size else rows.first_ts + row)
         if not has_room(risk.gate):
-            return np.int64(NEEDS_ROOM), np.int64(0), np.int64(0), count
+            return np.int64(NEEDS_ROOM), ZERO, ZERO, count
         if passes_mark(clock, time):
             count = mark_positions(live, risk.gate, clock, count, np.int64(row))
             lap(stamps, STAGE_RISK)
@@ -380,7 +377,7 @@ def note_row(live, risk, columns, outputs, row, touches):
 def event_loop(live, risk, rows, outputs, start, count, touches):
     """`run_events`, with everything bare."""
     columns = rows.columns
-    last, need = columns.action.size - 1, np.int64(0)
+    last, need = columns.action.size - 1, ZERO
     for row in range(start, columns.action.size):
         if risk is None or risk.gate.holdings.size <= CACHED_HOLDINGS:
             ahead = min(row + INDEX_AHEAD, last)  # the flow is known: fetch its index entries early

@@ -24,7 +24,7 @@ from hftlab.kernels.engine.event import (
 from hftlab.kernels.engine.live_books import COUNT, FILLED_QTY, LEAVES_QTY, array_in, live_books_at
 from hftlab.kernels.primitives.compile import helper, quick_kernel
 from hftlab.kernels.primitives.hash_index import ENTRY, lookup
-from hftlab.kernels.primitives.intrinsics import array_at, ix
+from hftlab.kernels.primitives.intrinsics import ZERO, array_at, ix
 from hftlab.kernels.primitives.python_int import plain
 from hftlab.kernels.risk_gate.gate import (
     ACCOUNT,
@@ -162,7 +162,7 @@ def submit_gated(address, word, key, new_key, price, qty, account, time):
     word, key, new_key, price = plain(word), plain(key), plain(new_key), plain(price)
     qty, account = plain(qty), plain(account)
     calls, risk, messages = guard_at(plain(address))
-    gate, clock, nothing = risk.gate, risk.intake.clock, np.int64(0)
+    gate, clock = risk.gate, risk.intake.clock
     live = live_books_at(calls[LIVE_BOOKS])
     # whatever needs Python first is answered before the clock moves: the command comes again
     if calls[ROW] == calls[NEXT_CHANGE]:
@@ -172,7 +172,7 @@ def submit_gated(address, word, key, new_key, price, qty, account, time):
     # marks are due before the command; if a stop struck, Python takes note of it first
     time = max(clock[TIME], time)
     if passes_mark(clock, time):
-        count = mark_positions(live, gate, clock, nothing, nothing)
+        count = mark_positions(live, gate, clock, ZERO, ZERO)
         clock[TIME] = time
         if gate.counts[EVENTS] != 0:
             live.counts[COUNT] = count
@@ -181,13 +181,13 @@ def submit_gated(address, word, key, new_key, price, qty, account, time):
     clock[TIME] = time
     gate.counts[REFUSALS] = clock[REFUSED] = 0
     raw = unpacked(word, key, new_key, price, qty, account, time)
-    outcome, filled, leaves, count = event(live, risk, nothing, raw, None)
+    outcome, filled, leaves, count = event(live, risk, ZERO, raw, None)
     if outcome >= NEEDS_SLOTS:
         return outcome
     # only what was answered counts, for a need brings the same command again
     calls[ROW] += 1
     if messages.times.size != 0 and raw.action != RISK_CONTROL:
-        holding = lookup(risk.intake.index, account, nothing)
+        holding = lookup(risk.intake.index, account, ZERO)
         count_message(calls, messages, np.int64(risk.intake.terms[ix(holding)]["account"]), time)
     if gate.counts[EVENTS] != 0:
         outcome += ACTED

@@ -44,7 +44,7 @@ from hftlab.kernels.engine.live_books import live_books_at
 from hftlab.kernels.primitives.compile import helper, kernel
 from hftlab.kernels.primitives.cycle_clock import note_if_long, now, spin_until, to_ns
 from hftlab.kernels.primitives.histogram import record
-from hftlab.kernels.primitives.intrinsics import bare, ix
+from hftlab.kernels.primitives.intrinsics import ZERO, bare, ix
 from hftlab.kernels.primitives.stage_clock import (
     LAST,
     STAGES,
@@ -145,7 +145,7 @@ def begin_row(live, probe, row, stamps):
     if settings[BEGIN] == 0:
         note_states(live, probe.states)
         settings[BEGIN] = now(counter)
-    intended = np.int64(0)
+    intended = ZERO
     if probe.intended.size != 0:
         intended = settings[BEGIN] + probe.intended[ix(row)]
         start = spin_until(
@@ -251,7 +251,7 @@ def profiled_loop(live, risk, rows, outputs, start, count, touches, probe, stamp
         if stamps is not None:
             record_stages(probe, risk, stamps, event_type)
         follow(live, risk, outputs.touch, marked, event_type, book, states)
-    return np.int64(columns.action.size), count, touches, np.int64(0)
+    return np.int64(columns.action.size), count, touches, ZERO
 
 
 @kernel

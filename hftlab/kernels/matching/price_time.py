@@ -34,7 +34,7 @@ from hftlab.kernels.codes import (
 )
 from hftlab.kernels.primitives.bitmap import NONE, clear_bit, previous_bit
 from hftlab.kernels.primitives.compile import helper, rare
-from hftlab.kernels.primitives.intrinsics import ix, likely
+from hftlab.kernels.primitives.intrinsics import ZERO, ix, likely
 from hftlab.kernels.primitives.stage_clock import lap
 from hftlab.kernels.risk_gate.book_checks import admit, can_fill_from_others
 from hftlab.kernels.risk_gate.gate import (
@@ -81,7 +81,7 @@ def cross(books, grid, gate, fills, count, command, side):
     `command.level` is the worst of its `side` at which it trades, `lost` what self-trade prevention takes.
     """
     heads, levels, orders = books.heads, books.levels, books.orders
-    book, qty, lost = command.book, command.qty, np.int64(0)
+    book, qty, lost = command.book, command.qty, ZERO
     floor = np.int64(heads[ix(book), MIRROR]) - command.level  # the worst opposite level that still trades
     best = np.int64(heads[ix(book), BEST + 1 - side])
     while qty > 0 and best >= floor:
@@ -147,7 +147,7 @@ def apply_self_trade(books, grid, gate, command, maker, qty, mode):
         withdraw(books, grid, gate, row, book, maker, part, np.int64(SELF_TRADE_DECREMENT))
         return part
     withdraw(books, grid, gate, row, book, maker, open_qty, np.int64(SELF_TRADE_CANCEL))
-    return qty if mode == CANCEL_BOTH else np.int64(0)
+    return qty if mode == CANCEL_BOTH else ZERO
 
 
 @helper
@@ -159,7 +159,7 @@ def rest(books, grid, gate, command, side, slot, qty):
     if books.accounts.size:
         books.accounts[ix(slot)] = command.account
     if gate is not None:
-        on_rest(grid, gate, Lots(book, side, level, slot, qty, np.int64(0)), command.holding)
+        on_rest(grid, gate, Lots(book, side, level, slot, qty, ZERO), command.holding)
 
 
 @helper
@@ -171,40 +171,40 @@ def crosses(books, book, side, level):
 @helper
 def add(books, grid, gate, fills, count, command, stamps):
     """NEW: match, then rest or expire what is left."""
-    op, book, level, qty, nothing = command.op, command.book, command.level, command.qty, np.int64(0)
+    op, book, level, qty = command.op, command.book, command.level, command.qty
     side = op & SELL
     # in the order of docs/SEMANTICS.md and docs/RISK.md: the id, the gate, the book
     if not likely(books.orders[ix(command.slot)]["qty"] == 0):
-        return REJECTED + DUPLICATE_ORDER, nothing, nothing, count
+        return REJECTED + DUPLICATE_ORDER, ZERO, ZERO, count
     if gate is not None:
         reason = command.row_reason & ROW_REASON
         if reason == 0:
-            reason = admit(books, grid, gate, command, side, nothing, nothing)
+            reason = admit(books, grid, gate, command, side, ZERO, ZERO)
             lap(stamps, STAGE_RISK)
         if reason != 0:
-            return REJECTED + reason, nothing, nothing, count
+            return REJECTED + reason, ZERO, ZERO, count
     # nearly all orders rest without trading, so that way is the straight one
-    leaves, lost = qty, nothing
+    leaves, lost = qty, ZERO
     if not likely(op & PASSIVE != 0 or not crosses(books, book, side, level)):
         if op & POST_ONLY:
-            return REJECTED + POST_ONLY_WOULD_CROSS, nothing, nothing, count
+            return REJECTED + POST_ONLY_WOULD_CROSS, ZERO, ZERO, count
         if op & ALL_OR_NOTHING:
             if gate is not None:
                 fillable = can_fill_from_others(books, gate, book, side, level, qty, command.holding)
             else:
                 fillable = can_fill(books, book, side, level, qty)
             if not fillable:
-                return EXPIRED, nothing, nothing, count
+                return EXPIRED, ZERO, ZERO, count
         # what is rejected changes nothing, so there must be room for all of it before it trades
-        if not op & NO_REST and overflows(books, level, qty, nothing):
-            return REJECTED + CAPACITY_EXHAUSTED, nothing, nothing, count
+        if not op & NO_REST and overflows(books, level, qty, ZERO):
+            return REJECTED + CAPACITY_EXHAUSTED, ZERO, ZERO, count
         leaves, lost, count = cross(books, grid, gate, fills, count, command, side)
         if leaves == 0:
-            return (FILLED if lost == 0 else CANCELLED), qty - lost, nothing, count
+            return (FILLED if lost == 0 else CANCELLED), qty - lost, ZERO, count
     if not likely(op & NO_REST == 0):
-        return EXPIRED, qty - lost - leaves, nothing, count
-    if not likely(not overflows(books, level, leaves, nothing)):  # never of one that has traded: see above
-        return REJECTED + CAPACITY_EXHAUSTED, nothing, nothing, count
+        return EXPIRED, qty - lost - leaves, ZERO, count
+    if not likely(not overflows(books, level, leaves, ZERO)):  # never of one that has traded: see above
+        return REJECTED + CAPACITY_EXHAUSTED, ZERO, ZERO, count
     rest(books, grid, gate, command, side, command.slot, leaves)
     return RESTING, qty - lost - leaves, leaves, count
 
@@ -215,23 +215,23 @@ def reduce(books, grid, gate, count, command):
     slot, qty = command.slot, command.qty
     open_qty = np.int64(books.orders[ix(slot)]["qty"])
     if not likely(open_qty != 0):
-        return REJECTED + UNKNOWN_ORDER, np.int64(0), np.int64(0), count
+        return REJECTED + UNKNOWN_ORDER, ZERO, ZERO, count
     if gate is not None:
         level = np.int64(books.orders[ix(slot)]["level"])
         side, whole = side_of(books, command.book, level), np.int64(qty >= open_qty)
         on_remove(grid, gate, Lots(command.book, side, level, slot, min(qty, open_qty), whole))
     if likely(qty >= open_qty):
         remove(books, command.book, slot)
-        return CANCELLED, np.int64(0), np.int64(0), count
+        return CANCELLED, ZERO, ZERO, count
     books.orders[ix(slot)]["qty"] = open_qty - qty
     books.levels[ix(books.orders[ix(slot)]["level"])]["qty"] -= qty
-    return RESTING, np.int64(0), open_qty - qty, count
+    return RESTING, ZERO, open_qty - qty, count
 
 
 @helper
 def moved(books, gate, command, level):
     """A REPLACE as the order it brings in: at its level, of the account and holding of the order it names."""
-    slot, holding = command.slot, np.int64(0)
+    slot, holding = command.slot, ZERO
     if gate is not None:
         holding = np.int64(gate.order_holdings[ix(slot)])
     return Command(
@@ -243,7 +243,7 @@ def moved(books, gate, command, level):
         level,
         command.qty,
         command.entry,
-        np.int64(books.accounts[ix(slot)]) if books.accounts.size else np.int64(0),
+        np.int64(books.accounts[ix(slot)]) if books.accounts.size else ZERO,
         holding,
         command.row_reason,
     )
@@ -253,15 +253,14 @@ def moved(books, gate, command, level):
 def replace(books, grid, gate, fills, count, command, stamps):
     """REPLACE: in place when it gives nothing up, else out and in again as `target`."""
     slot, target, op, book, qty = command.slot, command.target, command.op, command.book, command.qty
-    nothing = np.int64(0)
     # ids before anything else; what the row decided by itself counts only of an order that is open
     open_qty = np.int64(books.orders[ix(slot)]["qty"])
     if open_qty == 0:
-        return REJECTED + UNKNOWN_ORDER, nothing, nothing, count
+        return REJECTED + UNKNOWN_ORDER, ZERO, ZERO, count
     if target != slot and books.orders[ix(target)]["qty"] != 0:
-        return REJECTED + DUPLICATE_ORDER, nothing, nothing, count
+        return REJECTED + DUPLICATE_ORDER, ZERO, ZERO, count
     if gate is not None and command.row_reason & ROW_REASON:
-        return REJECTED + (command.row_reason & ROW_REASON), nothing, nothing, count
+        return REJECTED + (command.row_reason & ROW_REASON), ZERO, ZERO, count
     # a row of REPLACE names no side: its level is known only now
     old_level = np.int64(books.orders[ix(slot)]["level"])
     side = side_of(books, book, old_level)
@@ -269,10 +268,10 @@ def replace(books, grid, gate, fills, count, command, stamps):
     # in place: it keeps its priority, and passes the checks 8 to 16 of the gate
     if level == old_level and qty <= open_qty and target == slot:
         if gate is not None:
-            on_remove(grid, gate, Lots(book, side, level, slot, open_qty - qty, nothing))
+            on_remove(grid, gate, Lots(book, side, level, slot, open_qty - qty, ZERO))
         books.orders[ix(slot)]["qty"] = qty
         books.levels[ix(level)]["qty"] -= open_qty - qty
-        return REPLACED, nothing, qty, count
+        return REPLACED, ZERO, qty, count
     # all that may refuse it comes before the old order is taken out, for a rejected command changes nothing
     incoming = moved(books, gate, command, level)
     if gate is not None:
@@ -281,20 +280,20 @@ def replace(books, grid, gate, fills, count, command, stamps):
         reason = admit(books, grid, gate, incoming, side, open_qty, old_level)
         lap(stamps, STAGE_RISK)
         if reason != 0:
-            return REJECTED + reason, nothing, nothing, count
+            return REJECTED + reason, ZERO, ZERO, count
     if op & POST_ONLY and crosses(books, book, side, level):
-        return REJECTED + POST_ONLY_WOULD_CROSS, nothing, nothing, count
-    if overflows(books, level, qty, open_qty if level == old_level else nothing):
-        return REJECTED + CAPACITY_EXHAUSTED, nothing, nothing, count
+        return REJECTED + POST_ONLY_WOULD_CROSS, ZERO, ZERO, count
+    if overflows(books, level, qty, open_qty if level == old_level else ZERO):
+        return REJECTED + CAPACITY_EXHAUSTED, ZERO, ZERO, count
     # out and in again, as a new order of the same owner at the back of the queue
     if gate is not None:
         on_remove(grid, gate, Lots(book, side, old_level, slot, open_qty, np.int64(1)))
     remove(books, book, slot)
-    leaves, lost = qty, nothing
+    leaves, lost = qty, ZERO
     if not op & PASSIVE:
         leaves, lost, count = cross(books, grid, gate, fills, count, incoming, side)
     if leaves == 0:
-        return (FILLED if lost == 0 else CANCELLED), qty - lost, nothing, count
+        return (FILLED if lost == 0 else CANCELLED), qty - lost, ZERO, count
     rest(books, grid, gate, incoming, side, target, leaves)
     return REPLACED, qty - lost - leaves, leaves, count
 

@@ -12,7 +12,7 @@ from hftlab.kernels.matching.price_time import cross
 from hftlab.kernels.primitives import int128
 from hftlab.kernels.primitives.compile import helper, rare
 from hftlab.kernels.primitives.int128 import saturated
-from hftlab.kernels.primitives.intrinsics import ix, prefetch
+from hftlab.kernels.primitives.intrinsics import ZERO, ix, prefetch
 from hftlab.kernels.risk_gate.book_checks import share
 from hftlab.kernels.risk_gate.gate import (
     NEXT_MARK,
@@ -86,9 +86,9 @@ def value_account(gate, first):
 
     Returns (its place in `accounts`, where the next one's holdings begin, P&L as a pair).
     """
-    order, nothing = gate.stop_order, np.int64(0)
+    order = gate.stop_order
     number = np.int64(gate.holdings[ix(order[ix(first)])]["account"])
-    value, gross, last = (nothing, nothing), (nothing, nothing), first
+    value, gross, last = (ZERO, ZERO), (ZERO, ZERO), first
     while last < order.size:
         ahead = np.int64(order[ix(min(last + VALUED_AHEAD, order.size - 1))])
         prefetch(gate.holdings, ahead)
@@ -126,16 +126,14 @@ def close_position(books, grid, gate, fills, count, row, holding):
         return count
     side = np.int64(position > 0)
     level = grid.bases[ix(book)] + (side + 1) * np.int64(books.heads[ix(book), SIZE]) - 1
-    qty, nobody, nothing = abs(position), np.int64(-1), np.int64(0)
+    qty, nobody = abs(position), np.int64(-1)
     order = Command(
-        -1 - row, book, side | MARKET | NO_REST, nobody, nobody, level, qty, nobody, number, holding, nothing
+        -1 - row, book, side | MARKET | NO_REST, nobody, nobody, level, qty, nobody, number, holding, ZERO
     )
     leaves, lost, count = cross(books, grid, gate, fills, count, order, side)
     filled = qty - leaves - lost
     gate.counts[OWN] += 1
-    record_event(
-        gate, Event(row, np.int64(STOP_CLOSE), nobody, nobody, holding, nothing, filled, nothing, nothing)
-    )
+    record_event(gate, Event(row, np.int64(STOP_CLOSE), nobody, nobody, holding, ZERO, filled, ZERO, ZERO))
     return count
 
 
@@ -160,7 +158,7 @@ def account_strikes(account, value):
 @helper
 def judge_holdings(books, grid, gate, fills, count, row, first, last):
     """Let the stops of an account's holdings strike, one after the other."""
-    nobody, nothing = np.int64(-1), np.int64(0)
+    nobody = np.int64(-1)
     for i in range(first, last):
         holding = np.int64(gate.stop_order[ix(i)])
         if not holding_strikes(gate, holding):
@@ -170,7 +168,7 @@ def judge_holdings(books, grid, gate, fills, count, row, first, last):
         gate.counts[OWN] += 1
         strike, equity = np.int64(money["strike"]), np.int64(money["equity"])
         record_event(
-            gate, Event(row, np.int64(STOP_STRUCK), nobody, nobody, holding, nothing, nothing, strike, equity)
+            gate, Event(row, np.int64(STOP_STRUCK), nobody, nobody, holding, ZERO, ZERO, strike, equity)
         )
         if gate.accounts[ix(place["account"])]["closes"]:
             count = close_position(books, grid, gate, fills, count, row, holding)
@@ -180,7 +178,7 @@ def judge_holdings(books, grid, gate, fills, count, row, first, last):
 @helper
 def judge_account(books, grid, gate, fills, count, row, first, last, value):
     """Let the stop of an account of that P&L strike."""
-    nobody, nothing = np.int64(-1), np.int64(0)
+    nobody = np.int64(-1)
     holding = np.int64(gate.stop_order[ix(first)])
     account = gate.accounts[ix(gate.holdings[ix(holding)]["account"])]
     if not account_strikes(account, value):
@@ -189,7 +187,7 @@ def judge_account(books, grid, gate, fills, count, row, first, last, value):
     gate.counts[OWN] += 1
     strike, equity = np.int64(account["strike"]), np.int64(account["equity"])
     record_event(
-        gate, Event(row, np.int64(STOP_STRUCK), nobody, nobody, -holding, nothing, nothing, strike, equity)
+        gate, Event(row, np.int64(STOP_STRUCK), nobody, nobody, -holding, ZERO, ZERO, strike, equity)
     )
     if account["closes"]:
         for i in range(first, last):
@@ -203,7 +201,7 @@ def mark(books, grid, gate, fills, count, row):
     """Mark all positions, then let stops strike; returns the count of fills written."""
     gate.counts[NEXT_MARK] += 1
     take_marks(books, grid, gate)
-    first = np.int64(0)
+    first = ZERO
     while first < gate.stop_order.size:
         number, last, value = value_account(gate, first)
         if gate.accounts[ix(number)]["by_position"]:

@@ -102,6 +102,7 @@ INDEX_AHEAD = 8  # entries of a hash index
 HOLDINGS_AHEAD = 12  # records of accounts and holdings that rows of a table lead to
 ORDERS_AHEAD = 16  # the neighbours of orders that commands name; the orders themselves at twice that
 
+ZERO = np.int64(0)  # a bare 0 is of a type of its own
 ix = np.uint64  # an index known not to be negative: a signed one costs a wrap-around test per access
 
 if DISABLED:

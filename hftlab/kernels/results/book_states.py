@@ -21,7 +21,7 @@ from hftlab.kernels.engine.batch import bare_outputs, play
 from hftlab.kernels.matching.price_time import crosses
 from hftlab.kernels.primitives.bitmap import NONE, previous_bit
 from hftlab.kernels.primitives.compile import helper, kernel
-from hftlab.kernels.primitives.intrinsics import bare, ix
+from hftlab.kernels.primitives.intrinsics import ZERO, bare, ix
 from hftlab.kernels.results.tables import finish, mix
 
 CROSSES = 1  # of a command: what is added or replaced would trade with what rests opposite before it
@@ -75,7 +75,7 @@ def hash_levels(books, grid, book, levels):
             state = mix(state, np.int64(books.levels[ix(level)]["qty"]))
             state = mix(state, np.int64(books.levels[ix(level)]["count"]))
             level = np.int64(previous_bit(books.bitmap, level))
-        state = mix(state, np.int64(0))
+        state = mix(state, ZERO)
     return finish(state)
 
 
@@ -160,11 +160,11 @@ def run_queues(books, commands, outputs, executed_qty, pending, modified, places
                 pending[ix(slot)] += min(executed_qty[at], books.orders[ix(slot)]["qty"] - pending[ix(slot)])
             continue
         reports = reports_execution(books, pending, op >> opcodes.BOOK_SHIFT, commands.rows[at])
-        play(books, None, None, commands, outputs, np.int64(position), np.int64(0))
+        play(books, None, None, commands, outputs, np.int64(position), ZERO)
         if outputs.outcomes[at] >= opcodes.REJECTED:
             continue
         if kind == opcodes.REDUCE:
-            pending[ix(slot)] = max(pending[ix(slot)] - qty, np.int64(0))
+            pending[ix(slot)] = max(pending[ix(slot)] - qty, ZERO)
         elif kind == opcodes.REPLACE:
             pending[ix(slot)], modified[ix(slot)] = 0, modified[ix(slot)] or not reports
         elif kind == opcodes.ADD:
@@ -179,15 +179,15 @@ def follow_fills(action, size, new, applied, filled):
     What is executed of one order beyond 2^63 - 1 lots is left out.
     """
     action, size, new, applied, filled = bare(action), bare(size), bare(new), bare(applied), bare(filled)
-    executed_qty = np.int64(0)
+    executed_qty = ZERO
     for row in range(action.size):
         at = ix(row)
         if new[at]:
-            executed_qty = np.int64(0)
+            executed_qty = ZERO
         filled[at] = executed_qty
         if action[at] == MBO_FILL:
-            executed_qty += min(max(size[at], np.int64(0)), MAX_QTY - executed_qty)
+            executed_qty += min(max(size[at], ZERO), MAX_QTY - executed_qty)
         elif action[at] == MBO_CANCEL:
-            executed_qty = max(executed_qty - max(size[at], np.int64(0)), np.int64(0))
+            executed_qty = max(executed_qty - max(size[at], ZERO), ZERO)
         elif applied[at]:
-            executed_qty = np.int64(0)
+            executed_qty = ZERO

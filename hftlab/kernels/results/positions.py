@@ -29,7 +29,7 @@ from hftlab.kernels.primitives.int256 import (
     subtract,
     times,
 )
-from hftlab.kernels.primitives.intrinsics import bare, ix
+from hftlab.kernels.primitives.intrinsics import ZERO, bare, ix
 from hftlab.kernels.results.tables import MAKERS, PRICE, QTY, SEQ, SYMBOL, TAKERS, TS
 
 HOLDING = np.dtype(
@@ -172,7 +172,7 @@ def book_small(holding, sign, price, qty, amount, fee):
         np.int64(holding["realised"]),
     )
     # against the position: lots leave at their average cost, and the difference is realised
-    reduced, taken = np.int64(0), np.int64(0)
+    reduced, taken = ZERO, ZERO
     if position * sign < 0:
         held = abs(position)
         reduced, taken = held, cost
@@ -235,7 +235,7 @@ def book_wide(wide, row, sign, price, qty, bps, per_lot):
         if sign_of(over) >= 0:
             extended, taken = narrowed(over), cost
         else:
-            extended, taken = np.int64(0), divide(times(cost, qty), held)
+            extended, taken = ZERO, divide(times(cost, qty), held)
         proceeds = times(times(exact(price), qty - extended), -sign)
         store(wide, row, REALISED, add(load(wide, row, REALISED), subtract(proceeds, taken)))
         cost = subtract(cost, taken)
@@ -284,7 +284,7 @@ def add_small(words, row, column, amount):
 def book_side(holdings, fees, number, sign, price, qty, amount, is_maker):
     """Book one side of a fill; `fees` is by holding, or [0]."""
     holding = holdings.records[ix(number)]
-    bps, per_lot = np.int64(0), np.int64(0)
+    bps, per_lot = ZERO, ZERO
     if fees.size:
         rates = fees[ix(number)]
         bps, per_lot = np.int64(rates["taker_bps"]), np.int64(rates["taker_lot"])
@@ -294,7 +294,7 @@ def book_side(holdings, fees, number, sign, price, qty, amount, is_maker):
     if amount != TOO_LARGE:
         add_small(holdings.notional, number, column, abs(amount))
         if holding["wide"] == 0:
-            fee = fee_of(bps, per_lot, amount, qty) if fees.size else np.int64(0)
+            fee = fee_of(bps, per_lot, amount, qty) if fees.size else ZERO
             if fee != TOO_LARGE and book_small(holding, sign, price, qty, amount, fee):
                 return
     else:
@@ -416,4 +416,4 @@ def list_holdings(holdings, values):
         values[TO_SOLD_NOTIONAL, at] = narrowed(load(holdings.notional, number, SOLD_NOTIONAL))
         values[TO_AVERAGE, at] = average_price(holdings, number)
         last = holdings.last[ix(holding["book"])] if holdings.last.size else np.int64(NOT_A_VALUE)
-        values[TO_UNREALISED, at] = unrealised(holdings, number, last) if last != NOT_A_VALUE else np.int64(0)
+        values[TO_UNREALISED, at] = unrealised(holdings, number, last) if last != NOT_A_VALUE else ZERO

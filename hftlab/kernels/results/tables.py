@@ -12,7 +12,7 @@ from hftlab.kernels.book.price_grid import bare_grid, book_of, level_price
 from hftlab.kernels.book.touch import TOUCH_BOOK, TOUCH_COUNT, TOUCH_LEVEL, TOUCH_QTY, TOUCH_ROW
 from hftlab.kernels.codes import REPLACE, STATUS_REJECTED
 from hftlab.kernels.primitives.compile import helper, kernel
-from hftlab.kernels.primitives.intrinsics import bare, ix, prefetch
+from hftlab.kernels.primitives.intrinsics import ZERO, bare, ix, prefetch
 
 FILLS_AHEAD = 16  # fills whose rows are fetched early
 LANES = 4  # counters side by side
@@ -64,7 +64,7 @@ def expand_fills(fills, columns, grid, rows, maker_ids, longs, ints, sides, star
         if columns.new_order_id.size and columns.action[ix(row)] == REPLACE:
             taker = columns.new_order_id[ix(row)]
         if own:
-            taker = np.int64(0)
+            taker = ZERO
         longs[SEQ, place] = seqs[ix(row)] if seqs.size else first + row
         longs[TS, place] = times[ix(row)] if times.size else first + row
         longs[PRICE, place] = level_price(grid, book, level)
@@ -125,7 +125,7 @@ def digest_outcomes(outcomes, filled, leaves, order, rows, sums):
     """Add every outcome to a digest; `order` is the input row of each, or [0]."""
     outcomes, filled, leaves, order = bare(outcomes), bare(filled), bare(leaves), bare(order)
     seqs, first, sums = bare(rows.seq), rows.first[0], bare(sums)
-    low, high = np.int64(0), np.int64(0)
+    low, high = ZERO, ZERO
     for position in range(outcomes.size):
         row = np.int64(order[position]) if order.size else np.int64(position)
         state = mix(np.int64(1), seqs[row] if seqs.size else first + row)
@@ -169,9 +169,9 @@ def put_in_order(outcomes, filled, leaves, order, statuses, filled_of, leaves_of
 def digest_fills(longs, ints, symbols, sums):
     """Add expanded fills, in input order, to a digest; `symbols` [books] are hashes of names."""
     longs, ints, symbols, sums = bare(longs), bare(ints), bare(symbols), bare(sums)
-    low, high, nth = np.int64(0), np.int64(0), np.int64(0)
+    low, high, nth = ZERO, ZERO, ZERO
     for i in range(longs.shape[1]):
-        nth = nth + 1 if i > 0 and longs[SEQ, i] == longs[SEQ, i - 1] else np.int64(0)
+        nth = nth + 1 if i > 0 and longs[SEQ, i] == longs[SEQ, i - 1] else ZERO
         state = mix(np.int64(2), longs[SEQ, i])
         state = mix(state, nth ^ symbols[ints[SYMBOL, i]])
         for column in range(PRICE, MAKER_LEAVES + 1):
@@ -187,9 +187,9 @@ def digest_fills(longs, ints, symbols, sums):
 @kernel
 def digest_orders(book, side, price, qty, order_id, account, symbols, sums):
     """Add a book's resting orders, in priority order, to a digest."""
-    nth = np.int64(0)
+    nth = ZERO
     for i in range(book.size):
-        nth = nth + 1 if i > 0 and book[i] == book[i - 1] else np.int64(0)
+        nth = nth + 1 if i > 0 and book[i] == book[i - 1] else ZERO
         state = mix(np.int64(3), symbols[book[i]])
         state = mix(state, (nth << 1) ^ np.int64(side[i] > 0))
         state = mix(state, price[i])

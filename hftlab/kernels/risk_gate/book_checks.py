@@ -32,7 +32,7 @@ from hftlab.kernels.primitives import int128
 from hftlab.kernels.primitives.bitmap import previous_bit
 from hftlab.kernels.primitives.compile import helper, rare
 from hftlab.kernels.primitives.int128 import product, saturated, saturating_sum
-from hftlab.kernels.primitives.intrinsics import ix
+from hftlab.kernels.primitives.intrinsics import ZERO, ix
 from hftlab.kernels.risk_gate.gate import (
     CHECKS_PORTFOLIO,
     TRACKS_NOTIONAL,
@@ -108,7 +108,7 @@ def order_of(grid, holding, command, side, old_qty, old_level):
         side,
         sign,
         command.level,
-        np.int64(0) if command.op & MARKET else level_price(grid, command.book, command.level),
+        ZERO if command.op & MARKET else level_price(grid, command.book, command.level),
         command.qty,
         old_qty,
         old_level,
@@ -144,8 +144,8 @@ def admit(books, grid, gate, command, side, old_qty, old_level):
 def check_reduce_only(gate, limit, order, row_reason):
     """8: only what reduces is allowed, and the order may increase the position."""
     if not (row_reason & ONLY_REDUCES or limit["reduce_only"]) or not order.increases:
-        return np.int64(0)
-    return refuse(gate, order.row, REDUCE_ONLY, np.int64(0), worst_position(order))
+        return ZERO
+    return refuse(gate, order.row, REDUCE_ONLY, ZERO, worst_position(order))
 
 
 @helper
@@ -158,26 +158,26 @@ def worst_position(order):
 def check_stop_loss(gate, holding, account, order, number):
     """9: the stop loss of the holding or of its account has struck, and the order may increase it."""
     if not gate.money.size or not order.increases:
-        return np.int64(0)
+        return ZERO
     if holding["stopped"]:
         money = gate.money[ix(number)]
         return refuse(gate, order.row, STOP_LOSS, np.int64(money["strike"]), np.int64(money["equity"]))
     if account["stopped"]:
         return refuse(gate, order.row, STOP_LOSS, np.int64(account["strike"]), np.int64(account["equity"]))
-    return np.int64(0)
+    return ZERO
 
 
 @helper
 def check_price_band(books, grid, gate, limit, order):
     """10: a price further from the reference than the band."""
     if order.op & MARKET or (limit["band_ticks"] < 0 and limit["band_ppm"] < 0):
-        return np.int64(0)
+        return ZERO
     known, reference = reference_of(books, grid, gate, order.book)
     if not known:
-        return np.int64(0)
+        return ZERO
     band = band_of(limit, np.int64(grid.rules[ix(order.book)]["tick"]), reference)
     if distance(order.price, reference) <= np.uint64(band):
-        return np.int64(0)
+        return ZERO
     end = saturating_sum(reference, band if order.price > reference else -band)
     return refuse(gate, order.row, PRICE_BAND, end, order.price)
 
@@ -186,15 +186,15 @@ def check_price_band(books, grid, gate, limit, order):
 def check_market_notional(books, grid, gate, limit, order):
     """11: the notional of a MARKET order at the worst price of its band."""
     if not order.op & MARKET:
-        return np.int64(0)
+        return ZERO
     known, reference = reference_of(books, grid, gate, order.book)
     if not known:
-        return np.int64(0)
-    band = max(band_of(limit, np.int64(grid.rules[ix(order.book)]["tick"]), reference), np.int64(0))
+        return ZERO
+    band = max(band_of(limit, np.int64(grid.rules[ix(order.book)]["tick"]), reference), ZERO)
     fits = band <= MAX_QTY - abs(reference)
     amount = product(abs(reference) + band, order.qty) if fits else np.int64(-1)
     if 0 <= amount <= limit["order_notional"]:
-        return np.int64(0)
+        return ZERO
     observed = amount if amount >= 0 else np.int64(MAX_QTY)
     return refuse(gate, order.row, MAX_NOTIONAL, np.int64(limit["order_notional"]), observed)
 
@@ -204,7 +204,7 @@ def check_position(gate, limit, order):
     """12: the worst position is beyond the limit of its side."""
     most = choose(order.side, np.int64(limit["long"]), np.int64(limit["short"]))
     if order.base <= most - order.qty:
-        return np.int64(0)
+        return ZERO
     return refuse(gate, order.row, MAX_POSITION, order.sign * most, worst_position(order))
 
 
@@ -212,7 +212,7 @@ def check_position(gate, limit, order):
 def check_open_orders(gate, holding, limit, order):
     """13: a NEW that may rest, and as many orders are open as may be."""
     if order.op & NO_REST or order.old_qty != 0 or holding["open_orders"] < limit["open_orders"]:
-        return np.int64(0)
+        return ZERO
     observed = np.int64(holding["open_orders"]) + 1
     return refuse(gate, order.row, MAX_OPEN_ORDERS, np.int64(limit["open_orders"]), observed)
 
@@ -221,13 +221,13 @@ def check_open_orders(gate, holding, limit, order):
 def check_open_notional(grid, gate, holding, limit, order):
     """14: it may rest, and the open notional with the whole order is beyond the limit."""
     if order.op & NO_REST or not gate.counts[TRACKS_NOTIONAL]:
-        return np.int64(0)
+        return ZERO
     others, most = np.int64(holding["open_notional"]), np.int64(limit["open_notional"])
     if order.old_qty != 0:
         others -= abs(level_price(grid, order.book, order.old_level)) * order.old_qty
     amount = product(abs(order.price), order.qty)
     if amount >= 0 and others <= most - amount:
-        return np.int64(0)
+        return ZERO
     observed = saturating_sum(others, amount) if amount >= 0 else np.int64(MAX_QTY)
     return refuse(gate, order.row, MAX_OPEN_NOTIONAL, most, observed)
 
@@ -237,22 +237,22 @@ def growth_of(position, qty):
     """By how much |position| grows when a purchase of `qty` lots is filled; at most 0 where it shrinks."""
     if position >= 0:
         return qty
-    return position + qty + position if position + qty > 0 else np.int64(0)
+    return position + qty + position if position + qty > 0 else ZERO
 
 
 @helper
 def check_portfolio_value(gate, account, order):
     """15: the portfolio value with the whole order is beyond the limit, and would grow."""
     if not gate.counts[CHECKS_PORTFOLIO] or not gate.money.size:
-        return np.int64(0)
+        return ZERO
     growth, symbol = growth_of(order.position, order.qty), gate.symbols[ix(order.book)]
     each = abs(np.int64(symbol["mark"])) if symbol["has_mark"] else abs(order.price)
     if growth <= 0 or each == 0:
-        return np.int64(0)
+        return ZERO
     gross = (np.int64(account["gross_high"]), np.int64(account["gross_low"]))
     value, most = int128.add(gross, int128.multiply(each, growth)), np.int64(account["portfolio"])
     if not int128.exceeds(value, most):
-        return np.int64(0)
+        return ZERO
     return refuse(gate, order.row, MAX_PORTFOLIO_VALUE, most, saturated(value))
 
 
@@ -260,10 +260,10 @@ def check_portfolio_value(gate, account, order):
 def check_self_trade(books, gate, holding, limit, order):
     """16: with `cancel_newest`, the order it would trade with first is of its own group."""
     if limit["self_trade"] != CANCEL_NEWEST or order.op & PASSIVE:
-        return np.int64(0)
+        return ZERO
     if not meets_own_first(books, gate, order, holding["group"]):
-        return np.int64(0)
-    return refuse(gate, order.row, SELF_TRADE, np.int64(0), np.int64(0))
+        return ZERO
+    return refuse(gate, order.row, SELF_TRADE, ZERO, ZERO)
 
 
 @helper

@@ -1,6 +1,6 @@
 """The risk gate's state, and what trading does to it: docs/RISK.md.
 
-A *holding* is one account in one symbol; `order_holdings` says whose a resting order is. The hooks of matching
+A *holding* is one account in one symbol; `order_holdings` says whose an order is. The hooks of matching
 keep positions and open orders, `book_checks` reads them. Money (cash, equity, portfolio value) is kept only
 where a limit on it is given (`money.size`): it ties all instruments together, so threads go without it and
 `audit` follows them.
@@ -17,7 +17,7 @@ from hftlab.kernels.book.price_grid import level_price
 from hftlab.kernels.primitives import int128
 from hftlab.kernels.primitives.bitmap import NONE, previous_bit
 from hftlab.kernels.primitives.compile import helper, unless_none
-from hftlab.kernels.primitives.intrinsics import bare, ix
+from hftlab.kernels.primitives.intrinsics import ZERO, bare, ix
 from hftlab.kernels.risk_gate.records import FIXED, MID
 
 HOLDING = np.dtype(
@@ -212,8 +212,8 @@ def on_rest(grid, gate, lots, holding):
     """An order of a holding rests."""
     gate.order_holdings[ix(lots.slot)] = holding
     place = gate.holdings[ix(holding)]
-    place["open_buy"] += choose(lots.side, lots.qty, np.int64(0))
-    place["open_sell"] += choose(lots.side, np.int64(0), lots.qty)
+    place["open_buy"] += choose(lots.side, lots.qty, ZERO)
+    place["open_sell"] += choose(lots.side, ZERO, lots.qty)
     place["open_orders"] += 1
     if gate.counts[TRACKS_NOTIONAL]:
         place["open_notional"] += abs(level_price(grid, lots.book, lots.level)) * lots.qty
@@ -223,8 +223,8 @@ def on_rest(grid, gate, lots, holding):
 def on_remove(grid, gate, lots):
     """Lots of a resting order are no longer open."""
     place = gate.holdings[ix(gate.order_holdings[ix(lots.slot)])]
-    place["open_buy"] -= choose(lots.side, lots.qty, np.int64(0))
-    place["open_sell"] -= choose(lots.side, np.int64(0), lots.qty)
+    place["open_buy"] -= choose(lots.side, lots.qty, ZERO)
+    place["open_sell"] -= choose(lots.side, ZERO, lots.qty)
     place["open_orders"] -= lots.whole
     if gate.counts[TRACKS_NOTIONAL]:
         place["open_notional"] -= abs(level_price(grid, lots.book, lots.level)) * lots.qty
@@ -243,7 +243,7 @@ def withdraw(books, grid, gate, row, book, slot, qty, kind):
     gone = np.int64(qty == open_qty)
     on_remove(grid, gate, Lots(book, side_of(books, book, level), level, slot, qty, gone))
     holding, entry = np.int64(gate.order_holdings[ix(slot)]), np.int64(books.entries[ix(slot)])
-    record_event(gate, Event(row, kind, entry, slot, holding, gone, qty, np.int64(0), np.int64(0)))
+    record_event(gate, Event(row, kind, entry, slot, holding, gone, qty, ZERO, ZERO))
     if gone:
         remove(books, book, slot)
     else:

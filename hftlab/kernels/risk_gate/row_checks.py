@@ -32,7 +32,7 @@ from hftlab.kernels.codes import (
 from hftlab.kernels.primitives.compile import helper, kernel, rare
 from hftlab.kernels.primitives.hash_index import find, home, store
 from hftlab.kernels.primitives.int128 import product, saturating_sum
-from hftlab.kernels.primitives.intrinsics import HOLDINGS_AHEAD, bare, ix, prefetch
+from hftlab.kernels.primitives.intrinsics import HOLDINGS_AHEAD, ZERO, bare, ix, prefetch
 from hftlab.kernels.risk_gate.records import ON_ACCOUNT, ON_SYMBOL, ONLY_REDUCES, SCOPE_SHIFT, STATE_MASK
 from hftlab.kernels.risk_gate.repeated_orders import (
     NO_TIME,
@@ -171,33 +171,32 @@ def check_row(intake, raw, holding):
     if action == RISK_CONTROL:
         if 0 <= qty <= LAST_CONTROL:
             set_state(intake, holding, raw.book, qty)
-        return np.int64(0)
+        return ZERO
     # a message and an order count whatever becomes of them, so both are counted before anything is refused
     place = intake.terms[ix(holding)]
     account, limit = intake.accounts[ix(place["account"])], intake.limits[ix(place["limits"])]
     too_many = exceeds_rate(intake, account, raw.time)
-    repeats = np.int64(0)
+    repeats = ZERO
     market = action == NEW and raw.order_type == MARKET_ORDER
     if action == NEW and intake.repeats.size:
-        key, at = holding if raw.side > 0 else -holding, np.int64(0) if market else price
+        key, at = holding if raw.side > 0 else -holding, ZERO if market else price
         repeats = count_repeats(intake.repeats, intake.clock, key, at, qty, raw.time)
     # cancels and the like pass from here on
     if action not in (NEW, REPLACE):
-        return np.int64(0)
+        return ZERO
 
     # checks 1 to 7 in their order; the first that fails decides
     state = max(
         np.int64(account["state"]), np.int64(intake.symbols[ix(raw.book)]["state"]), intake.clock[ALL_STATE]
     )
-    nothing = np.int64(0)
     if state == HALTED:
-        return record_refusal(intake, row, KILL_SWITCH, nothing, nothing)
+        return record_refusal(intake, row, KILL_SWITCH, ZERO, ZERO)
     if intake.clock[REFUSES_UNKNOWN] and account["known"] == 0:
-        return record_refusal(intake, row, UNKNOWN_ACCOUNT, nothing, np.int64(account["number"]))
+        return record_refusal(intake, row, UNKNOWN_ACCOUNT, ZERO, np.int64(account["number"]))
     if limit["restricted"]:
-        return record_refusal(intake, row, RESTRICTED_SYMBOL, nothing, nothing)
+        return record_refusal(intake, row, RESTRICTED_SYMBOL, ZERO, ZERO)
     if too_many:
-        return record_refusal(intake, row, RATE_LIMIT, np.int64(account["rate"]), nothing)
+        return record_refusal(intake, row, RATE_LIMIT, np.int64(account["rate"]), ZERO)
     if repeats > limit["repeats"]:
         return record_refusal(intake, row, REPEATED_ORDER, np.int64(limit["repeats"]), repeats)
     if qty > limit["order_qty"]:
