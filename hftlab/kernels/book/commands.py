@@ -14,7 +14,7 @@ class Commands(NamedTuple):
     """A compiled tape as the kernel sees it; all read-only."""
 
     rows: np.ndarray  # COMMAND [n]
-    order: np.ndarray  # int32 [n]: input row of each, or [0] where that is the position
+    order: np.ndarray  # int32 [n]: input row of each, or [0] where that is its index
     targets: np.ndarray  # int32 [n]: node of a REPLACE's new id, or [0] where ids never change
     accounts: np.ndarray  # int32 [input rows], or [0] where there are none
 

@@ -304,7 +304,7 @@ class Target(NamedTuple):
     """Where one part of a compiled tape is written, in input order, by one thread."""
 
     rows: np.ndarray  # COMMAND [n]
-    order: np.ndarray  # int32 [n] input row of each position, or [0] where there is one part
+    order: np.ndarray  # int32 [n] input row of each command, or [0] where there is one part
     targets: np.ndarray  # int32 [n], or [0] where no id changes
     part_of: np.ndarray  # int32 [books]
     max_qty: np.ndarray  # int64 [1] the largest quantity of this width

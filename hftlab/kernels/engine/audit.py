@@ -73,8 +73,8 @@ class Trail(NamedTuple):
 
     fills: np.ndarray  # FILL by input row; `row` is that
     touch: np.ndarray  # int64 [changes, TOUCH_WIDTH] by input row, or [0, TOUCH_WIDTH] where no mark needs it
-    outcomes: np.ndarray  # uint8 by position
-    positions: np.ndarray  # int32 [rows]: where each input row is on the tape
+    outcomes: np.ndarray  # uint8 by index on the tape
+    tape_indices: np.ndarray  # int32 [rows]: where each input row is on the tape
     row_holdings: np.ndarray  # int32 [rows]: the sender's
     reached: np.ndarray  # uint8 [256]: see reached_checks
     index: np.ndarray  # ENTRY: (account, book) -> holding
@@ -87,7 +87,7 @@ def bare_trail(trail):
         bare(trail.fills),
         bare(trail.touch),
         bare(trail.outcomes),
-        bare(trail.positions),
+        bare(trail.tape_indices),
         bare(trail.row_holdings),
         bare(trail.reached),
         bare(trail.index),
@@ -129,14 +129,14 @@ def may_bind(gate, columns, trail, row):
     action = value_at(columns.action, row)
     if action not in (NEW, REPLACE):
         return False
-    position = ix(trail.positions[ix(row)])
-    reached = trail.reached[ix(trail.outcomes[position])]
+    index = ix(trail.tape_indices[ix(row)])
+    reached = trail.reached[ix(trail.outcomes[index])]
     if reached == 0:
         return False
     if action == NEW:
         holding, sells = np.int64(trail.row_holdings[ix(row)]), np.int64(columns.side[ix(row)]) < 0
     else:  # the owner is known where the gate was asked
-        holding = np.int64(gate.owners[position])
+        holding = np.int64(gate.owners[index])
         holding, sells = abs(holding), holding < 0
         if holding == 0:
             return False

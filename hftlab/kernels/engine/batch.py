@@ -41,13 +41,13 @@ from hftlab.kernels.risk_gate.gate import EVENTS, bare_gate
 
 # values of a rank of one side of the depth; the columns are those of bids, then those of asks
 DEPTH_LEVEL, DEPTH_QTY, DEPTH_COUNT, DEPTH_WIDTH = range(4)
-CHANGE_POSITION, CHANGE_BOOK = 0, 1  # rows of its changes
+CHANGE_INDEX, CHANGE_BOOK = 0, 1  # rows of its changes
 
 CACHED_ORDERS = 1 << 17  # (2 MB) so many stay in the cache, and their neighbours need no prefetch
 
 
 class Outputs(NamedTuple):
-    """What a run writes: an outcome per position, fills, and (where asked for) changes of the touch."""
+    """What a run writes: an outcome per command, fills, and (where asked for) changes of the touch."""
 
     fills: np.ndarray  # FILL [capacity]
     outcomes: np.ndarray  # uint8 [n]: see opcodes.py
@@ -121,15 +121,15 @@ def note_touch(books, outputs, book, row, count):
 
 
 @helper
-def look_ahead(books, rows, position):
+def look_ahead(books, rows, index):
     """Bring what coming commands will touch into the cache: first their orders, then where those lead.
 
     The second step pays where the books don't fit the second-level cache.
     """
-    if position + 2 * ORDERS_AHEAD < rows.size:
-        prefetch(books.orders, np.int64(rows[ix(position + 2 * ORDERS_AHEAD)]["slot"]))
+    if index + 2 * ORDERS_AHEAD < rows.size:
+        prefetch(books.orders, np.int64(rows[ix(index + 2 * ORDERS_AHEAD)]["slot"]))
         if books.orders.size > CACHED_ORDERS:
-            row = rows[ix(position + ORDERS_AHEAD)]
+            row = rows[ix(index + ORDERS_AHEAD)]
             leaving = (np.int64(row["op"]) >> opcodes.KIND_SHIFT) & opcodes.KIND_MASK != opcodes.ADD
             order, level = books.orders[ix(row["slot"])], np.int64(row["level"])
             prefetch(books.orders, choose(leaving, np.int64(order["prev"]), level))
@@ -138,36 +138,36 @@ def look_ahead(books, rows, position):
 
 
 @helper
-def look_ahead_for_gate(gate, rows, position):
+def look_ahead_for_gate(gate, rows, index):
     """Bring the holdings of a coming command, its sender's and its order's owner's, into the cache."""
-    if position + 2 * ORDERS_AHEAD < rows.size:
-        prefetch(gate.order_holdings, np.int64(rows[ix(position + 2 * ORDERS_AHEAD)]["slot"]))
-        ahead = ix(position + ORDERS_AHEAD)
+    if index + 2 * ORDERS_AHEAD < rows.size:
+        prefetch(gate.order_holdings, np.int64(rows[ix(index + 2 * ORDERS_AHEAD)]["slot"]))
+        ahead = ix(index + ORDERS_AHEAD)
         prefetch(gate.holdings, np.int64(gate.row_holdings[ahead]))
         prefetch(gate.holdings, np.int64(gate.order_holdings[ix(rows[ahead]["slot"])]))
 
 
 @helper
-def command_at(gate, commands, position):
-    """The command at a position of a tape."""
-    place = ix(position)
+def command_at(gate, commands, index):
+    """The command at an index of a tape."""
+    place = ix(index)
     command = commands.rows[place]
     op, slot, account = np.int64(command["op"]), np.int64(command["slot"]), ZERO
     if commands.accounts.size:
-        row = np.int64(commands.order[place]) if commands.order.size else position
+        row = np.int64(commands.order[place]) if commands.order.size else index
         account = np.int64(commands.accounts[ix(row)])
     holding, row_reason = ZERO, ZERO
     if gate is not None:
         holding, row_reason = np.int64(gate.row_holdings[place]), np.int64(gate.row_reasons[place])
     return Command(
-        position,
+        index,
         op >> opcodes.BOOK_SHIFT,
         op,
         slot,
         np.int64(commands.targets[place]) if commands.targets.size else slot,
         np.int64(command["level"]),
         np.int64(command["qty"]),
-        position,
+        index,
         account,
         holding,
         row_reason,
@@ -175,13 +175,13 @@ def command_at(gate, commands, position):
 
 
 @helper
-def play(books, grid, gate, commands, outputs, position, count):
-    """Apply the command at a position and write its outcome; returns (book, fills written)."""
-    look_ahead(books, commands.rows, position)
+def play(books, grid, gate, commands, outputs, index, count):
+    """Apply the command at an index and write its outcome; returns (book, fills written)."""
+    look_ahead(books, commands.rows, index)
     if gate is not None:
-        look_ahead_for_gate(gate, commands.rows, position)
-    place = ix(position)
-    command = command_at(gate, commands, position)
+        look_ahead_for_gate(gate, commands.rows, index)
+    place = ix(index)
+    command = command_at(gate, commands, index)
     outcome, filled, leaves, count = step(books, grid, gate, outputs.fills, count, command, None)
     outputs.outcomes[place] = outcome
     outputs.filled[place] = filled
@@ -190,11 +190,11 @@ def play(books, grid, gate, commands, outputs, position, count):
 
 
 @helper
-def is_everywhere(rows, position):
-    """Whether the command at a position may change every book."""
-    op = np.int64(rows[ix(position)]["op"])
+def is_everywhere(rows, index):
+    """Whether the command at an index may change every book."""
+    op = np.int64(rows[ix(index)]["op"])
     return (op >> opcodes.KIND_SHIFT) & opcodes.KIND_MASK == opcodes.CONTROL and reaches_all(
-        np.int64(rows[ix(position)]["qty"])
+        np.int64(rows[ix(index)]["qty"])
     )
 
 
@@ -217,25 +217,25 @@ def loop(books, grid, gate, commands, outputs, start, stop, visit):
     """`run`, with everything bare."""
     count, touches = ZERO, ZERO
     for nth in range(start, stop):
-        position = np.int64(nth)
+        index = np.int64(nth)
         if visit is not None:
-            position = np.int64(visit[ix(nth)])
+            index = np.int64(visit[ix(nth)])
         # positions are marked before the command; what stops do then may be in any book
         everywhere = False
         if gate is not None:
-            everywhere = is_everywhere(commands.rows, position)
-            if is_marking(gate, position):
+            everywhere = is_everywhere(commands.rows, index)
+            if is_marking(gate, index):
                 if not has_room(gate):
                     return nth - start, count, touches
                 happened = gate.counts[EVENTS]
-                count = mark(books, grid, gate, outputs.fills, count, position)
+                count = mark(books, grid, gate, outputs.fills, count, index)
                 everywhere |= gate.counts[EVENTS] != happened
-        book, count = play(books, grid, gate, commands, outputs, position, count)
+        book, count = play(books, grid, gate, commands, outputs, index, count)
         if outputs.touch.size:
             if gate is not None and everywhere:
-                touches = note_touches(books, gate, outputs, position, touches)
+                touches = note_touches(books, gate, outputs, index, touches)
             else:
-                touches = note_touch(books, outputs, book, position, touches)
+                touches = note_touch(books, outputs, book, index, touches)
     return stop - start, count, touches
 
 
@@ -244,7 +244,7 @@ def run(books, grid, gate, commands, outputs, start, stop, visit):
     """Apply commands [start, stop); returns (commands applied, fills written, touches written).
 
     `gate` is None for a run without one. A run with one stops before a command when the room for what the
-    gate does by itself gets short. `visit` is None, or the positions to visit one after the other: start and
+    gate does by itself gets short. `visit` is None, or the indices to visit one after the other: start and
     stop then count those.
     """
     return loop(
@@ -297,10 +297,10 @@ def note_depth(books, book, last, values, count):
 
 
 @helper
-def note_change(books, book, position, last, changes, values, count):
+def note_change(books, book, index, last, changes, values, count):
     """`note_depth`, and where; returns how many changes have been written."""
     if note_depth(books, book, last, values, count):
-        changes[CHANGE_POSITION, count], changes[CHANGE_BOOK, count] = position, book
+        changes[CHANGE_INDEX, count], changes[CHANGE_BOOK, count] = index, book
         count += 1
     return count
 
@@ -314,28 +314,28 @@ def depth_loop(books, grid, gate, commands, outputs, start, stop, visit, last, c
         for book in range(all_books):
             note_depth(books, book, last, values, 0)
     for nth in range(start, stop):
-        position = np.int64(nth)
+        index = np.int64(nth)
         if visit is not None:
-            position = np.int64(visit[ix(nth)])
+            index = np.int64(visit[ix(nth)])
         # one command, or the marking before it, may change every book
         if count + all_books >= changes.shape[1]:
             return nth - start, fills, count
         everywhere = False
         if gate is not None:
-            everywhere = is_everywhere(commands.rows, position)
-            if is_marking(gate, position):
+            everywhere = is_everywhere(commands.rows, index)
+            if is_marking(gate, index):
                 if not has_room(gate):
                     return nth - start, fills, count
                 happened = gate.counts[EVENTS]
-                fills = mark(books, grid, gate, outputs.fills, fills, position)
+                fills = mark(books, grid, gate, outputs.fills, fills, index)
                 everywhere |= gate.counts[EVENTS] != happened
-        book, fills = play(books, grid, gate, commands, outputs, position, fills)
+        book, fills = play(books, grid, gate, commands, outputs, index, fills)
         if gate is not None and everywhere:
             for i in range(all_books):
                 each = np.int64(gate.names[ix(i)])
-                count = note_change(books, each, position, last, changes, values, count)
+                count = note_change(books, each, index, last, changes, values, count)
         else:
-            count = note_change(books, book, position, last, changes, values, count)
+            count = note_change(books, book, index, last, changes, values, count)
     return stop - start, fills, count
 
 
@@ -343,7 +343,7 @@ def depth_loop(books, grid, gate, commands, outputs, start, stop, visit, last, c
 def run_depth(books, grid, gate, commands, outputs, start, stop, visit, last, changes, values):
     """`run` that also writes the best levels after each command that changed them.
 
-    `changes` [2, rows] takes positions and books; returns (commands applied, fills written, changes written).
+    `changes` [2, rows] takes indices and books; returns (commands applied, fills written, changes written).
     It stops early when the room for changes, or for what the gate does by itself, gets short. With
     start = stop it takes the depth as it stands. `visit` is as for `run`.
     """

@@ -98,7 +98,7 @@ def guard_at(address):
     symbols = array_in(block, AT.symbols, SYMBOL)
     limits = array_in(block, AT.limits, LIMIT)
     order_holdings = array_in(block, AT.order_holdings, INT32)
-    # what a batch reads by position has length 0 here, and must stand somewhere all the same
+    # what a batch reads by index has length 0 here, and must stand somewhere all the same
     nowhere = block[2 * AT.order_holdings]
     refusals = array_in(block, AT.refusals, REFUSAL)
     gate = Gate(
@@ -108,7 +108,7 @@ def guard_at(address):
         symbols,
         limits,
         order_holdings,
-        order_holdings,  # for `row_holdings`, which nobody reads by position here
+        order_holdings,  # for `row_holdings`, which nobody reads by index here
         array_at(nowhere, (0,), UINT8),
         array_at(nowhere, (0,), INT32),
         array_in(block, AT.stop_order, INT32),

@@ -29,10 +29,10 @@ VALUED_AHEAD = 8  # holdings: fewer than rows, for to value one takes longer
 
 
 @helper
-def is_marking(gate, position):
-    """Whether positions are to be marked before the command at a position."""
+def is_marking(gate, index):
+    """Whether positions are to be marked before the command at an index."""
     nth = gate.counts[NEXT_MARK]
-    return nth < gate.marks.size and gate.marks[ix(nth)] == position
+    return nth < gate.marks.size and gate.marks[ix(nth)] == index
 
 
 @helper

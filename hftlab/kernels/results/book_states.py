@@ -33,7 +33,7 @@ BEHIND_MODIFIED = 32  # the first of its level's queue was replaced since it was
 
 
 class States(NamedTuple):
-    """What `run_states` writes, by position; the hashes have length 0 where no levels are asked for."""
+    """What `run_states` writes, by index; the hashes have length 0 where no levels are asked for."""
 
     places: np.ndarray  # uint8: CROSSES and CROSSED
     touch: np.ndarray  # int64: hash of price, lots and orders of both best levels
@@ -85,10 +85,10 @@ def run_states(books, grid, commands, outputs, levels, states, start, stop, coun
     books, grid, commands = bare_books(books), bare_grid(grid), bare_commands(commands)
     outputs = bare_outputs(outputs)
     places, touch, depth = bare(states.places), bare(states.touch), bare(states.depth)
-    for position in range(start, stop):
-        at = ix(position)
+    for index in range(start, stop):
+        at = ix(index)
         place = CROSSES if would_cross(books, commands.rows[at]) else 0
-        book, count = play(books, grid, None, commands, outputs, np.int64(position), count)
+        book, count = play(books, grid, None, commands, outputs, np.int64(index), count)
         places[at] = place | (CROSSED if is_crossed(books, book) else 0)
         if levels > 0:
             touch[at] = hash_levels(books, grid, book, 1)
@@ -149,8 +149,8 @@ def run_queues(books, commands, outputs, executed_qty, pending, modified, places
     books, commands, outputs = bare_books(books), bare_commands(commands), bare_outputs(outputs)
     executed_qty, pending = bare(executed_qty), bare(pending)
     modified, places = bare(modified), bare(places)
-    for position in range(commands.rows.size):
-        at = ix(position)
+    for index in range(commands.rows.size):
+        at = ix(index)
         slot, qty = np.int64(commands.rows[at]["slot"]), np.int64(commands.rows[at]["qty"])
         op = np.int64(commands.rows[at]["op"])
         kind = (op >> opcodes.KIND_SHIFT) & opcodes.KIND_MASK
@@ -160,7 +160,7 @@ def run_queues(books, commands, outputs, executed_qty, pending, modified, places
                 pending[ix(slot)] += min(executed_qty[at], books.orders[ix(slot)]["qty"] - pending[ix(slot)])
             continue
         reports = reports_execution(books, pending, op >> opcodes.BOOK_SHIFT, commands.rows[at])
-        play(books, None, None, commands, outputs, np.int64(position), ZERO)
+        play(books, None, None, commands, outputs, np.int64(index), ZERO)
         if outputs.outcomes[at] >= opcodes.REJECTED:
             continue
         if kind == opcodes.REDUCE:

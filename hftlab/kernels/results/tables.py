@@ -126,11 +126,11 @@ def digest_outcomes(outcomes, filled, leaves, order, rows, sums):
     outcomes, filled, leaves, order = bare(outcomes), bare(filled), bare(leaves), bare(order)
     seqs, first, sums = bare(rows.seq), rows.first[0], bare(sums)
     low, high = ZERO, ZERO
-    for position in range(outcomes.size):
-        row = np.int64(order[position]) if order.size else np.int64(position)
+    for index in range(outcomes.size):
+        row = np.int64(order[index]) if order.size else np.int64(index)
         state = mix(np.int64(1), seqs[row] if seqs.size else first + row)
-        state = mix(state, np.int64(outcomes[position]) ^ (np.int64(filled[position]) << 8))
-        state = mix(state, np.int64(leaves[position]))
+        state = mix(state, np.int64(outcomes[index]) ^ (np.int64(filled[index]) << 8))
+        state = mix(state, np.int64(leaves[index]))
         low += state
         high += finish(state)
     sums[LOW] += low
@@ -145,24 +145,24 @@ def count_outcomes(outcomes, counts):
     """
     outcomes, counts = bare(outcomes), bare(counts)
     whole = outcomes.size // LANES * LANES
-    for position in range(0, whole, LANES):
+    for index in range(0, whole, LANES):
         for lane in range(LANES):
-            counts[lane, outcomes[ix(position + lane)]] += 1
-    for position in range(whole, outcomes.size):
-        counts[0, outcomes[ix(position)]] += 1
+            counts[lane, outcomes[ix(index + lane)]] += 1
+    for index in range(whole, outcomes.size):
+        counts[0, outcomes[ix(index)]] += 1
 
 
 @kernel
 def put_in_order(outcomes, filled, leaves, order, statuses, filled_of, leaves_of):
-    """Outcomes by position as columns by input row: Status, filled and leaves lots."""
+    """Outcomes by index as columns by input row: Status, filled and leaves lots."""
     outcomes, filled, leaves, order = bare(outcomes), bare(filled), bare(leaves), bare(order)
     statuses, filled_of, leaves_of = bare(statuses), bare(filled_of), bare(leaves_of)
-    for position in range(outcomes.size):
-        row = ix(order[position]) if order.size else ix(position)
-        outcome = outcomes[position]
+    for index in range(outcomes.size):
+        row = ix(order[index]) if order.size else ix(index)
+        outcome = outcomes[index]
         statuses[row] = outcome if outcome < REJECTED else STATUS_REJECTED
-        filled_of[row] = filled[position]
-        leaves_of[row] = leaves[position]
+        filled_of[row] = filled[index]
+        leaves_of[row] = leaves[index]
 
 
 @kernel

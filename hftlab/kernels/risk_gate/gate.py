@@ -118,12 +118,12 @@ class Gate(NamedTuple):
     symbols: np.ndarray  # SYMBOL [books]
     limits: np.ndarray  # LIMIT
     order_holdings: np.ndarray  # int32 [nodes]: whose a resting order is
-    row_holdings: np.ndarray  # int32 [n] by position: the sender's
-    row_reasons: np.ndarray  # uint8 [n] by position: see row_checks.py
-    owners: np.ndarray  # int32 [n] by position, or [0]: takes whose order a REPLACE was, see audit.py
+    row_holdings: np.ndarray  # int32 [n] by index on the tape: the sender's
+    row_reasons: np.ndarray  # uint8 [n] by index: see row_checks.py
+    owners: np.ndarray  # int32 [n] by index, or [0]: takes whose order a REPLACE was, see audit.py
     stop_order: np.ndarray  # int32: holdings by account, then by name of symbol
     names: np.ndarray  # int32: books by name of symbol
-    marks: np.ndarray  # int64: positions before which positions are marked
+    marks: np.ndarray  # int64: indices before which positions are marked
     refusals: np.ndarray  # REFUSAL
     events: np.ndarray  # EVENT
     counts: np.ndarray  # int64 [COUNTS]
