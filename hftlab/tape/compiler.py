@@ -274,7 +274,7 @@ def _compile(
 
     used, invalid = zip(*side_by_side([partial(write, part) for part in range(parts)]), strict=True)
     moves = zip(starts[1:-1].tolist(), starts[2:].tolist(), np.cumsum(used).tolist(), strict=False)
-    move = partial(tape_compiler.move_nodes, target.rows, target.targets)
+    move = partial(tape_compiler.move_order_slots, target.rows, target.targets)
     side_by_side([partial(move, start, stop, fresh, by) for start, stop, by in moves])
     return opening.count + sum(used), sum(invalid)
 

@@ -15,7 +15,7 @@ class Commands(NamedTuple):
 
     rows: np.ndarray  # COMMAND [n]
     order: np.ndarray  # int32 [n]: input row of each, or [0] where that is its index
-    targets: np.ndarray  # int32 [n]: node of a REPLACE's new id, or [0] where ids never change
+    targets: np.ndarray  # int32 [n]: slot of a REPLACE's new id, or [0] where ids never change
     accounts: np.ndarray  # int32 [input rows], or [0] where there are none
 
 
@@ -33,8 +33,8 @@ class Command(NamedTuple):
     row: int  # what its fills are noted under; of an order of the risk gate -1 - that of the command
     book: int
     op: int  # see opcodes.py
-    slot: int  # the node of the order it names
-    target: int  # of a REPLACE: the node of the order it leaves, another than `slot` where it has a new id
+    order_slot: int  # that of the order it names
+    target: int  # of a REPLACE: the slot of the order it leaves, another where it has a new id
     level: int  # where it would rest; the unmirrored level of a REPLACE
     qty: int  # lots; the reason of an INVALID; the code of a CONTROL
     entry: int  # what the run calls its order

@@ -12,12 +12,12 @@ from hftlab.kernels.primitives.intrinsics import bare
 
 
 @kernel
-def list_orders(books, grid, nodes, resting):
+def list_orders(books, grid, order_slots, resting):
     """Every open order: per book, bids then asks, best level first, oldest first; returns how many.
 
-    `nodes` takes their nodes, `resting` (book, side, price, qty, account) the rest.
+    `order_slots` takes their slots, `resting` (book, side, price, qty, account) the rest.
     """
-    books, grid, nodes = bare_books(books), bare_grid(grid), bare(nodes)
+    books, grid, order_slots = bare_books(books), bare_grid(grid), bare(order_slots)
     book_of, side_of, price_of, qty_of, account_of = resting
     count = 0
     for book in range(books.heads.shape[0]):
@@ -26,12 +26,12 @@ def list_orders(books, grid, nodes, resting):
             level = np.int64(books.heads[book, BEST + side])
             while level >= bottom and level != NONE:
                 price = level_price(grid, np.int64(book), level)
-                node = np.int64(books.orders[level]["next"])
-                while node != level:
-                    nodes[count], book_of[count], side_of[count] = node, book, 1 - 2 * side
-                    price_of[count], qty_of[count] = price, books.orders[node]["qty"]
-                    account_of[count] = books.accounts[node] if books.accounts.size else 0
+                order_slot = np.int64(books.orders[level]["next"])
+                while order_slot != level:
+                    order_slots[count], book_of[count], side_of[count] = order_slot, book, 1 - 2 * side
+                    price_of[count], qty_of[count] = price, books.orders[order_slot]["qty"]
+                    account_of[count] = books.accounts[order_slot] if books.accounts.size else 0
                     count += 1
-                    node = np.int64(books.orders[node]["next"])
+                    order_slot = np.int64(books.orders[order_slot]["next"])
                 level = previous_bit(books.bitmap, level)
     return count

@@ -160,7 +160,7 @@ def survey(columns, rules, divisors, per_book, totals, scratch, first, last):
             incoming += 1
             widest = max(widest, qty)
             order_id = columns.order_id[ix(row)]
-            # an order that a REPLACE leaves needs a node like a NEW one
+            # an order that a REPLACE leaves needs a slot like a NEW one
             renamed = action == REPLACE and columns.new_order_id.size
             if renamed and columns.new_order_id[ix(row)] != order_id:
                 renames += 1
@@ -205,24 +205,24 @@ def mark_pages(columns, rules, wanted, index, used, start):
 
 
 class Slots(NamedTuple):
-    """Order id -> node while a tape is compiled, and which nodes are free.
+    """Order id -> slot while a tape is compiled, and which slots are free.
 
-    An order is certainly dead after its CANCEL, so its node is given out again: the orders of a run stay
+    An order is certainly dead after its CANCEL, so its slot is given out again: the orders of a run stay
     as close together in memory as they can without knowing what will trade. Each part of a tape has slots of
-    its own, filled by a thread of its own, and `move_nodes` puts its nodes behind those of the parts before.
+    its own, filled by a thread of its own, and `move_order_slots` puts them behind those of the parts before.
     """
 
-    direct: np.ndarray  # int32 [ids]: node by id where ids are dense, else [0]
+    direct: np.ndarray  # int32 [ids]: slot by id where ids are dense, else [0]
     lowest: np.ndarray  # int64 [1]: the id at direct[0]
     index: np.ndarray  # ENTRY: where they are not
-    books: np.ndarray  # int32 [slots]: book of each node, from the first order's on
-    links: np.ndarray  # int32 [slots]: next free node
+    books: np.ndarray  # int32 [slots]: book of each slot, from the first order's on
+    links: np.ndarray  # int32 [slots]: next free slot
     counts: np.ndarray  # int64 [4]: see below
 
 
-# of counts: first node never used, keys in the index, first node, a free node (or NO_SLOT)
+# of counts: first slot never used, keys in the index, first slot, a free slot (or NO_SLOT)
 NEXT, KEYS, FIRST, FREE = range(4)
-BATCH = 64  # each part has a multiple of so many nodes, so that threads share no cache lines of orders
+BATCH = 64  # each part has a multiple of so many slots, so that threads share no cache lines of orders
 
 
 @helper
@@ -239,58 +239,58 @@ def bare_slots(slots):
 
 
 @helper
-def give_node(slots, book):
-    """A node for an order."""
+def give_order_slot(slots, book):
+    """A slot for an order."""
     counts = slots.counts
-    node = counts[FREE]
-    if node != NO_SLOT:
-        counts[FREE] = slots.links[ix(node - counts[FIRST])]
+    order_slot = counts[FREE]
+    if order_slot != NO_SLOT:
+        counts[FREE] = slots.links[ix(order_slot - counts[FIRST])]
     else:
-        node = counts[NEXT]
-        counts[NEXT] = node + 1
-    slots.books[ix(node - counts[FIRST])] = book
-    return node
+        order_slot = counts[NEXT]
+        counts[NEXT] = order_slot + 1
+    slots.books[ix(order_slot - counts[FIRST])] = book
+    return order_slot
 
 
 @helper
-def free_node(slots, node):
-    """A node whose order is dead."""
-    slots.links[ix(node - slots.counts[FIRST])] = slots.counts[FREE]
-    slots.counts[FREE] = node
+def free_order_slot(slots, order_slot):
+    """A slot whose order is dead."""
+    slots.links[ix(order_slot - slots.counts[FIRST])] = slots.counts[FREE]
+    slots.counts[FREE] = order_slot
 
 
 @helper
-def node_of(slots, key, book, wanted, final):
-    """Node of an order, NO_SLOT if it has none, -1 on a clash of ids between books.
+def order_slot_of(slots, key, book, wanted, final):
+    """Slot of an order, NO_SLOT if it has none, -1 on a clash of ids between books.
 
     `wanted` gives it one if need be; `final` says it won't be open after this command.
     """
     # dense ids are places in a table; as an unsigned number one below the lowest is beyond its end, too
     place = key - slots.lowest[0]
     if ix(place) < ix(slots.direct.size):
-        node = np.int64(slots.direct[ix(place)])
-        if node != NO_SLOT:
-            if slots.books[ix(node - slots.counts[FIRST])] != book:
+        order_slot = np.int64(slots.direct[ix(place)])
+        if order_slot != NO_SLOT:
+            if slots.books[ix(order_slot - slots.counts[FIRST])] != book:
                 return np.int64(-1)
             if final:
                 slots.direct[ix(place)] = NO_SLOT
-                free_node(slots, node)
+                free_order_slot(slots, order_slot)
         elif wanted:
-            node = give_node(slots, book)
-            slots.direct[ix(place)] = node
-        return node
+            order_slot = give_order_slot(slots, book)
+            slots.direct[ix(place)] = order_slot
+        return order_slot
     # all others are looked up; what is taken out here closes its gap, so that searches stay short
     place = find(slots.index, key, book)
-    node = np.int64(slots.index[ix(place)]["value"])
-    if node == NO_SLOT and wanted:
-        node = give_node(slots, book)
-        store(slots.index, place, key, book, node)
+    order_slot = np.int64(slots.index[ix(place)]["value"])
+    if order_slot == NO_SLOT and wanted:
+        order_slot = give_order_slot(slots, book)
+        store(slots.index, place, key, book, order_slot)
         slots.counts[KEYS] += 1
-    elif node != NO_SLOT and final:
+    elif order_slot != NO_SLOT and final:
         discard(slots.index, place)
         slots.counts[KEYS] -= 1
-        free_node(slots, node)
-    return node
+        free_order_slot(slots, order_slot)
+    return order_slot
 
 
 @helper
@@ -351,8 +351,8 @@ def compile_rows(columns, rules, grid, slots, target, passive, by_kind, part, st
     It stops early when the id index could become more than half full (give it a larger one and call again),
     and returns -1 when ids clash between books in a direct table (call again with an index).
 
-    Where no row ends an order for certain (no CANCEL) and none changes an id, an id's node never changes,
-    and the order in which rows get their nodes means nothing. Such rows, of one part, may be compiled
+    Where no row ends an order for certain (no CANCEL) and none changes an id, an id's slot never changes,
+    and the order in which rows get their slots means nothing. Such rows, of one part, may be compiled
     `by_kind`, a block at a time, so that the kind of the next is known (12.2 -> 8.9 ns).
     """
     columns, grid, slots = bare_columns(columns), bare_grid(grid), bare_slots(slots)
@@ -364,7 +364,7 @@ def compile_rows(columns, rules, grid, slots, target, passive, by_kind, part, st
     everything = target.max_qty[0]
     facts = opcodes.PASSIVE if passive else 0
     scratch = bare(scratch)
-    unknown = slots.counts[FIRST] - 1  # the node that is never open
+    unknown = slots.counts[FIRST] - 1  # the slot that is never open
     listed = by_kind or order.size > 0
     for begin in range(start, rows.size, BLOCK):
         # by blocks, so that the index is checked for room once for many rows, and rows can be listed ahead
@@ -384,7 +384,7 @@ def compile_rows(columns, rules, grid, slots, target, passive, by_kind, part, st
             action, order_type = value_at(columns.action, row), value_at(columns.order_type, row)
             price, qty = value_at(columns.price, row), value_at(columns.qty, row)
             book, key = value_at(columns.book, row), columns.order_id[ix(row)]
-            slot, renamed, level = np.int64(NO_SLOT), np.int64(NO_SLOT), ZERO
+            order_slot, renamed, level = np.int64(NO_SLOT), np.int64(NO_SLOT), ZERO
             # a row that is wrong by itself stays on the tape with its reason: every row has an outcome
             reason = check(action, order_type, price, qty, rules, book)
             if reason != 0:
@@ -394,8 +394,8 @@ def compile_rows(columns, rules, grid, slots, target, passive, by_kind, part, st
                 side = opcodes.SELL if columns.side[ix(row)] < 0 else opcodes.BUY
                 flags = flags_of(order_type, value_at(columns.tif, row), value_at(columns.post_only, row))
                 op = side | flags | facts
-                # an order that cannot rest needs no node, yet must find that its id is taken
-                slot = node_of(slots, key, book, not flags & opcodes.NO_REST, False)
+                # an order that cannot rest needs no slot, yet must find that its id is taken
+                order_slot = order_slot_of(slots, key, book, not flags & opcodes.NO_REST, False)
                 if order_type == MARKET_ORDER:
                     level = top_level(grid, book, side)
                 else:
@@ -404,17 +404,17 @@ def compile_rows(columns, rules, grid, slots, target, passive, by_kind, part, st
                 # a CANCEL is a REDUCE by everything: one kind less for the processor to guess
                 op = opcodes.REDUCE << opcodes.KIND_SHIFT
                 qty = everything if action == CANCEL else min(qty, everything)
-                slot = node_of(slots, key, book, False, action == CANCEL)
+                order_slot = order_slot_of(slots, key, book, False, action == CANCEL)
             elif action == REPLACE:
                 op = (opcodes.REPLACE << opcodes.KIND_SHIFT) | facts
                 op |= rest_flags(order_type, value_at(columns.post_only, row))
                 # its side is that of its order, which only the book knows: it carries the rung
                 level = rung_of(grid, book, price)
-                slot = node_of(slots, key, book, False, False)
-                renamed = slot
+                order_slot = order_slot_of(slots, key, book, False, False)
+                renamed = order_slot
                 if targets.size and columns.new_order_id[ix(row)] != key:
                     new_key = columns.new_order_id[ix(row)]
-                    renamed = node_of(slots, new_key, book, slot != NO_SLOT, False)
+                    renamed = order_slot_of(slots, new_key, book, order_slot != NO_SLOT, False)
             elif action == NOTE:
                 op, qty = opcodes.NOTHING << opcodes.KIND_SHIFT, ZERO
             elif action == RISK_CONTROL:
@@ -423,13 +423,13 @@ def compile_rows(columns, rules, grid, slots, target, passive, by_kind, part, st
                 op = (opcodes.CLEAR if action == CLEAR else opcodes.MASS_CANCEL) << opcodes.KIND_SHIFT
                 qty = ZERO
             # a direct table has one place for an id, and two books use it
-            if slot < 0 or renamed < 0:
+            if order_slot < 0 or renamed < 0:
                 return -1
             # in input order even where rows were compiled by kind
             at = ix(row) if by_kind else ix(place)
             place += 1
             rows[at]["op"] = op | (book << opcodes.BOOK_SHIFT)
-            rows[at]["slot"] = slot if slot != NO_SLOT else unknown
+            rows[at]["slot"] = order_slot if order_slot != NO_SLOT else unknown
             rows[at]["level"] = level
             rows[at]["qty"] = qty
             if order.size:
@@ -441,13 +441,13 @@ def compile_rows(columns, rules, grid, slots, target, passive, by_kind, part, st
 
 
 @kernel
-def move_nodes(rows, targets, start, stop, first, by):
-    """Add `by` to the nodes from `first` on that the commands [start, stop) name."""
+def move_order_slots(rows, targets, start, stop, first, by):
+    """Add `by` to the slots from `first` on that the commands [start, stop) name."""
     rows, targets = bare(rows), bare(targets)
     for place in range(start, stop):
-        slot = np.int64(rows[ix(place)]["slot"])
-        rows[ix(place)]["slot"] = slot + by * (slot >= first)
+        order_slot = np.int64(rows[ix(place)]["slot"])
+        rows[ix(place)]["slot"] = order_slot + by * (order_slot >= first)
     if targets.size:
         for place in range(start, stop):
-            slot = np.int64(targets[ix(place)])
-            targets[ix(place)] = slot + by * (slot >= first)
+            order_slot = np.int64(targets[ix(place)])
+            targets[ix(place)] = order_slot + by * (order_slot >= first)

@@ -152,7 +152,7 @@ def command_at(gate, commands, index):
     """The command at an index of a tape."""
     place = ix(index)
     command = commands.rows[place]
-    op, slot, account = np.int64(command["op"]), np.int64(command["slot"]), ZERO
+    op, order_slot, account = np.int64(command["op"]), np.int64(command["slot"]), ZERO
     if commands.accounts.size:
         row = np.int64(commands.order[place]) if commands.order.size else index
         account = np.int64(commands.accounts[ix(row)])
@@ -163,8 +163,8 @@ def command_at(gate, commands, index):
         index,
         op >> opcodes.BOOK_SHIFT,
         op,
-        slot,
-        np.int64(commands.targets[place]) if commands.targets.size else slot,
+        order_slot,
+        np.int64(commands.targets[place]) if commands.targets.size else order_slot,
         np.int64(command["level"]),
         np.int64(command["qty"]),
         index,

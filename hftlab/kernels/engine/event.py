@@ -109,11 +109,12 @@ def take_in(risk, raw, holding, stamps):
 def release_withdrawn(live, gate, start):
     """Release what the gate has cancelled, and note the ids, since event `start`."""
     for i in range(start, gate.counts[EVENTS]):
-        node = np.int64(gate.events[ix(i)]["node"])
-        if node >= 0:
-            gate.events[ix(i)]["order_id"] = live.ids[ix(node)]
-            if gate.events[ix(i)]["gone"]:
-                release_slot(live, np.int64(gate.holdings[ix(gate.events[ix(i)]["holding"])]["book"]), node)
+        happened = gate.events[ix(i)]
+        order_slot = np.int64(happened["node"])
+        if order_slot >= 0:
+            happened["order_id"] = live.ids[ix(order_slot)]
+            if happened["gone"]:
+                release_slot(live, np.int64(gate.holdings[ix(happened["holding"])]["book"]), order_slot)
 
 
 @helper
@@ -183,8 +184,8 @@ def apply_to_order(live, risk, count, raw, holding, stamps):
     book, action = raw.book, raw.action
 
     # what must grow first is asked for before anything has changed: the same command comes again then
-    slot = lookup(live.index, raw.key, book)
-    target, level, fresh, qty = slot, ZERO, False, raw.qty
+    order_slot = lookup(live.index, raw.key, book)
+    target, level, fresh, qty = order_slot, ZERO, False, raw.qty
     if action in (NEW, REPLACE):
         if live.counts[FREE] == 0:
             return np.int64(NEEDS_SLOTS), ZERO, ZERO, count
@@ -196,13 +197,13 @@ def apply_to_order(live, risk, count, raw, holding, stamps):
     if action == NEW:
         op = flags_of(raw.order_type, raw.tif, raw.post_only) | raw.flags
         op |= opcodes.SELL if raw.side < 0 else opcodes.BUY
-        if slot == NO_SLOT and not op & opcodes.NO_REST:
-            slot, fresh = take_slot(live, raw.key, book), True
+        if order_slot == NO_SLOT and not op & opcodes.NO_REST:
+            order_slot, fresh = take_slot(live, raw.key, book), True
     elif action == REPLACE:
         op = (opcodes.REPLACE << opcodes.KIND_SHIFT) | raw.flags | rest_flags(raw.order_type, raw.post_only)
         if raw.new_key != raw.key:
             target = lookup(live.index, raw.new_key, book)
-            if target == NO_SLOT and slot != NO_SLOT:
+            if target == NO_SLOT and order_slot != NO_SLOT:
                 target, fresh = take_slot(live, raw.new_key, book), True
     else:
         op = np.int64(opcodes.REDUCE << opcodes.KIND_SHIFT)
@@ -212,16 +213,16 @@ def apply_to_order(live, risk, count, raw, holding, stamps):
 
     # the event numbers of the gate tell afterwards what it has withdrawn meanwhile
     happened, gate = events_so_far(risk), gate_of(risk)
-    unknown = np.int64(live.books.levels.size)  # the node that is never open
+    unknown = np.int64(live.books.levels.size)  # the slot that is never open
     command = Command(
         raw.row,
         book,
         op | (book << opcodes.BOOK_SHIFT),
-        slot if slot != NO_SLOT else unknown,
+        order_slot if order_slot != NO_SLOT else unknown,
         target if target != NO_SLOT else unknown,
         level,
         qty,
-        target if action == REPLACE else slot,
+        target if action == REPLACE else order_slot,
         raw.account,
         holding,
         row_reason,
@@ -234,12 +235,12 @@ def apply_to_order(live, risk, count, raw, holding, stamps):
     if risk is not None:
         release_withdrawn(live, gate, happened)
     if fresh and outcome != (RESTING if action == NEW else REPLACED):
-        release_slot(live, book, slot if action == NEW else target)
+        release_slot(live, book, order_slot if action == NEW else target)
     if action == REPLACE:
-        if outcome in (FILLED, CANCELLED) or (outcome == REPLACED and target != slot):
-            release_slot(live, book, slot)
+        if outcome in (FILLED, CANCELLED) or (outcome == REPLACED and target != order_slot):
+            release_slot(live, book, order_slot)
     elif action != NEW and outcome == CANCELLED:
-        release_slot(live, book, slot)
+        release_slot(live, book, order_slot)
     return outcome, filled, leaves, after
 
 
@@ -319,9 +320,9 @@ def look_ahead_for_gate(live, risk, columns, row, last):
 
     ahead = min(row + 2 * INDEX_AHEAD, last)
     place = home(index, columns.order_id[ix(ahead)], value_at(columns.book, ahead))
-    slot, holding = np.int64(index[ix(place)]["value"]), np.int64(gate.row_holdings[ix(ahead)])
-    prefetch(live.books.orders, slot)
-    prefetch(gate.order_holdings, slot)
+    order_slot, holding = np.int64(index[ix(place)]["value"]), np.int64(gate.row_holdings[ix(ahead)])
+    prefetch(live.books.orders, order_slot)
+    prefetch(gate.order_holdings, order_slot)
     prefetch(gate.holdings, holding)
     prefetch(risk.intake.terms, holding)
 

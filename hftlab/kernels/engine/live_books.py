@@ -21,7 +21,7 @@ from hftlab.kernels.primitives.intrinsics import array_at
 ORDERS, FILLS = ORDER[WIDE], FILL[WIDE]
 INT32, INT64, BOOL = np.dtype("i4"), np.dtype("i8"), np.dtype("?")
 
-# columns of `counts`: nodes on the free stack; what the last command did
+# columns of `counts`: slots on the free stack; what the last command did
 FREE, FILLED_QTY, LEAVES_QTY, COUNT = range(4)
 
 
@@ -44,9 +44,9 @@ class LiveBookArrays(NamedTuple):
     numbers: np.ndarray
     starts: np.ndarray
     pages: np.ndarray
-    index: np.ndarray  # ENTRY: order id -> node
-    ids: np.ndarray  # int64 [nodes]
-    free: np.ndarray  # int32 [slots]: a stack of free nodes
+    index: np.ndarray  # ENTRY: order id -> slot
+    ids: np.ndarray  # int64 [slots]
+    free: np.ndarray  # int32 [slots]: a stack of free slots
     counts: np.ndarray  # int64 [4]: see above
     fills: np.ndarray  # FILL
     makers: np.ndarray  # int64 [fills]: order id of each maker
@@ -124,17 +124,17 @@ def block_of(arrays: LiveBookArrays) -> np.ndarray:
 def take_slot(live, key, book):
     """A free slot, now of this order and in the index."""
     live.counts[FREE] -= 1
-    slot = np.int64(live.free[live.counts[FREE]])
-    live.ids[slot] = key
-    store(live.index, find(live.index, key, book), key, book, slot)
-    return slot
+    order_slot = np.int64(live.free[live.counts[FREE]])
+    live.ids[order_slot] = key
+    store(live.index, find(live.index, key, book), key, book, order_slot)
+    return order_slot
 
 
 @helper
-def release_slot(live, book, slot):
+def release_slot(live, book, order_slot):
     """The order of a slot is dead: its id may be used again, and so may the slot."""
-    discard(live.index, find(live.index, live.ids[slot], book))
-    live.free[live.counts[FREE]] = slot
+    discard(live.index, find(live.index, live.ids[order_slot], book))
+    live.free[live.counts[FREE]] = order_slot
     live.counts[FREE] += 1
 
 
@@ -146,11 +146,11 @@ def release_all(live, book, account, everyone):
         bottom = books.heads[book, BASE] + side * books.heads[book, SIZE]
         level = np.int64(books.heads[book, BEST + side])
         while level >= bottom and level != NONE:
-            slot = np.int64(books.orders[level]["next"])
-            while slot != level:
-                if everyone or books.accounts[slot] == account:
-                    release_slot(live, book, slot)
-                slot = np.int64(books.orders[slot]["next"])
+            order_slot = np.int64(books.orders[level]["next"])
+            while order_slot != level:
+                if everyone or books.accounts[order_slot] == account:
+                    release_slot(live, book, order_slot)
+                order_slot = np.int64(books.orders[order_slot]["next"])
             level = previous_bit(books.bitmap, level)
 
 
@@ -158,7 +158,7 @@ def release_all(live, book, account, everyone):
 def release_makers(live, book, start, count):
     """Note the ids of the makers of some fills, and release those that are filled."""
     for i in range(start, count):
-        slot = np.int64(live.fills[i]["maker"])
-        live.makers[i] = live.ids[slot]
+        order_slot = np.int64(live.fills[i]["maker"])
+        live.makers[i] = live.ids[order_slot]
         if live.fills[i]["maker_leaves"] == 0:
-            release_slot(live, book, slot)
+            release_slot(live, book, order_slot)

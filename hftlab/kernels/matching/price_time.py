@@ -120,7 +120,7 @@ def cross(books, grid, gate, fills, count, command, side):
             orders[ix(best)]["next"] = younger
             orders[ix(younger)]["prev"] = best
             levels[ix(best)]["count"] -= 1
-            if younger == best:  # only the level's own node is left in the ring
+            if younger == best:  # only the level's own slot is left in the ring
                 clear_bit(books.bitmap, best)
                 best = lower_best(books, book, 1 - side, best)
     return qty, lost, count
@@ -151,15 +151,15 @@ def apply_self_trade(books, grid, gate, command, maker, qty, mode):
 
 
 @helper
-def rest(books, grid, gate, command, side, slot, qty):
+def rest(books, grid, gate, command, side, order_slot, qty):
     """Rest the `qty` lots that are left of an order."""
     book, level = command.book, command.level
-    append(books, book, side, level, slot, qty)
-    books.entries[ix(slot)] = command.entry
+    append(books, book, side, level, order_slot, qty)
+    books.entries[ix(order_slot)] = command.entry
     if books.accounts.size:
-        books.accounts[ix(slot)] = command.account
+        books.accounts[ix(order_slot)] = command.account
     if gate is not None:
-        on_rest(grid, gate, Lots(book, side, level, slot, qty, ZERO), command.holding)
+        on_rest(grid, gate, Lots(book, side, level, order_slot, qty, ZERO), command.holding)
 
 
 @helper
@@ -174,7 +174,7 @@ def add(books, grid, gate, fills, count, command, stamps):
     op, book, level, qty = command.op, command.book, command.level, command.qty
     side = op & SELL
     # in the order of docs/SEMANTICS.md and docs/RISK.md: the id, the gate, the book
-    if not likely(books.orders[ix(command.slot)]["qty"] == 0):
+    if not likely(books.orders[ix(command.order_slot)]["qty"] == 0):
         return REJECTED + DUPLICATE_ORDER, ZERO, ZERO, count
     if gate is not None:
         reason = command.row_reason & ROW_REASON
@@ -205,45 +205,45 @@ def add(books, grid, gate, fills, count, command, stamps):
         return EXPIRED, qty - lost - leaves, ZERO, count
     if not likely(not overflows(books, level, leaves, ZERO)):  # never of one that has traded: see above
         return REJECTED + CAPACITY_EXHAUSTED, ZERO, ZERO, count
-    rest(books, grid, gate, command, side, command.slot, leaves)
+    rest(books, grid, gate, command, side, command.order_slot, leaves)
     return RESTING, qty - lost - leaves, leaves, count
 
 
 @helper
 def reduce(books, grid, gate, count, command):
     """REDUCE, and CANCEL as a reduce by everything: priority is kept."""
-    slot, qty = command.slot, command.qty
-    open_qty = np.int64(books.orders[ix(slot)]["qty"])
+    order_slot, qty = command.order_slot, command.qty
+    open_qty = np.int64(books.orders[ix(order_slot)]["qty"])
     if not likely(open_qty != 0):
         return REJECTED + UNKNOWN_ORDER, ZERO, ZERO, count
     if gate is not None:
-        level = np.int64(books.orders[ix(slot)]["level"])
+        level = np.int64(books.orders[ix(order_slot)]["level"])
         side, whole = side_of(books, command.book, level), np.int64(qty >= open_qty)
-        on_remove(grid, gate, Lots(command.book, side, level, slot, min(qty, open_qty), whole))
+        on_remove(grid, gate, Lots(command.book, side, level, order_slot, min(qty, open_qty), whole))
     if likely(qty >= open_qty):
-        remove(books, command.book, slot)
+        remove(books, command.book, order_slot)
         return CANCELLED, ZERO, ZERO, count
-    books.orders[ix(slot)]["qty"] = open_qty - qty
-    books.levels[ix(books.orders[ix(slot)]["level"])]["qty"] -= qty
+    books.orders[ix(order_slot)]["qty"] = open_qty - qty
+    books.levels[ix(books.orders[ix(order_slot)]["level"])]["qty"] -= qty
     return RESTING, ZERO, open_qty - qty, count
 
 
 @helper
 def moved(books, gate, command, level):
     """A REPLACE as the order it brings in: at its level, of the account and holding of the order it names."""
-    slot, holding = command.slot, ZERO
+    order_slot, holding = command.order_slot, ZERO
     if gate is not None:
-        holding = np.int64(gate.order_holdings[ix(slot)])
+        holding = np.int64(gate.order_holdings[ix(order_slot)])
     return Command(
         command.row,
         command.book,
         command.op,
-        slot,
+        order_slot,
         command.target,
         level,
         command.qty,
         command.entry,
-        np.int64(books.accounts[ix(slot)]) if books.accounts.size else ZERO,
+        np.int64(books.accounts[ix(order_slot)]) if books.accounts.size else ZERO,
         holding,
         command.row_reason,
     )
@@ -252,24 +252,30 @@ def moved(books, gate, command, level):
 @helper
 def replace(books, grid, gate, fills, count, command, stamps):
     """REPLACE: in place when it gives nothing up, else out and in again as `target`."""
-    slot, target, op, book, qty = command.slot, command.target, command.op, command.book, command.qty
+    order_slot, target, op, book, qty = (
+        command.order_slot,
+        command.target,
+        command.op,
+        command.book,
+        command.qty,
+    )
     # ids before anything else; what the row decided by itself counts only of an order that is open
-    open_qty = np.int64(books.orders[ix(slot)]["qty"])
+    open_qty = np.int64(books.orders[ix(order_slot)]["qty"])
     if open_qty == 0:
         return REJECTED + UNKNOWN_ORDER, ZERO, ZERO, count
-    if target != slot and books.orders[ix(target)]["qty"] != 0:
+    if target != order_slot and books.orders[ix(target)]["qty"] != 0:
         return REJECTED + DUPLICATE_ORDER, ZERO, ZERO, count
     if gate is not None and command.row_reason & ROW_REASON:
         return REJECTED + (command.row_reason & ROW_REASON), ZERO, ZERO, count
     # a row of REPLACE names no side: its level is known only now
-    old_level = np.int64(books.orders[ix(slot)]["level"])
+    old_level = np.int64(books.orders[ix(order_slot)]["level"])
     side = side_of(books, book, old_level)
     level = level_of(books, book, side, command.level)
     # in place: it keeps its priority, and passes the checks 8 to 16 of the gate
-    if level == old_level and qty <= open_qty and target == slot:
+    if level == old_level and qty <= open_qty and target == order_slot:
         if gate is not None:
-            on_remove(grid, gate, Lots(book, side, level, slot, open_qty - qty, ZERO))
-        books.orders[ix(slot)]["qty"] = qty
+            on_remove(grid, gate, Lots(book, side, level, order_slot, open_qty - qty, ZERO))
+        books.orders[ix(order_slot)]["qty"] = qty
         books.levels[ix(level)]["qty"] -= open_qty - qty
         return REPLACED, ZERO, qty, count
     # all that may refuse it comes before the old order is taken out, for a rejected command changes nothing
@@ -287,8 +293,8 @@ def replace(books, grid, gate, fills, count, command, stamps):
         return REJECTED + CAPACITY_EXHAUSTED, ZERO, ZERO, count
     # out and in again, as a new order of the same owner at the back of the queue
     if gate is not None:
-        on_remove(grid, gate, Lots(book, side, old_level, slot, open_qty, np.int64(1)))
-    remove(books, book, slot)
+        on_remove(grid, gate, Lots(book, side, old_level, order_slot, open_qty, np.int64(1)))
+    remove(books, book, order_slot)
     leaves, lost = qty, ZERO
     if not op & PASSIVE:
         leaves, lost, count = cross(books, grid, gate, fills, count, incoming, side)
@@ -305,13 +311,13 @@ def remove_all(books, grid, gate, book, account, everyone):
         bottom = books.heads[ix(book), BASE] + side * books.heads[ix(book), SIZE]
         level = np.int64(books.heads[ix(book), BEST + side])
         while level >= bottom and level != NONE:
-            slot = np.int64(books.orders[ix(level)]["next"])
-            while slot != level:
-                younger = np.int64(books.orders[ix(slot)]["next"])
-                if everyone or books.accounts.size == 0 or books.accounts[ix(slot)] == account:
+            order_slot = np.int64(books.orders[ix(level)]["next"])
+            while order_slot != level:
+                younger = np.int64(books.orders[ix(order_slot)]["next"])
+                if everyone or books.accounts.size == 0 or books.accounts[ix(order_slot)] == account:
                     if gate is not None:
-                        open_qty = np.int64(books.orders[ix(slot)]["qty"])
-                        on_remove(grid, gate, Lots(book, side, level, slot, open_qty, np.int64(1)))
-                    remove(books, book, slot)
-                slot = younger
+                        open_qty = np.int64(books.orders[ix(order_slot)]["qty"])
+                        on_remove(grid, gate, Lots(book, side, level, order_slot, open_qty, np.int64(1)))
+                    remove(books, book, order_slot)
+                order_slot = younger
             level = previous_bit(books.bitmap, level)

@@ -43,13 +43,13 @@ class States(NamedTuple):
 @helper
 def would_cross(books, command):
     """Whether a command adds or replaces at a price that trades with what rests opposite."""
-    op, slot, level = np.int64(command["op"]), np.int64(command["slot"]), np.int64(command["level"])
+    op, order_slot, level = np.int64(command["op"]), np.int64(command["slot"]), np.int64(command["level"])
     kind, book = (op >> opcodes.KIND_SHIFT) & opcodes.KIND_MASK, op >> opcodes.BOOK_SHIFT
     if kind == opcodes.ADD:
         return crosses(books, book, op & opcodes.SELL, level)
-    if kind != opcodes.REPLACE or books.orders[ix(slot)]["qty"] == 0:
+    if kind != opcodes.REPLACE or books.orders[ix(order_slot)]["qty"] == 0:
         return False
-    side = side_of(books, book, np.int64(books.orders[ix(slot)]["level"]))
+    side = side_of(books, book, np.int64(books.orders[ix(order_slot)]["level"]))
     return crosses(books, book, side, level_of(books, book, side, level))
 
 
@@ -99,16 +99,16 @@ def run_states(books, grid, commands, outputs, levels, states, start, stop, coun
 @helper
 def first_left(books, pending, level):
     """The oldest order of a level of which the executions so far have left something; the level if none."""
-    slot = np.int64(books.orders[ix(level)]["next"])
-    while slot != level and books.orders[ix(slot)]["qty"] <= pending[ix(slot)]:
-        slot = np.int64(books.orders[ix(slot)]["next"])
-    return slot
+    order_slot = np.int64(books.orders[ix(level)]["next"])
+    while order_slot != level and books.orders[ix(order_slot)]["qty"] <= pending[ix(order_slot)]:
+        order_slot = np.int64(books.orders[ix(order_slot)]["next"])
+    return order_slot
 
 
 @helper
-def execution_place(books, modified, pending, book, slot):
+def execution_place(books, modified, pending, book, order_slot):
     """Where an executed order stands in its queue, without what has been executed before it."""
-    level = np.int64(books.orders[ix(slot)]["level"])
+    level = np.int64(books.orders[ix(order_slot)]["level"])
     side = side_of(books, book, level)
     best = np.int64(books.heads[ix(book), BEST + side])
     while best > level and first_left(books, pending, best) == best:
@@ -117,7 +117,7 @@ def execution_place(books, modified, pending, book, slot):
     place = OPEN
     if best == level:
         place |= BEST_LEVEL
-    if first == slot:
+    if first == order_slot:
         place |= OLDEST
     elif modified[ix(first)]:
         place |= BEHIND_MODIFIED
@@ -127,11 +127,11 @@ def execution_place(books, modified, pending, book, slot):
 @helper
 def reports_execution(books, pending, book, command):
     """Whether a replacement leaves its order as the executions before it do, and at its price."""
-    slot, kind = (
+    order_slot, kind = (
         np.int64(command["slot"]),
         (np.int64(command["op"]) >> opcodes.KIND_SHIFT) & opcodes.KIND_MASK,
     )
-    qty, executed_qty = np.int64(books.orders[ix(slot)]["qty"]), pending[ix(slot)]
+    qty, executed_qty = np.int64(books.orders[ix(order_slot)]["qty"]), pending[ix(order_slot)]
     if (
         kind != opcodes.REPLACE
         or qty == 0
@@ -139,7 +139,7 @@ def reports_execution(books, pending, book, command):
         or np.int64(command["qty"]) != qty - executed_qty
     ):
         return False
-    level = np.int64(books.orders[ix(slot)]["level"])
+    level = np.int64(books.orders[ix(order_slot)]["level"])
     return level == level_of(books, book, side_of(books, book, level), np.int64(command["level"]))
 
 
@@ -151,24 +151,26 @@ def run_queues(books, commands, outputs, executed_qty, pending, modified, places
     modified, places = bare(modified), bare(places)
     for index in range(commands.rows.size):
         at = ix(index)
-        slot, qty = np.int64(commands.rows[at]["slot"]), np.int64(commands.rows[at]["qty"])
+        order_slot, qty = np.int64(commands.rows[at]["slot"]), np.int64(commands.rows[at]["qty"])
         op = np.int64(commands.rows[at]["op"])
         kind = (op >> opcodes.KIND_SHIFT) & opcodes.KIND_MASK
         if executed_qty[at] >= 0:
-            if books.orders[ix(slot)]["qty"] != 0:
-                places[at] = execution_place(books, modified, pending, op >> opcodes.BOOK_SHIFT, slot)
-                pending[ix(slot)] += min(executed_qty[at], books.orders[ix(slot)]["qty"] - pending[ix(slot)])
+            if books.orders[ix(order_slot)]["qty"] != 0:
+                places[at] = execution_place(books, modified, pending, op >> opcodes.BOOK_SHIFT, order_slot)
+                pending[ix(order_slot)] += min(
+                    executed_qty[at], books.orders[ix(order_slot)]["qty"] - pending[ix(order_slot)]
+                )
             continue
         reports = reports_execution(books, pending, op >> opcodes.BOOK_SHIFT, commands.rows[at])
         play(books, None, None, commands, outputs, np.int64(index), ZERO)
         if outputs.outcomes[at] >= opcodes.REJECTED:
             continue
         if kind == opcodes.REDUCE:
-            pending[ix(slot)] = max(pending[ix(slot)] - qty, ZERO)
+            pending[ix(order_slot)] = max(pending[ix(order_slot)] - qty, ZERO)
         elif kind == opcodes.REPLACE:
-            pending[ix(slot)], modified[ix(slot)] = 0, modified[ix(slot)] or not reports
+            pending[ix(order_slot)], modified[ix(order_slot)] = 0, modified[ix(order_slot)] or not reports
         elif kind == opcodes.ADD:
-            pending[ix(slot)], modified[ix(slot)] = 0, False
+            pending[ix(order_slot)], modified[ix(order_slot)] = 0, False
 
 
 @kernel

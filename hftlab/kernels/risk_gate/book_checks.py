@@ -284,15 +284,15 @@ def can_fill_from_others(books, gate, book, side, level, qty, holding):
     floor = np.int64(books.heads[ix(book), MIRROR]) - level
     best = np.int64(books.heads[ix(book), BEST + 1 - side])
     while best >= floor:
-        slot = np.int64(books.orders[ix(best)]["next"])
-        while slot != best:
-            own = mode != ALLOW_SELF_TRADE and group_of(gate, slot) == group
+        order_slot = np.int64(books.orders[ix(best)]["next"])
+        while order_slot != best:
+            own = mode != ALLOW_SELF_TRADE and group_of(gate, order_slot) == group
             if own and mode != CANCEL_OLDEST:
                 return False
             if not own:
-                qty -= np.int64(books.orders[ix(slot)]["qty"])
+                qty -= np.int64(books.orders[ix(order_slot)]["qty"])
                 if qty <= 0:
                     return True
-            slot = np.int64(books.orders[ix(slot)]["next"])
+            order_slot = np.int64(books.orders[ix(order_slot)]["next"])
         best = previous_bit(books.bitmap, best)
     return False

@@ -117,7 +117,7 @@ class Gate(NamedTuple):
     accounts: np.ndarray  # ACCOUNT
     symbols: np.ndarray  # SYMBOL [books]
     limits: np.ndarray  # LIMIT
-    order_holdings: np.ndarray  # int32 [nodes]: whose a resting order is
+    order_holdings: np.ndarray  # int32 [slots]: whose a resting order is
     row_holdings: np.ndarray  # int32 [n] by index on the tape: the sender's
     row_reasons: np.ndarray  # uint8 [n] by index: see row_checks.py
     owners: np.ndarray  # int32 [n] by index, or [0]: takes whose order a REPLACE was, see audit.py
@@ -168,7 +168,7 @@ class Event(NamedTuple):
     row: int  # of the command it comes with; -1 - that where it comes with an order of the gate
     kind: int
     entry: int
-    node: int
+    order_slot: int
     holding: int
     gone: int
     qty: int
@@ -181,7 +181,7 @@ def record_event(gate, event):
     """Note something the gate did by itself."""
     row = gate.events[ix(gate.counts[EVENTS])]
     row["row"] = event.row if event.row >= 0 else -1 - event.row
-    row["kind"], row["entry"], row["node"] = event.kind, event.entry, event.node
+    row["kind"], row["entry"], row["node"] = event.kind, event.entry, event.order_slot
     row["holding"], row["gone"], row["qty"] = event.holding, event.gone, event.qty
     row["limit"], row["observed"] = event.limit, event.observed
     gate.counts[EVENTS] += 1
@@ -202,7 +202,7 @@ class Lots(NamedTuple):
     book: int
     side: int  # as an index
     level: int
-    slot: int
+    order_slot: int
     qty: int
     whole: int  # 1 where these are all that it has open, else 0
 
@@ -210,7 +210,7 @@ class Lots(NamedTuple):
 @helper
 def on_rest(grid, gate, lots, holding):
     """An order of a holding rests."""
-    gate.order_holdings[ix(lots.slot)] = holding
+    gate.order_holdings[ix(lots.order_slot)] = holding
     place = gate.holdings[ix(holding)]
     place["open_buy"] += choose(lots.side, lots.qty, ZERO)
     place["open_sell"] += choose(lots.side, ZERO, lots.qty)
@@ -222,7 +222,7 @@ def on_rest(grid, gate, lots, holding):
 @helper
 def on_remove(grid, gate, lots):
     """Lots of a resting order are no longer open."""
-    place = gate.holdings[ix(gate.order_holdings[ix(lots.slot)])]
+    place = gate.holdings[ix(gate.order_holdings[ix(lots.order_slot)])]
     place["open_buy"] -= choose(lots.side, lots.qty, ZERO)
     place["open_sell"] -= choose(lots.side, ZERO, lots.qty)
     place["open_orders"] -= lots.whole
@@ -231,23 +231,24 @@ def on_remove(grid, gate, lots):
 
 
 @helper
-def group_of(gate, slot):
+def group_of(gate, order_slot):
     """The group of self-trade prevention that a resting order is of."""
-    return gate.holdings[ix(gate.order_holdings[ix(slot)])]["group"]
+    return gate.holdings[ix(gate.order_holdings[ix(order_slot)])]["group"]
 
 
 @helper
-def withdraw(books, grid, gate, row, book, slot, qty, kind):
+def withdraw(books, grid, gate, row, book, order_slot, qty, kind):
     """The gate takes lots off a resting order, perhaps all."""
-    level, open_qty = np.int64(books.orders[ix(slot)]["level"]), np.int64(books.orders[ix(slot)]["qty"])
+    order = books.orders[ix(order_slot)]
+    level, open_qty = np.int64(order["level"]), np.int64(order["qty"])
     gone = np.int64(qty == open_qty)
-    on_remove(grid, gate, Lots(book, side_of(books, book, level), level, slot, qty, gone))
-    holding, entry = np.int64(gate.order_holdings[ix(slot)]), np.int64(books.entries[ix(slot)])
-    record_event(gate, Event(row, kind, entry, slot, holding, gone, qty, ZERO, ZERO))
+    on_remove(grid, gate, Lots(book, side_of(books, book, level), level, order_slot, qty, gone))
+    holding, entry = np.int64(gate.order_holdings[ix(order_slot)]), np.int64(books.entries[ix(order_slot)])
+    record_event(gate, Event(row, kind, entry, order_slot, holding, gone, qty, ZERO, ZERO))
     if gone:
-        remove(books, book, slot)
+        remove(books, book, order_slot)
     else:
-        books.orders[ix(slot)]["qty"] = open_qty - qty
+        books.orders[ix(order_slot)]["qty"] = open_qty - qty
         books.levels[ix(level)]["qty"] -= qty
 
 
@@ -258,14 +259,13 @@ def withdraw_all(books, grid, gate, row, book, account, everyone, kind):
         bottom = books.heads[ix(book), BASE] + side * books.heads[ix(book), SIZE]
         level = np.int64(books.heads[ix(book), BEST + side])
         while level >= bottom and level != NONE:
-            slot = np.int64(books.orders[ix(level)]["next"])
-            while slot != level:
-                younger = np.int64(books.orders[ix(slot)]["next"])
-                if everyone or books.accounts.size == 0 or books.accounts[ix(slot)] == account:
-                    withdraw(
-                        books, grid, gate, row, book, slot, np.int64(books.orders[ix(slot)]["qty"]), kind
-                    )
-                slot = younger
+            order_slot = np.int64(books.orders[ix(level)]["next"])
+            while order_slot != level:
+                younger = np.int64(books.orders[ix(order_slot)]["next"])
+                if everyone or books.accounts.size == 0 or books.accounts[ix(order_slot)] == account:
+                    open_qty = np.int64(books.orders[ix(order_slot)]["qty"])
+                    withdraw(books, grid, gate, row, book, order_slot, open_qty, kind)
+                order_slot = younger
             level = previous_bit(books.bitmap, level)
 
 
@@ -299,7 +299,7 @@ def on_fill(grid, gate, lots, taker_holding):
     """Lots of a resting order traded with an order of `taker_holding`, at its own price."""
     on_remove(grid, gate, lots)
     price = level_price(grid, lots.book, lots.level)
-    settle(gate, lots.book, np.int64(gate.order_holdings[ix(lots.slot)]), lots.side, lots.qty, price)
+    settle(gate, lots.book, np.int64(gate.order_holdings[ix(lots.order_slot)]), lots.side, lots.qty, price)
     settle(gate, lots.book, taker_holding, 1 - lots.side, lots.qty, price)
     gate.symbols[ix(lots.book)]["last"] = price
     gate.symbols[ix(lots.book)]["has_last"] = 1
