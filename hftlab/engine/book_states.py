@@ -54,15 +54,15 @@ def run_states(tape: Tape, levels: int = 0, progress: Progress | None = None) ->
     return run, states
 
 
-def queue_places(tape: Tape, told: np.ndarray) -> np.ndarray:
+def queue_places(tape: Tape, executed_qty: np.ndarray) -> np.ndarray:
     """Where the order of each execution stands, bits of kernels.states, on a rebuild tape of one part.
 
-    `told` is the lots that a row tells were executed of the order it names, -1 where it is no execution; the
+    `executed_qty` is the lots that were executed of the order a row names, -1 where it is no execution; the
     book changes with the fact behind it.
     """
     books = opened_books(tape)
     outputs = empty_outputs(tape, tape.width)
     places, pending = np.zeros(tape.rows, np.uint8), np.zeros(books.orders.size, np.int64)
     modified = np.zeros(books.orders.size, np.bool_)
-    run_queues(books, tape.commands, outputs, frozen(told, "i8"), pending, modified, places)
+    run_queues(books, tape.commands, outputs, frozen(executed_qty, "i8"), pending, modified, places)
     return places

@@ -21,8 +21,8 @@ from hftlab.engine.workers import (
     touch_in_order,
 )
 from hftlab.kernels.book.records import WIDE
-from hftlab.kernels.engine import batch, event
-from hftlab.kernels.engine.batch import TOUCH_WIDTH
+from hftlab.kernels.book.touch import TOUCH_WIDTH, start_touch
+from hftlab.kernels.engine import event
 from hftlab.kernels.primitives import memory
 from hftlab.kernels.results.tables import put_in_order
 from hftlab.risk_gate.gate_run import GateOutputs
@@ -126,7 +126,7 @@ def run_events(
     outputs = empty_outputs(tape, WIDE)
     last, room = np.zeros((len(tape.symbols), TOUCH_WIDTH), np.int64), tape.rows
     if touch:
-        batch.start_touch(venue.books, last)
+        start_touch(venue.books, last)
     if gate is not None:
         venue.grow_fills(gate.own_room, 0)
         room += len(venue.arrays.fills)

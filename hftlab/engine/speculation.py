@@ -24,8 +24,9 @@ from hftlab.engine.workers import (
     touch_in_order,
 )
 from hftlab.kernels.book.ladder import Books, mark_levels
+from hftlab.kernels.book.touch import TOUCH_WIDTH
 from hftlab.kernels.engine.audit import Trail, audit, reached_checks
-from hftlab.kernels.engine.batch import TOUCH_WIDTH, Outputs
+from hftlab.kernels.engine.batch import Outputs
 from hftlab.kernels.risk_gate.gate import CHECKS_PORTFOLIO
 from hftlab.kernels.risk_gate.records import MID
 from hftlab.risk_gate.gate_run import GateRun
@@ -176,7 +177,7 @@ class _Audit:
         self.tape, self.run, self.places = tape, gate, places
         manager = gate.manager
         self.gate = gate.gate._replace(
-            cells=manager.cells.copy(), symbols=manager.symbols.copy(), counts=gate.gate.counts.copy()
+            holdings=manager.holdings.copy(), symbols=manager.symbols.copy(), counts=gate.gate.counts.copy()
         )
         self.books = books._replace(heads=books.heads.copy())
         self.asks = bool(self.gate.counts[CHECKS_PORTFOLIO]) or gate.has_struck
@@ -192,7 +193,7 @@ class _Audit:
             touches,
             lanes[0].outputs.outcomes,
             self.places,
-            self.run.row_cells,
+            self.run.row_holdings,
             self.reached,
             self.run.manager.index,
         )
@@ -216,8 +217,8 @@ class _Audit:
 
     def settle(self) -> None:
         """Bring what the lanes did not know into the manager."""
-        cells, symbols = self.run.manager.cells, self.run.manager.symbols
+        holdings, symbols = self.run.manager.holdings, self.run.manager.symbols
         for name in ("traded", "stopped"):
-            cells[name] = self.gate.cells[name]
+            holdings[name] = self.gate.holdings[name]
         for name in ("mark", "has_mark"):
             symbols[name] = self.gate.symbols[name]

@@ -9,8 +9,9 @@ import numpy as np
 
 from hftlab.kernels.book.ladder import Books, load_orders, make_books, never_open
 from hftlab.kernels.book.records import FILL
+from hftlab.kernels.book.touch import TOUCH_ROW, TOUCH_WIDTH, start_touch
 from hftlab.kernels.engine import batch
-from hftlab.kernels.engine.batch import TOUCH_ROW, TOUCH_WIDTH, Outputs
+from hftlab.kernels.engine.batch import Outputs
 from hftlab.kernels.primitives import memory
 from hftlab.kernels.primitives.bitmap import Bitmap
 from hftlab.kernels.risk_gate.gate import Gate
@@ -102,7 +103,7 @@ class Lane:
                 self.gate = gate_run.gate
         last = np.zeros((len(tape.symbols), TOUCH_WIDTH), np.int64)
         if touch:
-            batch.start_touch(books, last)
+            start_touch(books, last)
         if not whole:
             books = books._replace(bitmap=Bitmap(*(floor.copy() for floor in books.bitmap)))
         self.books = books

@@ -10,11 +10,11 @@ from itertools import pairwise
 import numpy as np
 
 from hftlab.codes import Action
-from hftlab.kernels.engine.event import Risk
 from hftlab.kernels.primitives import memory
 from hftlab.kernels.risk_gate import gate as kernel
 from hftlab.kernels.risk_gate import row_checks
 from hftlab.kernels.risk_gate.gate import EVENT, MONEY, REFUSAL, Gate
+from hftlab.kernels.risk_gate.risk import Risk
 from hftlab.risk_gate.manager import RiskManager
 from hftlab.risk_gate.message_times import NO_MESSAGES, Messages, a_second_before
 from hftlab.tape.tables import ABSENT, frozen
@@ -29,8 +29,8 @@ class GateOutputs:
 
     refusals: np.ndarray  # REFUSAL by input row: with limit and observed value
     events: np.ndarray  # EVENT in input order; `row` is the input row
-    cells: np.ndarray  # CELL, to look accounts and books of events up
-    numbers: np.ndarray  # int32: account numbers by CELL's `account`
+    holdings: np.ndarray  # HOLDING, to look accounts and books of events up
+    numbers: np.ndarray  # int32: account numbers by HOLDING's `account`
     messages: Callable[[], Messages]  # to count them, should somebody ask
 
 
@@ -41,16 +41,16 @@ class GateRun:
         self.manager, self.tape = manager, tape
         columns, opening = tape.checked.columns, tape.opening
         manager.know_symbols(tape.symbols)
-        self.row_cells = manager.cells_of(columns.account, columns.book, tape.rows)
-        self.early = memory.empty(tape.rows, np.uint8)
-        node_cells = memory.zeros(nodes, np.int32)
-        node_cells[first_node : first_node + opening.count] = manager.cells_of(
+        self.row_holdings = manager.holdings_of(columns.account, columns.book, tape.rows)
+        self.row_reasons = memory.empty(tape.rows, np.uint8)
+        order_holdings = memory.zeros(nodes, np.int32)
+        order_holdings[first_node : first_node + opening.count] = manager.holdings_of(
             frozen(opening.account, "i4"), frozen(opening.book, "i4"), opening.count
         )
         counts = np.zeros(kernel.COUNTS, np.int64)
         counts[kernel.TRACKS_NOTIONAL] = "max_open_notional" in manager.limits.uses
         counts[kernel.CHECKS_PORTFOLIO] = "max_portfolio_value" in manager.limits.uses
-        counts[kernel.OWN_ROOM] = OWN_ROOM + 2 * manager.cells.size
+        counts[kernel.OWN_ROOM] = OWN_ROOM + 2 * manager.holdings.size
         self.own_room = int(counts[kernel.OWN_ROOM])
         orders, order = 2 * tape.incoming + opening.count, tape.commands.order
         has_stops = "stop_loss_percentage" in manager.limits.uses
@@ -58,14 +58,14 @@ class GateRun:
         manager.clock[row_checks.REFUSED] = 0
         self.refused_early = 0
         self.gate = Gate(
-            manager.cells,
+            manager.holdings,
             manager.money,
             manager.accounts,
             manager.symbols,
             manager.sets,
-            node_cells,
-            self.row_cells[order] if order.size else self.row_cells,
-            memory.empty(tape.rows, np.uint8) if order.size else self.early,
+            order_holdings,
+            self.row_holdings[order] if order.size else self.row_holdings,
+            memory.empty(tape.rows, np.uint8) if order.size else self.row_reasons,
             np.zeros(0, np.int32),
             frozen(manager.stop_order(), "i4") if has_stops else ABSENT["i4"],  # whom to judge at marks
             manager.by_name(),
@@ -102,13 +102,13 @@ class GateRun:
     def risk(self) -> Risk:
         """The gate of the event path."""
         state = self.manager.intake._replace(refusals=self.early_refusals)
-        return Risk(self.gate._replace(row_cells=self.row_cells), state)
+        return Risk(self.gate._replace(row_holdings=self.row_holdings), state)
 
     def follow_nodes(self, nodes: int) -> None:
         """There is room for more orders now."""
         longer = np.zeros(nodes, np.int32)
-        longer[: self.gate.node_cells.size] = self.gate.node_cells
-        self.gate = self.gate._replace(node_cells=longer)
+        longer[: self.gate.order_holdings.size] = self.gate.order_holdings
+        self.gate = self.gate._replace(order_holdings=longer)
 
     def make_own_room(self) -> int:
         """More room for what the gate does by itself; how much more."""
@@ -122,13 +122,13 @@ class GateRun:
         manager.clock[row_checks.REFUSED] = 0
         while start < stop:
             refusals = self.early_refusals[self.refused_early :]
-            start = row_checks.look_at_rows(
+            start = row_checks.check_rows(
                 manager.intake._replace(refusals=refusals),
                 checked.columns,
                 checked.ts,
                 checked.first_row,
-                self.row_cells,
-                self.early,
+                self.row_holdings,
+                self.row_reasons,
                 start,
                 stop,
             )
@@ -137,7 +137,7 @@ class GateRun:
             if start < stop:
                 manager.grow_intake()
         if self.tape.commands.order.size:
-            np.take(self.early, self.tape.commands.order, out=self.gate.early, mode="clip")
+            np.take(self.row_reasons, self.tape.commands.order, out=self.gate.row_reasons, mode="clip")
 
     def with_limits(self, gate: Gate) -> Gate:
         """A thread's gate with the limits in force."""
@@ -173,7 +173,7 @@ class GateRun:
     @property
     def has_struck(self) -> bool:
         """Whether some stop loss has struck and not been lifted."""
-        return bool(self.manager.accounts["stopped"].any() or self.manager.cells["stopped"].any())
+        return bool(self.manager.accounts["stopped"].any() or self.manager.holdings["stopped"].any())
 
     def make_room(self, gate: Gate) -> tuple[Gate, int]:
         """A gate with more room for what it does by itself, and how much more."""
@@ -208,7 +208,7 @@ class GateRun:
         return GateOutputs(
             np.concatenate(refusals),
             said,
-            manager.cells,
+            manager.holdings,
             manager.accounts["number"],
             partial(self._messages, before),
         )
@@ -224,7 +224,7 @@ class GateRun:
             return NO_MESSAGES
         checked = self.tape.checked
         times = np.maximum.accumulate(np.concatenate([before.times, self._times()[first:]]))
-        accounts = self.manager.terms["account"][self.row_cells[first:]]
+        accounts = self.manager.terms["account"][self.row_holdings[first:]]
         accounts = np.where(checked.columns.action[first:] == Action.RISK_CONTROL, -1, accounts)
         return Messages(times, np.concatenate([before.accounts, accounts]), before.times.size)
 

@@ -14,7 +14,7 @@ from hftlab.codes import Action, RiskControl
 from hftlab.kernels.primitives import memory
 from hftlab.kernels.primitives.hash_index import copy_index, make_index
 from hftlab.kernels.risk_gate import repeated_orders, row_checks
-from hftlab.kernels.risk_gate.gate import ACCOUNT, CELL, MONEY, REFUSAL, SYMBOL
+from hftlab.kernels.risk_gate.gate import ACCOUNT, HOLDING, MONEY, REFUSAL, SYMBOL
 from hftlab.kernels.risk_gate.records import FIXED, LIMIT
 from hftlab.kernels.risk_gate.repeated_orders import NO_TIME, REPEAT
 from hftlab.kernels.risk_gate.row_checks import TERM, Intake
@@ -25,20 +25,20 @@ from hftlab.tape.tables import CheckedTable
 FIRST_CELLS, FIRST_REPEATS = 1 << 10, 1 << 14
 FIRST_MESSAGES = 16  # times of messages an account has room for; a power of two
 RINGS = 4  # as much room for them as accounts start with, so that they may ask for more
-LOT = 1 << 16  # cells
-NEAR = 1 << 20  # cells of a table of all accounts and books: 4 MB
+BATCH = 1 << 16  # holdings
+DIRECT_HOLDINGS = 1 << 20  # of a table of all accounts and books: 4 MB
 
 
 class RiskManager:
-    """Accounts and cells (an account in a symbol) with their limits and what they hold."""
+    """Accounts and holdings (an account in a symbol) with their limits and what they hold."""
 
     def __init__(self, limits: Limits) -> None:
         self.limits = limits
         self.changes = list(limits.changes)
         self.has_money = limits.ties_instruments
         self.index = make_index(FIRST_CELLS)
-        self.known = 1  # cells, the one of nobody included
-        self.cells, self.terms = np.zeros(1, CELL), np.zeros(1, TERM)
+        self.known = 1  # holdings, the one of nobody included
+        self.holdings, self.terms = np.zeros(1, HOLDING), np.zeros(1, TERM)
         self.money = np.zeros(1 if self.has_money else 0, MONEY)
         self.accounts = np.zeros(0, ACCOUNT)
         self.numbers: dict[int, int] = {}  # account -> its place in `accounts`
@@ -85,14 +85,22 @@ class RiskManager:
         new["mark"], new["has_mark"] = np.where(fixed, references["price"], 0), fixed
         self.names, self.symbols = names, np.concatenate([self.symbols, new])
 
-    def cells_of(self, accounts: np.ndarray, books: np.ndarray, rows: int) -> np.ndarray:
-        """The cell of each row, made where there is none; a column that is absent means 0."""
-        cells, done = memory.empty(rows, np.int32), 0
+    def holdings_of(self, accounts: np.ndarray, books: np.ndarray, rows: int) -> np.ndarray:
+        """The holding of each row, made where there is none; a column that is absent means 0."""
+        holdings, done = memory.empty(rows, np.int32), 0
         new, first = np.empty((rows, 2), np.int32), self.known
         near, lowest = _near(accounts, books, rows)
         while True:
-            done, self.known = row_checks.number_cells(
-                accounts, books, self.index, near, lowest, self.known, done, cells, new[self.known - first :]
+            done, self.known = row_checks.number_holdings(
+                accounts,
+                books,
+                self.index,
+                near,
+                lowest,
+                self.known,
+                done,
+                holdings,
+                new[self.known - first :],
             )
             if done == rows:
                 break
@@ -101,16 +109,16 @@ class RiskManager:
             self.index = larger
         if self.known > first:
             self._make_cells(*new[: self.known - first].T)
-        return cells
+        return holdings
 
     def _make_cells(self, numbers: np.ndarray, books: np.ndarray) -> None:
         """Cells of these accounts and books, in lots: looking limits up takes room for each of a lot."""
-        first, more = self.cells.size, numbers.size
-        self.cells, self.terms = _longer(self.cells, more), _longer(self.terms, more)
+        first, more = self.holdings.size, numbers.size
+        self.holdings, self.terms = _longer(self.holdings, more), _longer(self.terms, more)
         if self.has_money:
             self.money = _longer(self.money, more)
-        for start in range(0, more, LOT):
-            stop = min(start + LOT, more)
+        for start in range(0, more, BATCH):
+            stop = min(start + BATCH, more)
             self._fill_cells(slice(first + start, first + stop), numbers[start:stop], books[start:stop])
 
     def _fill_cells(self, which: slice, numbers: np.ndarray, books: np.ndarray) -> None:
@@ -118,14 +126,14 @@ class RiskManager:
         fresh = [n for n in there[np.argsort(first)].tolist() if n not in self.numbers]
         if fresh:
             self._add_accounts(np.array(fresh, np.int32))
-        cells = self.cells[which]
-        cells["account"] = np.array([self.numbers[n] for n in there.tolist()], np.int32)[place]
-        cells["book"] = books
-        cells["group"] = self.group_of[cells["account"]]
-        self.terms["account"][which] = cells["account"]
+        holdings = self.holdings[which]
+        holdings["account"] = np.array([self.numbers[n] for n in there.tolist()], np.int32)[place]
+        holdings["book"] = books
+        holdings["group"] = self.group_of[holdings["account"]]
+        self.terms["account"][which] = holdings["account"]
         self._set_cell_limits(which)
         if self.has_money:
-            capital = self.accounts["capital"][cells["account"]]
+            capital = self.accounts["capital"][holdings["account"]]
             self.money["peak"][which] = self.money["equity"][which] = capital
 
     def _add_accounts(self, numbers: np.ndarray) -> None:
@@ -169,10 +177,10 @@ class RiskManager:
         return limits
 
     def _set_cell_limits(self, which: slice) -> None:
-        cells = self.cells[which]
-        numbers = self.accounts["number"][cells["account"]]
-        sets, records = self.limits.cell_limits(numbers, self.names, cells["book"])
-        cells["limits"] = self.terms["limits"][which] = sets + self.sets.size
+        holdings = self.holdings[which]
+        numbers = self.accounts["number"][holdings["account"]]
+        sets, records = self.limits.cell_limits(numbers, self.names, holdings["book"])
+        holdings["limits"] = self.terms["limits"][which] = sets + self.sets.size
         self.sets = np.concatenate([self.sets, records])
 
     def change(self, limits: Limits) -> None:
@@ -214,10 +222,10 @@ class RiskManager:
 
     def stop_order(self) -> np.ndarray:
         """Cells by account number, then by name of symbol."""
-        cells = self.cells[1:]
+        holdings = self.holdings[1:]
         rank = np.empty(len(self.names), np.int64)
         rank[self.by_name()] = np.arange(len(self.names))
-        order = np.lexsort((rank[cells["book"]], self.accounts["number"][cells["account"]]))
+        order = np.lexsort((rank[holdings["book"]], self.accounts["number"][holdings["account"]]))
         return (order + 1).astype(np.int32)
 
     def by_name(self) -> np.ndarray:
@@ -230,7 +238,7 @@ def _near(accounts: np.ndarray, books: np.ndarray, rows: int) -> tuple[np.ndarra
     spans = [(int(c.min()), int(c.max())) if c.size else (0, 0) for c in (accounts, books)] if rows else []
     (lowest, highest), (lowest_book, highest_book) = spans or [(0, -1), (0, -1)]
     shape = highest - lowest + 1, highest_book + 1
-    if lowest_book < 0 or shape[0] * shape[1] > min(NEAR, rows):
+    if lowest_book < 0 or shape[0] * shape[1] > min(DIRECT_HOLDINGS, rows):
         shape = 0, 0
     return memory.zeros(shape, np.int32), np.int64(lowest)
 

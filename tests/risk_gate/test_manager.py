@@ -26,7 +26,7 @@ def numbered(accounts: np.ndarray, books: np.ndarray, pieces: int = 1) -> list[i
     manager, cells = RiskManager(Limits(max_order_qty=1)), []
     manager.know_symbols(tuple("ABCDE"))
     for rows in np.array_split(np.arange(ROWS), pieces):
-        cells += manager.cells_of(accounts[rows], books[rows], rows.size).tolist()
+        cells += manager.holdings_of(accounts[rows], books[rows], rows.size).tolist()
     return cells
 
 
