@@ -1,7 +1,6 @@
 """The state of the risk gate over a flow: accounts, positions, message rates, limits in force.
 
-A `RiskManager` outlives the pieces a flow is cut into. For each tape it makes a `GateRun`: what the kernels
-need to know by row, and room for what they say.
+A `RiskManager` outlives the chunks a flow is cut into: it knows accounts and limits, and nothing of tapes.
 """
 
 from __future__ import annotations
@@ -10,7 +9,6 @@ import copy
 
 import numpy as np
 
-from hftlab.codes import Action, RiskControl
 from hftlab.kernels.primitives import memory
 from hftlab.kernels.primitives.hash_index import copy_index, make_index
 from hftlab.kernels.risk_gate import repeated_orders, row_checks
@@ -20,7 +18,6 @@ from hftlab.kernels.risk_gate.repeated_orders import NO_TIME, REPEAT
 from hftlab.kernels.risk_gate.row_checks import TERM, Intake
 from hftlab.risk_gate.limits import Limits
 from hftlab.risk_gate.message_times import NO_MESSAGES
-from hftlab.tape.tables import CheckedTable
 
 FIRST_CELLS, FIRST_REPEATS = 1 << 10, 1 << 14
 FIRST_MESSAGES = 16  # times of messages an account has room for; a power of two
@@ -175,6 +172,11 @@ class RiskManager:
         cells["limits"] = self.terms["limits"][which] = sets + self.sets.size
         self.sets = np.concatenate([self.sets, records])
 
+    def follow_changes(self, seq: int) -> None:
+        """Bring into force what changes at or before a row of the input."""
+        while self.changes and self.changes[0][0] <= seq:
+            self.change(self.changes.pop(0)[1])
+
     def change(self, limits: Limits) -> None:
         """Other limits from here on."""
         self.limits, self.sets = limits, np.zeros(0, LIMIT)
@@ -240,19 +242,3 @@ def _longer(records: np.ndarray, more: int) -> np.ndarray:
     longer = memory.zeros(records.size + more, records.dtype)
     longer[: records.size] = records
     return longer
-
-
-def first_control(checked: CheckedTable) -> int | None:
-    """The first RISK_CONTROL of a table."""
-    row = checked.columns.action.tobytes().find(bytes([Action.RISK_CONTROL]))  # a tenth of a comparison
-    return None if row < 0 else row
-
-
-def first_kill(checked: CheckedTable) -> int:
-    """The first row that kills an account or everything, so reaches all books; if none, how many rows."""
-    if first_control(checked) is None:
-        return checked.rows
-    kills = (RiskControl.ACCOUNT_KILLED, RiskControl.ALL_KILLED)
-    rows = np.flatnonzero(checked.columns.action == Action.RISK_CONTROL)
-    rows = rows[np.isin(checked.columns.qty[rows], kills)]
-    return int(rows[0]) if rows.size else checked.rows
