@@ -106,7 +106,7 @@ class BookGate:
     def know(self, accounts: np.ndarray) -> np.ndarray:
         """The cells of accounts, made where there are none."""
         manager = self.manager
-        cells = manager.cells_of(accounts, ABSENT["i4"], accounts.size)
+        cells = manager.holdings_of(accounts, ABSENT["i4"], accounts.size)
         more = manager.accounts.size - self._recent.size
         self._recent = np.append(self._recent, np.zeros(more, np.int64))
         return cells
@@ -117,13 +117,13 @@ class BookGate:
         The gate may cancel every order, and close the position of every account.
         """
         manager, venue = self.manager, self.venue
-        if venue.spare_fills < 2 * manager.cells.size:
-            venue.grow_fills(4 * manager.cells.size - venue.spare_fills, venue.arrays.fills.size)
-        self._events = np.empty(venue.slots + 4 * manager.cells.size, EVENT)
+        if venue.spare_fills < 2 * manager.holdings.size:
+            venue.grow_fills(4 * manager.holdings.size - venue.spare_fills, venue.arrays.fills.size)
+        self._events = np.empty(venue.slots + 4 * manager.holdings.size, EVENT)
         self.calls[gated_event.VENUE] = venue.address
         self.guard = Guard(
             self.calls,
-            manager.cells,
+            manager.holdings,
             manager.money,
             manager.accounts,
             manager.symbols,
@@ -188,7 +188,7 @@ class BookGate:
         """Note what the gate has done by itself, where `fills` are those of its own orders."""
         count, done = int(self.counts[kernel.EVENTS]), 0
         told = self._events[:count]
-        numbers = self.manager.accounts["number"][self.manager.cells["account"][np.abs(told["cell"])]]
+        numbers = self.manager.accounts["number"][self.manager.holdings["account"][np.abs(told["cell"])]]
         for account, (_, kind, _, node, order_id, _, _, qty, *values) in zip(
             numbers.tolist(), told.tolist(), strict=True
         ):
@@ -215,7 +215,7 @@ class BookGate:
         state = max(int(manager.symbols["state"][0]), int(manager.clock[row_checks.ALL_STATE]))
         if place is None:
             return Position(0, 0, 0, 0, 0 if self._tracks_notional else None, RiskState(state), False)
-        cell, own = manager.cells[place + 1], manager.accounts[place]  # one book: a cell for each account
+        cell, own = manager.holdings[place + 1], manager.accounts[place]  # one book: a cell for each account
         held = (int(cell[name]) for name in ("position", "open_buy", "open_sell", "open_orders"))
         notional = int(cell["open_notional"]) if self._tracks_notional else None
         stopped = bool(cell["stopped"] or own["stopped"])

@@ -84,7 +84,7 @@ class MoneyAudit:
         self._tape, self._run, self._index_of_row = run.plan.tape, run.gate, run.plan.index_of_row
         self._outcomes = run.outputs.outcomes
         self._gate = shared._replace(
-            cells=manager.cells.copy(),
+            cells=manager.holdings.copy(),
             symbols=manager.symbols.copy(),
             counts=shared.counts.copy(),
             owners=owners,
@@ -127,8 +127,8 @@ class MoneyAudit:
 
     def settle(self) -> None:
         """Bring what the workers did not know into the manager."""
-        cells, symbols = self._run.manager.cells, self._run.manager.symbols
+        holdings, symbols = self._run.manager.holdings, self._run.manager.symbols
         for name in ("traded", "stopped"):
-            cells[name] = self._gate.cells[name]
+            holdings[name] = self._gate.cells[name]
         for name in ("mark", "has_mark"):
             symbols[name] = self._gate.symbols[name]

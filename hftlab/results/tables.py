@@ -159,7 +159,7 @@ def gate_table(run: TapeRun) -> pa.Table:
     if told is None:
         return schema.GATE.empty_table()
     events = told.events
-    cells = told.cells[np.abs(events["cell"])]
+    cells = told.holdings[np.abs(events["cell"])]
     has_order = events["node"] >= 0
     rows = events["row"].astype(np.int64)
     struck = events["kind"] == GateEvent.STOP_LOSS

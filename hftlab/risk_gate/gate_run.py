@@ -32,7 +32,7 @@ class GateOutputs:
 
     refusals: np.ndarray  # REFUSAL by input row: with limit and observed value
     events: np.ndarray  # EVENT in input order; `row` is the input row
-    cells: np.ndarray  # CELL, to look accounts and books of events up
+    holdings: np.ndarray  # CELL, to look accounts and books of events up
     numbers: np.ndarray  # int32: account numbers by CELL's `account`
     messages: Callable[[], Messages]  # to count them, should somebody ask
 
@@ -83,9 +83,9 @@ class GateRun:
         self.manager, self.tape = manager, tape
         columns, opening = tape.checked.columns, tape.opening
         manager.know_symbols(tape.symbols)
-        self.row_holdings = manager.cells_of(columns.account, columns.book, tape.rows)
+        self.row_holdings = manager.holdings_of(columns.account, columns.book, tape.rows)
         slot_holdings = memory.zeros(order_slots, np.int32)
-        slot_holdings[first_slot : first_slot + opening.count] = manager.cells_of(
+        slot_holdings[first_slot : first_slot + opening.count] = manager.holdings_of(
             frozen(opening.account, "i4"), frozen(opening.book, "i4"), opening.count
         )
         self.checks = RowChecks(manager, tape, self.row_holdings)
@@ -96,7 +96,7 @@ class GateRun:
         manager, order = self.manager, self.tape.commands.order
         has_stops = "stop_loss_percentage" in manager.limits.uses
         return Gate(
-            manager.cells,
+            manager.holdings,
             manager.money,
             manager.accounts,
             manager.symbols,
@@ -117,7 +117,7 @@ class GateRun:
         uses, counts = self.manager.limits.uses, np.zeros(kernel.COUNTS, np.int64)
         counts[kernel.TRACKS_NOTIONAL] = "max_open_notional" in uses
         counts[kernel.CHECKS_PORTFOLIO] = "max_portfolio_value" in uses
-        counts[kernel.OWN_ROOM] = OWN_ROOM + 2 * self.manager.cells.size
+        counts[kernel.OWN_ROOM] = OWN_ROOM + 2 * self.manager.holdings.size
         return counts
 
     # -- the shared gate for each kind of worker
@@ -148,7 +148,7 @@ class GateRun:
     @property
     def has_struck(self) -> bool:
         """Whether some stop loss has struck and not been lifted."""
-        return bool(self.manager.accounts["stopped"].any() or self.manager.cells["stopped"].any())
+        return bool(self.manager.accounts["stopped"].any() or self.manager.holdings["stopped"].any())
 
     def place_reasons(self) -> None:
         """Put the reasons of row checks where workers look for them: in the order of the tape."""
@@ -181,7 +181,7 @@ class GateRun:
     def _outputs(self, refusals: list[np.ndarray], events: np.ndarray) -> GateOutputs:
         manager = self.manager
         return GateOutputs(
-            np.concatenate(refusals), events, manager.cells, manager.accounts["number"], self._messages()
+            np.concatenate(refusals), events, manager.holdings, manager.accounts["number"], self._messages()
         )
 
     def _messages(self) -> Callable[[], Messages]:
