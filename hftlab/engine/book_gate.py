@@ -218,7 +218,7 @@ class BookGate:
         holding, own = (
             manager.holdings[place + 1],
             manager.accounts[place],
-        )  # each has one
+        )  # one book: one each
         held = (int(holding[name]) for name in ("position", "open_buy", "open_sell", "open_orders"))
         notional = int(holding["open_notional"]) if self._tracks_notional else None
         stopped = bool(holding["stopped"] or own["stopped"])
