@@ -1,4 +1,4 @@
-"""One raw command from Python behind the risk gate: what `events.submit` is without one.
+"""One raw command from Python behind the risk gate: what `event.submit` is without one.
 
 All of the gate's arrays stand at one address, like those of live books. What lacks room, or must be looked at
 by Python first, is answered with a need before anything has changed; the same command comes again then.
@@ -65,7 +65,7 @@ class Guard(NamedTuple):
     names: np.ndarray
     events: np.ndarray
     counts: np.ndarray
-    index: np.ndarray  # those of intake.Intake
+    index: np.ndarray  # those of row_checks.Intake
     rings: np.ndarray
     repeats: np.ndarray
     clock: np.ndarray
@@ -73,7 +73,7 @@ class Guard(NamedTuple):
     times: np.ndarray  # int64: messages of the last second, in a ring; [0] where nobody limits them
     senders: np.ndarray  # int32: the account (as in `accounts`) of each
     recent: np.ndarray  # int64 [accounts]: how many of them each has sent
-    terms: np.ndarray  # of intake.Intake
+    terms: np.ndarray  # of row_checks.Intake
 
 
 GUARD_FIELDS = len(Guard._fields)
@@ -156,7 +156,7 @@ def count_message(calls, messages, sender, time):
 def submit_gated(address, word, key, new_key, price, qty, account, time):
     """One raw command at a time (ns) to the book whose gate stands at an address; returns the outcome.
 
-    DETAILS is added as `events.submit` does, TOLD where the gate has done something by itself: it stands in
+    DETAILS is added as `event.submit` does, ACTED where the gate has done something by itself: it stands in
     `events`. Of a refusal, limit and observed value stand in `refusals`.
     """
     word, key, new_key, price = plain(word), plain(key), plain(new_key), plain(price)

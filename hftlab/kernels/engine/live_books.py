@@ -26,7 +26,7 @@ FREE, FILLED_QTY, LEAVES_QTY, COUNT = range(4)
 
 
 class LiveBookArrays(NamedTuple):
-    """Books that take raw commands. The fields, in this order, are the block `venue_at` reads."""
+    """Books that take raw commands. The fields, in this order, are the block `live_books_at` reads."""
 
     heads: np.ndarray
     levels: np.ndarray

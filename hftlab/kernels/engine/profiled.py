@@ -78,8 +78,8 @@ class Probe(NamedTuple):
     )  # int64 by row: ticks after the first command; or [0]: each when the one before is done
     counts: np.ndarray  # int64 [2, CASES, buckets]
     tallies: np.ndarray  # int64 [2, CASES, TALLY]
-    stalls: np.ndarray  # the longest services, see clock.LONG
-    seen: np.ndarray  # of the waits for commands to come, see clock.SEEN
+    stalls: np.ndarray  # the longest services, see cycle_clock.LONG
+    seen: np.ndarray  # of the waits for commands to come, see cycle_clock.SEEN
     gaps: np.ndarray  # the longest interruptions of those waits
     samples: np.ndarray  # int64 [rows, SAMPLE]: every EVERY-th row, in ticks; or none
     states: np.ndarray  # uint8 [books]: BookState of each, kept apart so that a look at it warms no book

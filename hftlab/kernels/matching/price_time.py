@@ -252,13 +252,8 @@ def moved(books, gate, command, level):
 @helper
 def replace(books, grid, gate, fills, count, command, stamps):
     """REPLACE: in place when it gives nothing up, else out and in again as `target`."""
-    order_slot, target, op, book, qty = (
-        command.order_slot,
-        command.target,
-        command.op,
-        command.book,
-        command.qty,
-    )
+    order_slot, target = command.order_slot, command.target
+    op, book, qty = command.op, command.book, command.qty
     # ids before anything else; what the row decided by itself counts only of an order that is open
     open_qty = np.int64(books.orders[ix(order_slot)]["qty"])
     if open_qty == 0:

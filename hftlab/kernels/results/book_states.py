@@ -1,6 +1,6 @@
 """What the books looked like around each command: for certificates and for inference, not for speed.
 
-`run_states` is the loop of `engine.run` that also notes what crosses, and hashes the touch and the best
+`run_states` is the loop of `batch.run` that also notes what crosses, and hashes the touch and the best
 levels after each command, so that the books of two runs can be compared. `run_queues` applies messages and
 notes where each executed order stood. `follow_fills` tells which removals only report an execution.
 """
@@ -81,7 +81,7 @@ def hash_levels(books, grid, book, levels):
 
 @kernel
 def run_states(books, grid, commands, outputs, levels, states, start, stop, count):
-    """`engine.run` that also fills `states`; returns the fills written, `count` included."""
+    """`batch.run` that also fills `states`; returns the fills written, `count` included."""
     books, grid, commands = bare_books(books), bare_grid(grid), bare_commands(commands)
     outputs = bare_outputs(outputs)
     places, touch, depth = bare(states.places), bare(states.touch), bare(states.depth)
@@ -127,17 +127,11 @@ def execution_place(books, modified, pending, book, order_slot):
 @helper
 def reports_execution(books, pending, book, command):
     """Whether a replacement leaves its order as the executions before it do, and at its price."""
-    order_slot, kind = (
-        np.int64(command["slot"]),
-        (np.int64(command["op"]) >> opcodes.KIND_SHIFT) & opcodes.KIND_MASK,
-    )
+    if (np.int64(command["op"]) >> opcodes.KIND_SHIFT) & opcodes.KIND_MASK != opcodes.REPLACE:
+        return False
+    order_slot = np.int64(command["slot"])
     qty, executed_qty = np.int64(books.orders[ix(order_slot)]["qty"]), pending[ix(order_slot)]
-    if (
-        kind != opcodes.REPLACE
-        or qty == 0
-        or executed_qty == 0
-        or np.int64(command["qty"]) != qty - executed_qty
-    ):
+    if qty == 0 or executed_qty == 0 or np.int64(command["qty"]) != qty - executed_qty:
         return False
     level = np.int64(books.orders[ix(order_slot)]["level"])
     return level == level_of(books, book, side_of(books, book, level), np.int64(command["level"]))

@@ -166,11 +166,8 @@ def fee_of(bps, per_lot, amount, qty):
 @helper
 def book_small(holding, sign, price, qty, amount, fee):
     """Book one side of a fill of a SMALL amount; False, and nothing changed, where the sums are not."""
-    position, cost, realised = (
-        np.int64(holding["position"]),
-        np.int64(holding["cost"]),
-        np.int64(holding["realised"]),
-    )
+    position, cost = np.int64(holding["position"]), np.int64(holding["cost"])
+    realised = np.int64(holding["realised"])
     # against the position: lots leave at their average cost, and the difference is realised
     reduced, taken = ZERO, ZERO
     if position * sign < 0:

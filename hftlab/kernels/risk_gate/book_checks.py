@@ -278,7 +278,7 @@ def meets_own_first(books, gate, order, group):
 
 @rare
 def can_fill_from_others(books, gate, book, side, level, qty, holding):
-    """`matching.can_fill` for an order that doesn't trade with its own group's."""
+    """`price_time.can_fill` for an order that doesn't trade with its own group's."""
     place = gate.holdings[ix(holding)]
     mode, group = gate.limits[ix(place["limits"])]["self_trade"], place["group"]
     floor = np.int64(books.heads[ix(book), MIRROR]) - level
