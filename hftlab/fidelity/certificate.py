@@ -171,12 +171,12 @@ class Certificate:
         """One self-contained HTML page."""
         from hftlab.fidelity.page import page
 
-        return page(self)
+        return page(self.as_dict(), self.table.rows(), self.cause_table.rows())
 
     def _repr_html_(self) -> str:
         from hftlab.fidelity.page import body
 
-        return body(self)
+        return body(self.as_dict(), self.table.rows(), self.cause_table.rows())
 
 
 def _share(part: int, whole: int) -> float | None:
