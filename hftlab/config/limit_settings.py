@@ -1,7 +1,7 @@
 """Limits as settings: the `[risk]` and `[trading]` of a TOML file become rules, one for each place.
 
-A rule is what one place gives: everything, a symbol, an account, or an account in a symbol, from a row of the
-flow on. All that is wrong in one file is found before anything is said.
+A rule is what one place gives: for all, for a symbol, an account, or an account in a symbol, from a row of
+the flow on. The reader gathers every problem of a file and reports them together.
 """
 
 from __future__ import annotations

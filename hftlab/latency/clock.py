@@ -1,6 +1,6 @@
-"""The clock that latencies are measured with: which one, how exact, and what reading it costs.
+"""The clock that latencies are measured with: which one, how exact, and what a reading costs.
 
-A cycle counter is used where the processor says that it ticks at one rate on every core and in every power
+A cycle counter is used where the processor reports that it ticks at one rate on every core and in every power
 state (`constant_tsc` and `nonstop_tsc`); elsewhere the system's CLOCK_MONOTONIC_RAW is read. The rate of the
 counter is measured against CLOCK_MONOTONIC_RAW, and how far it may be off is part of the result. The cost of
 reading is measured too; it is never subtracted from anything.
@@ -40,7 +40,7 @@ class Clock:
     resolution_ns: float  # the least by which two readings differ, but for a single tick
     overhead_ns: float  # of one reading: mean of all but the slowest 1 %
     overhead_p99_ns: float
-    base_ticks: int  # a moment as this clock told it ...
+    base_ticks: int  # a moment as this clock reads it ...
     base_ns: int  # ... and as UTC, ns since the epoch
     base_error_ns: int  # within which the two are the same moment
 
@@ -60,7 +60,7 @@ class Clock:
         return self.base_ns + self.to_ns(np.asarray(ticks, np.int64) - self.base_ticks)
 
     def as_dict(self) -> dict[str, Any]:
-        """What a result says about its clock."""
+        """The clock, for the summary of a result."""
         names = ("source", "why", "tick_ns", "resolution_ns", "error_ppm", "overhead_ns", "overhead_p99_ns")
         return {name: getattr(self, name) for name in names}
 
@@ -118,7 +118,7 @@ def calibrate(seconds: float = CALIBRATION_S, source: str | None = None) -> Cloc
 def _costs(counter: int) -> np.ndarray:
     """Ticks from one reading to the next."""
     costs = np.empty(READINGS, np.int64)
-    for _ in range(2):  # the first warms up
+    for _ in range(2):  # the first run compiles and warms the caches
         kernel.differences(counter, costs)
     return costs
 
@@ -159,7 +159,7 @@ def _rate(seconds: float, why: str) -> tuple[int, float, str]:
 
 
 def idle(clock: Clock, ns: int, threshold_ns: int, most: int = 32) -> tuple[np.ndarray, np.ndarray, int]:
-    """Spin for so long: (what kernels.clock has SEEN, the longest gaps, ns it took)."""
+    """Spin for `ns`: (the counts SEEN of `cycle_clock`, the longest gaps, ns it took)."""
     seen, longest = np.zeros(kernel.SEEN, np.int64), np.zeros((most, kernel.LONG), np.int64)
     ticks = kernel.spin(clock.counter, clock.mult, int(clock.to_ticks(ns)), threshold_ns, seen, longest)
     took = int(clock.to_ns(np.array([ticks]))[0])
