@@ -48,6 +48,7 @@ def body(certificate: Values, measures: Rows, causes: Rows) -> str:
         f"<h1>Certificate of fidelity: {html.escape(_name(c))}</h1>",
         f"<p>{html.escape(verdict(c))}</p>",
     ]
+    rows: list[tuple[str, ...]]
     rows = [(name, f"{count:,}", f"{of:,}", _percent(share)) for name, count, of, share in measures]
     parts.append(_table(("measure", "", "of", "share"), rows, left=1))
     if c["over_time"]:
@@ -61,7 +62,7 @@ def body(certificate: Values, measures: Rows, causes: Rows) -> str:
         parts.append(_divergence(c["first_divergence"]))
     if remarks := [*(f"damaged: {fault}" for fault in c["faults"]), *c["notes"]]:
         lines = "".join(f"<li>{html.escape(line)}</li>" for line in remarks)
-        parts.append(f"<h2>What the feed met</h2><ul>{lines}</ul>")
+        parts.append(f"<h2>What the feed reported</h2><ul>{lines}</ul>")
     return "".join(parts)
 
 
@@ -70,7 +71,7 @@ def verdict(certificate: Values) -> str:
     c = certificate
     if not c["levels"]:
         return (
-            "The feed tells price levels and no orders: books can be rebuilt, but nothing can be matched. "
+            "The feed has price levels and no orders: books can be rebuilt, but nothing can be matched. "
             f"The rebuilt touch is the venue's own after {_percent(c['touch_share'])} of the events compared."
         )
     if not c["executions"]:
