@@ -10,7 +10,7 @@ import pytest
 pytest.importorskip("mypy", reason="mypy is not installed")
 
 ROOT = Path(__file__).parents[1]
-# As a program sees an installed package: its signatures. Bodies are the business of `make lint`, and libraries
+# As a program sees an installed package: its signatures. Bodies are the business of `make lint`. Libraries
 # beneath are not followed, which makes this quick.
 SETTINGS = """
 [mypy]

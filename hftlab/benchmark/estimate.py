@@ -1,6 +1,6 @@
-"""How long a measurement will take: roughly, on a quiet machine whose kernels are compiled.
+"""Roughly how long a measurement takes, on a quiet machine whose kernels are compiled.
 
-The figures are of one machine (AMD EPYC, 2 cores), rounded; nothing that is measured depends on them.
+The figures are of one machine (AMD EPYC, 2 cores), rounded. No measurement depends on them.
 """
 
 from __future__ import annotations
@@ -30,7 +30,8 @@ def seconds_of(case: Case, repetitions: int, warmup: int) -> float:
 
 def seconds_of_each(cases: Iterable[Case], repetitions: int, warmup: int, cold: bool) -> list[float]:
     """Each case, with its cold start where it is the first of its kind (see `session.bench`)."""
-    started, loaded, found = {None}, set(), []
+    started: set[tuple[str, bool] | None] = {None}
+    loaded, found = set(), []
     for case in cases:
         seconds = seconds_of(case, repetitions, warmup)
         if kernels_of(case) not in loaded:

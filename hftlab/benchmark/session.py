@@ -11,13 +11,13 @@ from typing import Any
 import msgspec
 
 from hftlab.benchmark.cases import REPETITIONS, WARMUP, Case, cold_kind, kernels_of, require_possible
-from hftlab.benchmark.child import ask, run_python
+from hftlab.benchmark.child import run_python, run_task
 from hftlab.benchmark.machine import Watch
 from hftlab.benchmark.measure import measure
 from hftlab.benchmark.records import Cold, Measurement, Report, Start, now
 from hftlab.errors import MeasurementError
 
-Progress = Callable[[str], object]  # told the name of what is done
+Progress = Callable[[str], object]  # called with the name of each case when it is done
 
 FIRST_CALL = """
 import json, time
@@ -43,19 +43,22 @@ def bench(
     """Measure cases.
 
     Each gets a process of its own unless `isolated` is False. `cold` adds the first call in a fresh process,
-    with the compile cache and without, to cases on one thread. `progress` is told each case that is done.
-    Raises MeasurementError where cases of one flow give different digests, or a process came to no result.
+    with the compile cache and without, to cases on one thread. `progress` is called with the
+    name of each case when it is done.
+
+    Raises MeasurementError if cases of one flow give different digests, or a process has no result.
     """
     cases = list(cases)
     require_possible(cases)
-    watch, loaded, starts, found = Watch(), set(), {}, []
+    watch, loaded, found = Watch(), set(), []
+    starts: dict[tuple[str, bool], Cold] = {}
     for case in cases:
         if isolated:
-            if kernels_of(case) not in loaded:  # compiled elsewhere: what that takes is no memory of a run
+            if kernels_of(case) not in loaded:  # compiled in another process: its memory is not that of a run
                 first_start(case)
                 loaded.add(kernels_of(case))
             how = {"case": case, "repetitions": repetitions, "warmup": warmup, "pin": pin}
-            measurement = msgspec.convert(ask("measure", f"case {case.name}", **how), Measurement)
+            measurement = msgspec.convert(run_task("measure", f"case {case.name}", **how), Measurement)
         else:
             measurement = measure(case, repetitions, warmup, pin)
         if cold and (key := cold_kind(case)):

@@ -1,4 +1,4 @@
-"""`hftlab certify`: how far a replay of this file can be trusted."""
+"""`hftlab certify`: how far to trust a replay of a file."""
 
 from __future__ import annotations
 
@@ -18,7 +18,9 @@ if TYPE_CHECKING:
 def certify(
     file: common.Source,
     levels: Annotated[int, common.count_option("--levels", "Levels a side to compare.", maximum=1000)] = 10,
-    page: Annotated[Path | None, typer.Option(metavar="FILE", help="Also write it as one HTML page.")] = None,
+    page: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write the certificate as an HTML page, too.")
+    ] = None,
     initial_book: common.InitialBook = None,
     format: common.Format = None,
     symbols: common.Symbols = None,
@@ -26,11 +28,12 @@ def certify(
     config: common.ConfigFile = None,
     as_json: common.Json = False,
 ) -> None:
-    """Say how far a replay of this file can be trusted.
+    """Certify how far to trust a replay of this file.
 
-    The facts are rebuilt into the venue's book, the commands inferred from them are matched in ours, and the
-    two are compared: executions reproduced exactly, books equal after each event, the first divergence,
-    and the cause of each execution that was not reproduced.
+    Rebuilds the venue's book from its facts, matches the commands inferred from
+    them, and compares the two: executions reproduced exactly, books equal after
+    each event, the first divergence, and the cause of each execution that was not
+    reproduced.
 
     Example: [bold]hftlab certify AMZN_2012-06-21_34200000_57600000_message_1.csv[/]
     """
@@ -50,7 +53,7 @@ def certify(
         common.print_json(certificate.as_dict())
         return
     tables = [_measures(certificate), _causes(certificate), _compared(certificate)]
-    tables += common.met(certificate.faults, certificate.notes)
+    tables += common.remarks(certificate.faults, certificate.notes)
     if certificate.first_divergence is not None:
         tables += _divergence(certificate.first_divergence.as_dict())
     common.show(*(table for table in tables if table.row_count))

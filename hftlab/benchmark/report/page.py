@@ -19,7 +19,7 @@ from hftlab.benchmark.report.tables import (
     SPEED_COLUMNS,
     TARGET_COLUMNS,
     cold_rows,
-    is_told,
+    is_known,
     latency_rows,
     machine_rows,
     speed_rows,
@@ -161,7 +161,7 @@ def _panel(histograms: list[tuple[Measurement, Latency]], axes: Axes) -> None:
     colours: dict[Case, str] = {}
     for m, one in histograms:
         histogram = one.histogram
-        points = [(p, histogram.percentile(p)) for p in PERCENTILES if is_told(p, one.count)]
+        points = [(p, histogram.percentile(p)) for p in PERCENTILES if is_known(p, one.count)]
         style = "--" if one.kind == "response" else "-"
         axes.plot(
             [_nines(p) for p, _ in points],
