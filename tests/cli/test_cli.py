@@ -97,7 +97,7 @@ def test_version(run):
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_a_help_of_80_columns_breaks_no_line_early(command):
-    """A help keeps the line ends of its docstring, so a paragraph of several lines has none over 78 columns."""
+    """A help keeps the line ends of its docstring, so those of a paragraph stay within 78 columns."""
     from hftlab.cli import app
 
     (callback,) = [each.callback for each in app.registered_commands if each.callback.__name__ == command]
