@@ -15,7 +15,7 @@ RUN_NS = {  # without the gate, and with it
     "batch": (20, 80),
     "replay": (60, 120),
     "event": (60, 150),
-    "python": (4_000, 4_500),  # of which half goes to preparing the calls
+    "python": (4_000, 4_500),  # half of it prepares the calls
 }
 COMPILE_S = {"batch": (18, 35), "replay": (18, 35), "event": (18, 70), "python": (15, 45)}
 

@@ -32,10 +32,10 @@ def measure(
 def _measure(case: Case, repetitions: int, warmup: int, cores: tuple[int, ...]) -> Measurement:
     prepared = Prepared(case)
     run_once(Prepared(case, orders=min(case.orders, 1_000)))  # loads kernels: not memory of a run
-    pa.default_memory_pool().release_unused()
+    pa.default_memory_pool().release_unused()  # else a run would take it up without the peak growing
     is_reset, held = reset_peak(), memory_bytes("VmRSS")
     _, digest_of_first = run_once(prepared)
-    digest = digest_of_first()
+    digest = digest_of_first()  # outside the repetitions: it costs as much as a run
     del digest_of_first
     for _ in range(warmup - 1):
         run_once(prepared)

@@ -72,7 +72,7 @@ def bench(
 
 
 def require_agreement(measurements: Iterable[Measurement]) -> None:
-    """Batch, event loop, calls and threads come to the same: raises MeasurementError where they don't."""
+    """Raises MeasurementError unless batch, event loop, calls and threads give one digest."""
     first: dict[Any, Measurement] = {}
     for each in measurements:
         other = first.setdefault(each.case.behaviour, each)
@@ -84,7 +84,7 @@ def require_agreement(measurements: Iterable[Measurement]) -> None:
 
 
 def cold_start(case: Case, compiled: bool = True) -> Cold:
-    """The first call in a fresh process: kernels from the cache, and (unless not wanted) compiled anew."""
+    """The first call in a fresh process: kernels from the cache, and (if wanted) compiled anew."""
     first_start(case)  # fills the cache where it is empty, and that of the system
     cached = first_start(case)
     return Cold(cached=cached, compiled=first_start(case, cached=False) if compiled else None)
@@ -101,6 +101,6 @@ def first_start(case: Case, cached: bool = True) -> Start:
 def _start(case: Case, env: dict[str, str]) -> Start:
     given = json.dumps({"case": msgspec.to_builtins(case)})
     started = perf_counter()
-    said = run_python("-c", FIRST_CALL, given=given, what=f"first call of {case.name}", env=env)
-    import_s, call_s = json.loads(said.splitlines()[-1])
+    printed = run_python("-c", FIRST_CALL, given=given, what=f"first call of {case.name}", env=env)
+    import_s, call_s = json.loads(printed.splitlines()[-1])
     return Start(process_s=perf_counter() - started, import_s=import_s, first_call_s=call_s)

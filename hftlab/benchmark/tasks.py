@@ -95,6 +95,7 @@ def jitters(times: np.ndarray, window: int = WINDOW) -> list[float]:
     """p99 - p50 of each whole window without a time over DISTURBED_NS; a shorter flow is one window."""
     window = min(window, times.size)
     whole = times[: times.size // window * window].reshape(-1, window)
+    # a window with an interruption shows the machine, not the program
     calm = whole[whole.max(axis=1) <= DISTURBED_NS]
     middle, high = np.percentile(calm, (50, 99), axis=1) if len(calm) else (np.zeros(0), np.zeros(0))
     return (high - middle).tolist()

@@ -144,6 +144,7 @@ def _set_option(feed: dict[str, Any], option: str) -> None:
     *groups, last = name.strip().split(".")
     if not given or not last or not all(groups):
         raise UsageError(f"--option: found {option!r}, expected NAME=VALUE or GROUP.NAME=VALUE")
+    # a copy of each group on the way: those of the settings stay as they are
     for group in groups:
         feed[group] = inner = dict(feed.get(group) or {})
         feed = inner

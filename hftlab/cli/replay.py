@@ -160,6 +160,7 @@ def _touch(result: Result, summary: dict[str, Any]) -> Table:
     from hftlab.replayer.inspection import busiest
 
     title = "Best prices at the end"
+    # in chunks fills are not kept, so instruments go by their open orders
     fills_known = summary["mode"] == "match" and "fills" in summary["record"] and summary["chunks"] == 1
     traded = {"fills": common.count, "volume": common.count, "last": common.price} if fills_known else {}
     headings = ("fills", "lots", "last") if fills_known else ()

@@ -64,6 +64,7 @@ def risk(
     _refuse_impossible(out)
     with common.working(f"reading {file.name}"):
         flow = common.open_source(file, format, symbols, options, settings, initial_book=initial_book)
+    # each kind of limits has kernels of its own, which must not compile within a set's time
     for gate in (None, *sets.values()):
         common.load_kernels(record=("fills", "rejects", "gate", "positions"), limits=gate)
     rows = flow.known_rows

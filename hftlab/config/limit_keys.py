@@ -208,7 +208,7 @@ BOTH_SIDES, SIDES = "max_position_size", ("max_long_position", "max_short_positi
 def misplaced(key: str, account: bool, symbol: bool, later: bool) -> tuple[str, str] | None:
     """(found, expected) for a key in a place that can't have it; None where it can.
 
-    `account` and `symbol` say whether one is named, `later` whether it is a change during the run.
+    `account` and `symbol` are whether one is named, `later` whether it is a change during the run.
     """
     limit = KEYS[key]
     if (symbol and limit.of in ("account", "all")) or (account and limit.of in ("symbol", "all")):

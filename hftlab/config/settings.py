@@ -64,7 +64,7 @@ RECORDABLE = (  # tables a replay can keep
     "pnl",
 )
 
-# A setting's type; the description is what an error says was expected.
+# A setting's type; the description is what its error expected.
 Count = Annotated[int, Meta(ge=1, description="an integer, 1 or more")]
 OptionalCount = Annotated[Count | None, Meta(description="an integer, 1 or more")]
 Levels = Annotated[int, Meta(ge=1, le=1000, description="an integer from 1 to 1000")]
@@ -173,6 +173,7 @@ def _instruments(settings: Any, where: str) -> dict[str, Instrument]:
         raise _wrong(f"{where}, instruments", settings, "a table")
     for symbol, own in settings.items():
         _instrument(own, where, symbol)
+    # each is checked alone first, so that an error names the section where the key stands
     default = settings.get(DEFAULT_INSTRUMENT, {})
     return {symbol: _instrument({**default, **own}, where, symbol) for symbol, own in settings.items()}
 
@@ -201,6 +202,7 @@ def _section(settings: Any, struct: type[Section], where: str, name: str) -> Any
         return msgspec.convert(settings, struct)
     except msgspec.ValidationError as error:
         message = str(error)
+    # msgspec names the key in its text only, so it is taken from there
     if unknown := re.search(r"unknown field `(.*?)`", message):
         raise _unknown(where, f"{name}.{unknown[1]}", struct)
     if at := re.search(r" - at `\$\.(\w+)", message):

@@ -210,9 +210,11 @@ class _Comparison:
 
     def certificate(self, flow: Any, levels: int) -> Certificate:
         """Everything counted."""
+        # price-time priority is judged by the venue's own book, so our differences don't count against it
         known = (self.places & OPEN != 0) & (self.inference.taker >= 0)
         ideal = OPEN | BEST_LEVEL | OLDEST
         causes = {cause.name: int(np.count_nonzero(self.causes == cause)) for cause in Cause}
+        # a trade without a side and without a displayed order: the cross of an auction
         crosses = int(np.count_nonzero(self.mbo.side[self.hidden] == 0))
         causes[Cause.AUCTION.name] += crosses
         causes[Cause.HIDDEN_ORDER.name] = int(self.hidden.sum()) - crosses
@@ -257,8 +259,9 @@ class _Comparison:
     def _exact(self) -> np.ndarray:
         """Whether the replay's fill of the same rank in the same command is the same."""
         rows, taker = self.inference.executions, self.inference.taker
-        if not self.fills.shape[1]:
+        if not self.fills.shape[1]:  # no last fill to clip to
             return np.zeros(rows.size, bool)
+        # fills are in the order of commands: the first of a command, and from there by rank
         index = np.searchsorted(self.fills[SEQ], taker) + self._ranks()
         there = (taker >= 0) & (index < self.fills.shape[1])
         index = np.minimum(index, self.fills.shape[1] - 1)
@@ -291,12 +294,14 @@ class _Comparison:
     def _causes(self) -> np.ndarray:
         """The first cause that applies to each execution, as if none had been reproduced."""
         mbo, rows, taker = self.mbo, self.inference.executions, self.inference.taker
+        # what the book looked like counts before the whole command, not before a later fill of it
         first = rows.copy()
         first[taker >= 0] = self.inference.first[taker[taker >= 0]]
         crossed = self.venue.states.places & CROSSED != 0
         off_price = self.inference.maker_price != mbo.price[rows]
         before = self.by_book.row_before(first)
         crossed_before = crossed[before]
+        # an auction leaves an uncrossed book at its end; a book that stays crossed lacks facts
         uncrosses = crossed_before & ~crossed[self.by_book.end_of_moment(rows)]
         tests = (
             (Cause.INITIAL_BOOK, self.places & OPEN == 0),
@@ -392,7 +397,7 @@ class _Comparison:
         mbo, book = self.mbo, int(self.mbo.book[row])
         mine = self.inference.executions[self.inference.taker == command]
         venue_from, ours_from = row, int(self._last_command(np.array([row]))[0]) + 1
-        if command >= 0:
+        if command >= 0:  # both books before the command that the execution belongs to
             venue_from, ours_from = int(self.inference.first[command]), command
         elif execution is not None:
             mine = np.array([row])

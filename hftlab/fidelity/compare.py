@@ -53,7 +53,7 @@ def compare(
         # sizes of a published file count the lots that the flow was opened with
         lot = rebuilt.flow.options.get("lot")
         published = open_truth(truth, lot)
-        if one_step:
+        if one_step:  # needs the messages only, so no book is rebuilt
             return by_steps(rebuilt.flow, published, rebuilt.name)
         most = min(published.levels, rebuilt.levels or published.levels)
         if levels is not None and levels > most:
@@ -64,6 +64,7 @@ def compare(
         tally = Tally(wanted, pairs.explain)
         pairs.run(partial(rebuilt.states, wanted, pairs.last_row), tally)
     notes = pairs.notes()
+    # LOBSTER files begin in the middle of a day: without the first row orders are missing
     if not events.seeded and published.kind == ORDERBOOK and tally.exact < tally.rows:
         notes.insert(0, "the book began empty: initial_book gives it the first published row")
     return tally.comparison(rebuilt.name, published, rebuilt.flow, pairs.not_compared, notes)

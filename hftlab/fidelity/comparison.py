@@ -130,7 +130,7 @@ class Tally:
     ) -> None:
         """Books [4, rows, levels] of events `at`, and of these rows of the file; `refuted` ones are wrong."""
         equal = rebuilt == truth
-        if refuted is not None:
+        if refuted is not None:  # equal by chance, though the message contradicts it
             equal[:, refuted] = False
         level = equal.all(axis=0)
         down_to = np.logical_and.accumulate(level, axis=1)
@@ -147,6 +147,7 @@ class Tally:
         self, rebuilt: np.ndarray, truth: np.ndarray, ends: pl.DataFrame, at: np.ndarray, rows: np.ndarray
     ) -> None:
         """Give each of these books, which differ, its cause."""
+        # the first level that differs decides the cause: one too many shifts all below it
         level = np.argmax((rebuilt != truth).any(axis=0), axis=1)
         here = np.arange(rows.size), level
         ours, theirs = rebuilt[:, *here], truth[:, *here]

@@ -46,7 +46,7 @@ def one_step(flow: Flow, truth: Truth, name: str) -> Comparison:
     before = None
     for block in truth.blocks():
         rows, after = block.row, block.values
-        if before is None:
+        if before is None:  # the first row of the file follows from no other
             before, rows, after = after[:, :1], rows[1:], after[:, 1:]
             counts[FIRST] = 1
         previous = np.concatenate([before, after[:, :-1]], axis=1)
@@ -58,6 +58,7 @@ def one_step(flow: Flow, truth: Truth, name: str) -> Comparison:
         counts[REVEALED] += int(revealed.sum())
         ends = pl.DataFrame({"row": changes.row[rows], "sequence": rows, "ts": changes.ts[rows]})
         ends = ends.with_columns(symbol=pl.lit(changes.symbol), flags=pl.lit(0))
+        # a revealed level can be neither right nor wrong, so such rows are counted apart
         there = np.flatnonzero(~revealed)
         tally.add(expected[:, there], after[:, there], ends, there, rows[there], refuted[there])
     counts[NO_ROW] = messages - tally.rows - counts[REVEALED] - counts[FIRST]
@@ -82,6 +83,7 @@ def _changes(flow: Flow) -> _Changes:
     facts = pl.concat(frames).filter(pl.col("sequence") >= 0)
     changing = facts.filter(~pl.col("action").is_in(["T", "F", "N"]))
     messages = int(facts["sequence"].to_numpy().max()) + 1 if facts.height else 0
+    # a LOBSTER message is one A or C; anything else comes from another format
     strange = not changing["action"].is_in(["A", "C"]).all() or changing["sequence"].is_duplicated().any()
     if strange or messages > 2 * facts.height:
         raise UsageError(
@@ -118,6 +120,7 @@ def _step(
         inside, index = better < levels, np.minimum(better, levels - 1)
         here = (np.arange(rows.size), index)
         there = inside & (prices[here] == price)
+        # a level that would go below zero, or that is not there to be reduced, contradicts the message
         left = np.where(there, sizes[here], 0) + changes.size[of]
         refuted[rows] = inside & (left < 0) | (~there & inside & (changes.size[of] < 0))
         # a new level pushes those from here on one back, one that is emptied pulls them one up

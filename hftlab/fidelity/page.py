@@ -150,7 +150,7 @@ def _curves(spans: Sequence[Values]) -> str:
     drawn = io.StringIO()
     with rc_context({"svg.hashsalt": "hftlab"}):  # the same certificate gives the same page
         figure.savefig(drawn, format="svg", metadata={"Date": None})
-    svg = drawn.getvalue()
+    svg = drawn.getvalue()  # with an XML header, which has no place inside HTML
     return svg[svg.index("<svg") :]
 
 

@@ -119,6 +119,7 @@ def _run_folder(folder: Path) -> Rebuilt:
         )
     if not path.is_file():
         raise InputError(f"{folder}: its input {path} is not there, expected it to know where events end")
+    # books of another file would differ everywhere, and the fault would seem to be ours
     found = sha256_of(path)
     if found != manifest["input"]["sha256"]:
         was = manifest["input"]["sha256"]
@@ -143,6 +144,7 @@ def _manifest(folder: Path) -> dict[str, Any]:
         if manifest["input"] is None:
             raise UsageError(f"{folder}: was made from a table in memory, expected an input file")
         known = {"tables": manifest["tables"], "config": manifest["config"], "input": manifest["input"]}
+        # a manifest of another program may be JSON, too: these are needed below
         known["config"]["inferred_from"], known["config"]["depth"], known["input"]["sha256"]
     except (ValueError, KeyError, TypeError) as error:
         raise InputError(

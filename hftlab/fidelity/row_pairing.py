@@ -127,7 +127,7 @@ class _Orderbook(Pairing):
         frame = events.frame.filter(pl.col("symbol") == self._own)
         self.ends = frame.filter(pl.col("sequence") >= 0).unique("sequence", keep="last", maintain_order=True)
         self.sequence = self.ends["sequence"].to_numpy()
-        if (np.diff(self.sequence) <= 0).any():
+        if (np.diff(self.sequence) <= 0).any():  # the search below needs them ascending
             raise InputError(
                 f"{events.flow.path}: found message numbers that go back, expected LOBSTER's order"
             )
@@ -180,6 +180,7 @@ class _Mbp(Pairing):
         )
         rows = rows.with_columns(pl.Series("symbol", symbols, pl.String))
         keys = ["symbol", "sequence", "ts"]
+        # of several rows of one event the last shows the book at its end
         rows, events = (
             frame.unique(keys, keep="last", maintain_order=True) for frame in (rows, self.events.frame)
         )
@@ -223,6 +224,7 @@ class _Ticker(Pairing):
             order = rows[np.argsort(block.key[rows], kind="stable")]
             u, sequence = block.key[order], ends["sequence"].to_numpy()
             latest = np.searchsorted(u, sequence, side="right") - 1
+            # outside the tickers there is nothing to compare with
             early, late = latest < 0, sequence > u[-1]
             self.not_compared[BEFORE] += int(early.sum())
             self.not_compared[AFTER] += int((late & ~early).sum())

@@ -73,7 +73,7 @@ def open_truth(path: str | Path, lot: Any = None) -> Truth:
     """
     path = Path(path)
     container = containers.container(path)
-    if container == "zip":
+    if container == "zip":  # LOBSTER's sample has messages and books in one archive
         books = [name for name in containers.members(path) if "orderbook" in name.lower()]
         if len(books) != 1:
             raise FormatError(path, f"{len(books)} orderbook files in the archive", "exactly one")
@@ -164,6 +164,7 @@ def _lobster_levels(path: Path, levels: np.ndarray, first: int) -> np.ndarray:
     values = np.moveaxis(levels[:, :, list(_LOBSTER_COLUMNS)], 2, 0).copy()
     for px, sz in ((0, 1), (2, 3)):
         empty = (np.abs(values[px]) == lobster.NO_LEVEL) | ((values[px] == 0) & (values[sz] == 0))
+        # checked before it is scaled: the product of a larger price would not fit into 64 bits
         outside = ~empty & (np.abs(values[px]) > lobster.MAX_PRICE)
         if outside.any():
             row, level = np.argwhere(outside)[0]
@@ -218,6 +219,7 @@ def _mbp_blocks(path: Path, frame: pl.DataFrame, needed: dict[str, Any]) -> Iter
     rows = np.arange(frame.height)
     if "flags" in frame.columns:
         last = _numbers(path, frame, "flags") & MBO_FLAG_LAST != 0
+        # some files mark no ends at all; then every row is one
         rows = rows[last] if last.any() else rows
     symbol = (
         frame["symbol"].cast(pl.String).fill_null("").to_numpy()[rows] if "symbol" in frame.columns else None
@@ -241,7 +243,7 @@ def _numbers(path: Path, frame: pl.DataFrame, name: str) -> np.ndarray:
         else:
             column = integers
         _refuse_unread(path, frame[name], column)
-    elif price and column.dtype.is_float():
+    elif price and column.dtype.is_float():  # as in Databento's data frames
         column = (column * PRICE_SCALE).round().cast(pl.Int64, strict=False)
     elif isinstance(column.dtype, pl.Decimal):
         column = _units(column.cast(pl.Decimal(38, 9)))

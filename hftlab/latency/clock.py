@@ -76,14 +76,14 @@ def counter_flags(cpuinfo: Path = CPUINFO) -> tuple[bool, str]:
     flags = next((line.split() for line in text.splitlines() if line.startswith("flags")), [])
     missing = [flag for flag in INVARIANT if flag not in flags]
     if missing:
-        return False, f"the processor does not say {' and '.join(missing)}"
+        return False, f"the processor does not report {' and '.join(missing)}"
     return True, " and ".join(INVARIANT)
 
 
 def calibrate(seconds: float = CALIBRATION_S, source: str | None = None) -> Clock:
     """Measure a clock; `source` "counter" or "system" instead of what the machine suggests.
 
-    Raises UsageError where the counter is asked for and can't be used.
+    Raises UsageError for the counter where it can't be used.
     """
     if source not in (None, "counter", "system"):
         raise UsageError(f"clock source: found {source!r}, expected counter or system")
@@ -96,7 +96,7 @@ def calibrate(seconds: float = CALIBRATION_S, source: str | None = None) -> Cloc
     counter = int(mult != 0 and usable)
     mult = mult or kernel.UNIT_MULT
     costs = _costs(counter)
-    slow = float(np.percentile(costs, 99))
+    slow = float(np.percentile(costs, 99))  # beyond it are interrupts, not readings
     tick_ns = mult / kernel.UNIT_MULT
     base_ticks, base_ns, width = _tightest(counter, kernel.WALL)
     return Clock(
@@ -134,6 +134,7 @@ def _resolution(differences: np.ndarray) -> float:
 
 def _tightest(counter: int, which: int) -> tuple[int, int, int]:
     """(ticks, ns, ticks within which both were read) of the reading that was interrupted least."""
+    # an interrupt between two readings widens the bracket, so the narrowest is the most exact
     values = np.empty((BRACKETS, 3), np.int64)
     kernel.brackets(counter, which, values)
     before, ns, after = values[np.argmin(values[:, 2] - values[:, 0])].tolist()
@@ -143,6 +144,7 @@ def _tightest(counter: int, which: int) -> tuple[int, int, int]:
 def _rate(seconds: float, why: str) -> tuple[int, float, str]:
     """(mult, bound of its relative error, why); mult is 0 where the counter is of no use."""
     _tightest(1, kernel.RAW)  # compiles
+    # two pairs of (ticks, ns), as far apart as `seconds`, give the rate
     first_ticks, first_ns, first_width = _tightest(1, kernel.RAW)
     time.sleep(seconds)
     last_ticks, last_ns, last_width = _tightest(1, kernel.RAW)
@@ -150,7 +152,7 @@ def _rate(seconds: float, why: str) -> tuple[int, float, str]:
     if ticks <= 0 or ns <= 0:
         return 0, 0.0, f"the cycle counter went from {first_ticks} to {last_ticks} in {ns} ns"
     mult = (ns * kernel.UNIT_MULT + ticks // 2) // ticks
-    if mult >= kernel.MAX_MULT:
+    if mult >= kernel.MAX_MULT:  # products of a kernel would not fit into 64 bits
         return 0, 0.0, f"the cycle counter ticks only every {ns / ticks:.1f} ns"
     # each end is off by half a bracket and a step of either clock at most; mult is rounded
     step, step_ns = _resolution(_costs(1)), _resolution(_costs(0))

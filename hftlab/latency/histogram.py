@@ -154,6 +154,7 @@ class Histogram:
             raise UsageError(f"percentile: found {percent!r}, expected 0 to 100")
         if not self.count:
             return 0
+        # rounded as HdrHistogram rounds, so that both give the same value
         wanted = max(1, int(percent * self.count / 100 + 0.5))
         value = self._value_at(int(np.searchsorted(np.cumsum(self.counts), wanted)))
         return self._highest_equivalent(value) if percent else value
@@ -194,7 +195,7 @@ class Histogram:
         payload = unpack(text, counts_length)
         histogram = cls.of_counts(payload.counts, np.zeros(TALLY, np.int64), payload.highest, payload.digits)
         used = np.flatnonzero(payload.counts)
-        if used.size:
+        if used.size:  # the form has no minimum and maximum; their buckets are as exact as the counts
             least, most = histogram._value_at(int(used[0])), histogram._value_at(int(used[-1]))
             most = min(MAX_VALUE, histogram._highest_equivalent(most))
             histogram.tally[:] = int(payload.counts.sum()), least, most, 0

@@ -117,13 +117,14 @@ class LatencyProfiler:
 
         Without `rate` a command starts when the one before is done. With one (commands per second) commands
         are due at even intervals (`arrivals` "uniform"), at random ones with that mean ("poisson", by
-        `seed`), or, with "flow", when the flow's times say, `rate` times as fast (1 unless given). `touch`
+        `seed`), or, with "flow", at the flow's own times, `rate` times as fast (default 1). `touch`
         includes writing the touch. `warmup` runs without a clock go before; the fastest is reported beside.
         `stages` reads the clock between the stages of a command too; all times then contain those readings.
         `samples` is how many commands at most the `latency` table has. `inject=(row, ns)` holds that row up,
         to see that it shows. Raises UsageError.
         """
         due = arrival_ticks(self.clock, tape, rate, arrivals, seed)
+        # a copy of the gate for each: a run changes it
         warm = [run_events(tape, touch, manager=_copy(manager)).seconds for _ in range(warmup)]
         probe = self._probe(tape, tape.rows, due, stages, samples, inject)
         stamps = self._stamps() if stages else None
@@ -181,6 +182,7 @@ class LatencyProfiler:
         settings = np.zeros(profiled.SETTINGS, np.int64)
         settings[profiled.COUNTER], settings[profiled.MULT] = self.clock.counter, self.clock.mult
         settings[profiled.HALF], settings[profiled.THRESHOLD] = half_magnitude(self.digits), self.threshold_ns
+        # every n-th command is a sample, so that as few as wanted are spread over the whole run
         settings[profiled.EVERY], settings[profiled.STALL_ROW] = every, NO_ROW
         if inject is not None:
             settings[profiled.STALL_ROW] = inject[0]
@@ -260,6 +262,7 @@ def arrival_ticks(clock: Clock, tape: Tape, rate: float | None, arrivals: str, s
     ns: np.ndarray
     if arrivals == "flow":
         ts = tape.ts(np.arange(tape.rows))
+        # a time that goes back is due at once
         ns = np.maximum.accumulate(ts - ts[:1]) / (rate or 1.0) if tape.rows else np.zeros(0)
     elif rate is None:
         return np.zeros(0, np.int64)

@@ -161,6 +161,7 @@ def merge(parts: Iterable[Latencies]) -> Latencies:
     parts = list(parts)
     if not parts:
         raise UsageError("latencies: found none, expected one or more to merge")
+    # buckets of another layout, or waits of an open loop beside none, can't be added
     first = {**parts[0].settings, "open loop": parts[0].is_open_loop}
     for part in parts:
         found = {**part.settings, "open loop": part.is_open_loop}
@@ -192,6 +193,7 @@ def _sum(arrays: list[np.ndarray]) -> np.ndarray:
 
 def _sum_tallies(tallies: np.ndarray) -> np.ndarray:
     total = tallies.sum(axis=0)
+    # the minimum of no values is 0, which must not win
     smallest = np.where(tallies[..., COUNT] > 0, tallies[..., MIN], np.iinfo(np.int64).max).min(axis=0)
     total[..., MIN] = np.where(total[..., COUNT] > 0, smallest, 0)
     total[..., MAX] = tallies[..., MAX].max(axis=0)

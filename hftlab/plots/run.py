@@ -135,7 +135,7 @@ def _axes(figure: Figure, with_depth: bool) -> tuple[Axes, Axes, Axes | None]:
     volume = figure.add_subplot(grid[1, 0], sharex=prices)
     depth = figure.add_subplot(grid[0, 1], sharey=prices) if with_depth else None
     prices.tick_params(labelbottom=False)
-    untyped: Any = dates
+    untyped: Any = dates  # matplotlib's dates have no types
     locator = untyped.AutoDateLocator()
     volume.xaxis.set_major_locator(locator)
     volume.xaxis.set_major_formatter(untyped.ConciseDateFormatter(locator))
@@ -162,6 +162,7 @@ def _draw_touch(axes: Axes, l1: pl.DataFrame | None) -> None:
     )
     for column, colour, label in (("bid_px", BUY, "best bid"), ("ask_px", SELL, "best ask")):
         axes.step(shown["ts"], shown[column], where="post", color=colour, linewidth=0.9, label=label)
+    # by quantile: a single order far away would squeeze the rest into a line
     low, high = shown["bid_px"].quantile(OUTSIDE), shown["ask_px"].quantile(1 - OUTSIDE)
     if low is not None and high is not None and low < high:
         margin = 0.05 * (high - low)
@@ -212,7 +213,7 @@ def _draw_book(axes: Axes, book: pl.DataFrame) -> None:
     """Open lots at the end, level by level, near the touch."""
     levels = book.group_by("side", "price").agg(pl.col("qty").sum())
     low, high = axes.get_ylim()
-    height = (high - low) / 150
+    height = (high - low) / 150  # thin enough for levels a tick apart
     for side, colour in COLOURS.items():
         best = levels.filter(pl.col("side") == int(side)).sort("price", descending=side is Side.BUY)
         best = best.head(BOOK_LEVELS).with_columns(_decimal("price"))

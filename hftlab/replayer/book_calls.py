@@ -78,6 +78,7 @@ def digest_of_acks(
     run = TapeRun(tape, none, none, *by_row, None, nothing, 0.0, ordered=True)
     digest = Digest()
     digest.add_run(run, _expanded(tape, fills))
+    # each book numbers its own orders; the digest wants the number of the book in the tape
     resting = [book.resting()._replace(book=np.full(len(book), i, np.int32)) for i, book in enumerate(books)]
     return digest.with_book(
         tape.symbols, Resting(*(np.concatenate(parts) for parts in zip(*resting, strict=True)))

@@ -135,7 +135,7 @@ def infer_orders(flow: Flow | pa.Table) -> pa.Table:
     A flow of commands is its own table; what was inferred from a flow is kept with it. Of a table `symbol`
     and `flags` may be missing, and `ts_event` and `sequence`, which are then the row number.
 
-    Raises UsageError for price levels, behind which nobody knows the orders; TableError listing every column
+    Raises UsageError for price levels, which show no orders; TableError listing every column
     that is missing, holds nulls or has values of another type.
     """
     if not isinstance(flow, Flow):
@@ -154,6 +154,7 @@ def infer_orders(flow: Flow | pa.Table) -> pa.Table:
 
 
 def _inferred(mbo: pa.Table) -> pa.Table:
+    # not at the top: a flow of commands is returned without loading kernels
     from hftlab.engine.book_states import run_states
     from hftlab.tape.compiler import compile_checked, rules_for
     from hftlab.tape.facts import facts_to_commands, read_mbo
@@ -234,6 +235,7 @@ def _causes(facts: _Facts, history: _History) -> _Causes:
     from hftlab.kernels.results.book_states import follow_fills
 
     rows, new = history
+    # the kernel follows outstanding quantity through all facts; F facts themselves are then done with
     fill, filled = facts.action[rows] == _F, np.empty(len(rows), np.int64)
     follow_fills(facts.action[rows], facts.size[rows], new, ~facts.refused[rows], filled)
     filled = filled[~fill]
@@ -244,16 +246,15 @@ def _causes(facts: _Facts, history: _History) -> _Causes:
 
     # what is open of an order: the size of its last A or M, less what C facts took off since
     cancel, index, applied = action == _C, np.arange(len(rows)), ~facts.refused[rows]
-    states = ((action == _A) | (action == _M)) & applied  # these two say what is open, others only change it
+    states = ((action == _A) | (action == _M)) & applied  # these set what is open, others only change it
     since = np.maximum.accumulate(np.where(states | new, index, 0))
     gone = np.cumsum(np.where(cancel & applied, size, 0))
     open_after = size[since] - (gone - gone[since])
     known = _previous(states[since], False) & ~new
     open_before, price_before = _previous(open_after, 0), _previous(price[since], 0)
 
-    taken = np.where(
-        size > 0, np.maximum(size - filled, 0), size
-    )  # a size of 0 or less stays as it is, to be refused
+    # a size of 0 or less stays as it is: the command is then refused for it, as the fact was
+    taken = np.where(size > 0, np.maximum(size - filled, 0), size)
     all_open = cancel & applied & known & (size >= open_before)
     left_by_fill = known & (action == _M) & applied & (price == price_before) & (size == open_before - filled)
     by_fill = (filled > 0) & np.where(cancel, (size > 0) & (size <= filled), left_by_fill)
@@ -283,6 +284,7 @@ def _with_removals(
     following = np.minimum.accumulate(np.where(changes, np.arange(len(rows)), len(rows))[::-1])[::-1]
     ends = np.append(np.flatnonzero(new)[1:], len(rows))[np.cumsum(new) - 1]
     found = (following < ends) & (taker[rows] >= 0)
+    # a removal much later may belong to something else, so only a prompt one ends the command
     fills, removals = rows[found], rows[following[found]]
     rank = np.empty_like(by_book)  # of each row among those of its instrument
     rank[by_book] = np.arange(len(by_book))
@@ -321,10 +323,11 @@ _BEGINS, _EXECUTES, _REMAINS, _RENEWS = range(4)  # what a fact is to its comman
 def _aggressors(facts: _Facts, by_book: np.ndarray) -> np.ndarray:
     """Per F, the order id of the last T before it at the same time that names one; 0 for none."""
     named = ((facts.action == _T) & (facts.order_id != 0))[by_book]
-    if not named.any():
+    if not named.any():  # most feeds name no aggressor
         return np.zeros(len(named), np.uint64)
     last = np.maximum.accumulate(np.where(named, np.arange(len(named)), -1))
     before = by_book[np.maximum(last, 0)]
+    # a T is from the aggressor's side, its F facts are from the other
     same = (last >= 0) & (facts.action[by_book] == _F) & (facts.side[before] == -facts.side[by_book])
     for column in (facts.ts_ns, facts.symbol):
         same &= column[before] == column[by_book]
@@ -335,6 +338,7 @@ def _roles(facts: _Facts, kept: np.ndarray, aggressor: np.ndarray, causes: _Caus
     """Whether each kept fact belongs to the command before it, and how; the rules are at the top."""
     row, before = kept[1:], kept[:-1]
     side = facts.side[row].astype(np.int64)
+    # what belongs together has one time and one instrument; a refused size stands alone
     together = (facts.size[row] > 0) & (facts.size[before] > 0)
     for column in (facts.ts_ns, facts.symbol):
         together &= column[row] == column[before]
@@ -345,11 +349,13 @@ def _roles(facts: _Facts, kept: np.ndarray, aggressor: np.ndarray, causes: _Caus
     executes &= facts.order_id[row] != facts.order_id[before]  # one taker would have taken it at once
     executes &= side * facts.price[row] <= side * facts.price[before]  # a taker's prices never get better
 
+    # an A that crosses would have traded, so it is no remainder; it rests as PASSIVE
     adds = (facts.action[row] == _A) & ~facts.snapshot[row] & ~facts.refused[row]
     remains = after_fill & adds & ~facts.crosses[row] & (side == -facts.side[before])
     remains &= side * facts.price[row] >= side * facts.price[before]
     remains &= (aggressor[before] == 0) | (aggressor[before] == facts.order_id[row])
 
+    # cancel-replace: the venue reports both halves in one message, which has one sequence
     renews = together & adds
     renews &= (facts.action[before] == _C) & causes.all_open[before] & (facts.side[before] == facts.side[row])
     renews &= (facts.sequence[row] == facts.sequence[before]) & (
@@ -423,6 +429,7 @@ def _order_ids(
 
 def _added_before(facts: _Facts, ids: np.ndarray, rows: np.ndarray) -> np.ndarray:
     """Whether an order of that id was added in an earlier row of the instrument: it may still rest."""
+    # (instrument, id) as one number, then the first row that adds each
     adds = np.flatnonzero((facts.action == _A) & ~facts.refused)
     names, number = np.unique(np.append(facts.order_id[adds], ids), return_inverse=True)
     keys = facts.symbol[np.append(adds, rows)].astype(np.int64) * len(names) + number

@@ -128,7 +128,7 @@ def _run_one(plan: Plan, tape: Tape, manager: RiskManager | None) -> TapeRun:
 
 
 def gate_for(plan: Plan, checked: CheckedTable, first: bool) -> RiskManager | None:
-    """The risk gate, where limits are given or rows control it; `first` says that no chunk came before."""
+    """The risk gate, where limits are given or rows control it; `first`: no chunk came before."""
     if plan.mode != "match":
         return None
     if plan.limits is not None:
@@ -136,7 +136,7 @@ def gate_for(plan: Plan, checked: CheckedTable, first: bool) -> RiskManager | No
     row = first_control(checked)
     if row is None:
         return None
-    if not first:
+    if not first:  # the gate counts from the first row on, so it can't begin in the middle
         raise UsageError(
             f"row {checked.first_row + row}: found a RISK_CONTROL after the first chunk, expected limits "
             "(even empty ones), so that the gate is there from the start, or a replay in one piece"
@@ -152,6 +152,7 @@ def _replay_tape(tape: Tape, plan: Plan, writer: RunWriter | None) -> Result:
         raise UsageError(f"mode: found {plan.mode!r}, expected the mode the tape was compiled for")
     if plan.limits is not None:
         plan.limits.check_symbols(tape.symbols)
+        # a closing order may be larger than any row, and a narrow tape has 32 bits for a quantity
         if plan.limits.closes_positions and not tape.is_wide:
             raise UsageError(
                 "limits: found stops that close positions, expected a table: this tape is narrow"
@@ -164,7 +165,7 @@ def _single(plan: Plan, tape: Tape, skipped: int, seconds: dict[str, float]) -> 
     run = _run_one(plan, tape, gate_for(plan, tape.checked, True))
     counts = Counts()
     counts.add(run, skipped)
-    fills = cache(partial(tables.expand_fills, run))
+    fills = cache(partial(tables.expand_fills, run))  # digest, fills, positions and pnl share one copy
     return Result(
         digest=Digest(),
         counts=counts,
@@ -212,6 +213,7 @@ def _replay_chunks(
         symbols = checked.symbols if checked.rows else symbols  # an empty chunk knows none
         tape = _compile(plan, checked, resting)
         compiled = perf_counter()
+        # one gate for the whole flow: it carries positions and rates from chunk to chunk
         manager = manager or gate_for(plan, checked, counts.chunks == 0)
         run = _run_one(plan, tape, manager)
         ran = perf_counter()
@@ -242,7 +244,7 @@ def _with_symbols(checked: CheckedTable, known: tuple[str, ...]) -> CheckedTable
         return checked
     if not checked.rows:  # the filter left no row
         return replace(checked, symbols=known)
-    before = set(known)
+    before = set(known)  # books keep their numbers: open orders of the last chunk refer to them
     symbols = known + tuple(symbol for symbol in checked.symbols if symbol not in before)
     number = {symbol: book for book, symbol in enumerate(symbols)}
     books = np.array([number[symbol] for symbol in checked.symbols], np.int32)

@@ -42,6 +42,7 @@ class Sink:
 
     def add(self, run: TapeRun, fills: tables.Fills, first_match: int) -> None:
         """Keep the recorded tables of a chunk."""
+        # `pnl` books the fills itself, below, and must not see them twice
         if self.positions is not None and "pnl" not in self.chunks:
             self.positions.add(fills, run.tape.symbols)
         make: dict[str, Callable[[], pa.Table]] = {
@@ -53,7 +54,7 @@ class Sink:
             "depth": lambda: tables.depth_table(run, self.plan.depth),
             "gate": lambda: tables.gate_table(run),
         }
-        if self.positions is not None:  # `pnl` books the fills on the way, so they are booked once
+        if self.positions is not None:
             make["pnl"] = partial(self.positions.add_with_changes, fills, run.tape.symbols)
         for name, chunks in self.chunks.items():
             table = make[name]()

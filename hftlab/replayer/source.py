@@ -48,7 +48,7 @@ class Source:
         self.read = read_orders if plan.mode == "match" else facts[kind]
         self.marks_ends = False  # whether the source marks the ends of events, as far as it was read
         self.inferred = kind == "mbo" and plan.mode == "match"
-        if self.inferred:
+        if self.inferred:  # inference looks at the whole flow, so it is read in one piece
             rows = flow.num_rows if self.table is None else self.table.num_rows
             self.plan = replace(plan, inferred_from=rows)
         elif self.table is None and plan.chunk_rows is None and (flow.most_rows or MANY) > CHUNK_FROM:
@@ -77,7 +77,7 @@ class Source:
             first += checked.rows
             known |= dict.fromkeys(checked.symbols)
             skipped = 0
-            if self.plan.symbols is not None:
+            if self.plan.symbols is not None:  # after the check: `seq` counts rows before the filter
                 kept = only_symbols(checked, self.plan.symbols)
                 checked, skipped = kept, checked.rows - kept.rows
                 for book in np.unique(kept.columns.book) if kept.columns.book.size else range(kept.rows > 0):
@@ -94,6 +94,7 @@ class Source:
         with table_of(self.path):
             checked = self.read(table, first)
         self.marks_ends |= checked.ends.size > 0
+        # without marks every row would end an event, in the middle of one that began before
         if self.marks_ends and not checked.ends.size:  # no event ends in this chunk
             checked = replace(checked, ends=frozen(np.zeros(checked.rows), "?"))
         return checked

@@ -76,6 +76,7 @@ class Positions:
         cells = self._holdings.cells[: self._known]
         is_there = (values[positions.TO_BOUGHT] != 0) | (values[positions.TO_SOLD] != 0) | (orders != 0)
         there = np.flatnonzero(is_there)
+        # books are numbered by first appearance, which chunks may change; names are not
         rank = np.empty(len(symbols), np.int64)
         rank[sorted(range(len(symbols)), key=symbols.__getitem__)] = np.arange(len(symbols))
         there = there[np.lexsort((cells["account"][there], rank[cells["book"][there]]))]
@@ -148,12 +149,14 @@ class Positions:
             done, row = self._book_until(stop, fills, numbers, changes, done, row)
             if stop == seqs.size:
                 return
+            # the fees of all holdings are looked up anew
             self._limits, self._fees = self._changes.pop(0)[1], self._fees[:1]
 
     def _book_until(
         self, stop: int, fills: Fills, numbers: np.ndarray, changes: Changes, done: int, row: int
     ) -> tuple[int, int]:
         while True:
+            # the kernel stops when sums need more room than is there
             columns = fills.longs, fills.ints, fills.sides, numbers, self._fees
             done, row = positions.book_fills(*columns, self._holdings, changes, done, stop, row)
             if done == stop:

@@ -46,6 +46,7 @@ class Counts:
         self.skipped += skipped
         self.fills += run.fills.size
         self.filled_qty += exact_sum(run.fills["qty"].astype(np.int64, copy=False))
+        # counters in several lanes: neighbours are often equal, and one counter would wait for itself
         lanes = np.zeros((LANES, self.by_outcome.size), np.int64)
         count_outcomes(run.outcomes, lanes)
         self.by_outcome += lanes.sum(axis=0)
@@ -174,6 +175,7 @@ class Result:
         return self._run is not None
 
     def _make(self, name: str, levels: int) -> pa.Table:
+        # a table that the replay kept; a depth of another number of levels must be made anew
         if name in self._made and (name != "depth" or levels == self.settings["depth"]):
             return self._made[name]()
         if name == "book":

@@ -114,6 +114,7 @@ def rejects_table(run: TapeRun) -> pa.Table:
     tape = run.tape
     rejected = np.flatnonzero(run.outcomes >= REJECTED)
     rows = run.order[rejected] if run.order.size else rejected
+    # partitions of a tape have their rows one after the other; a table has them in input order
     ascending = np.argsort(rows, kind="stable")
     rejected, rows = rejected[ascending], rows[ascending]
     reason = (run.outcomes[rejected] - REJECTED).astype(np.int8)
@@ -144,6 +145,7 @@ def _quote_refusals(
     gate: GateOutputs, rows: np.ndarray, reason: np.ndarray, limit: np.ndarray, observed: np.ndarray
 ) -> None:
     """Put the values that the gate recorded into the columns of rejects, whose input rows ascend."""
+    # validation and matching refuse without the gate
     by_gate = (_STAGES[reason] != Stage.VALIDATE) & (_STAGES[reason] != Stage.MATCH)
     refusals = gate.refusals
     refusals = refusals[np.argsort(refusals["row"], kind="stable")]
@@ -201,7 +203,7 @@ def l1_table(run: TapeRun) -> pa.Table:
 
     def side(index: int) -> list[pa.Array]:
         price, lots, orders = longs[2 + 3 * index : 5 + 3 * index]
-        none = empty[index]
+        none = empty[index]  # a mask costs a pass, so there is none where no price is missing
         return [pa.array(price, mask=none if none.any() else None), pa.array(lots), pa.array(orders)]
 
     times, symbols = time_array(longs[tables.TS]), symbol_array(tape.symbols, books)
@@ -256,6 +258,7 @@ def _crossed_rows(run: TapeRun) -> np.ndarray:
     tape = run.tape
     if run.gate is None:
         return tape.input_rows(np.flatnonzero(run_states(tape)[1].places & CROSSED))
+    # a gate cancels orders on its own, so the states kernel can't be used: it knows commands only
     touch = with_touch(run).touch
     assert touch is not None
     row, bid, ask, book = touch[:, [TOUCH_ROW, TOUCH_LEVEL, TOUCH_LEVEL + 1, TOUCH_BOOK]].T

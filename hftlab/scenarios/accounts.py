@@ -28,7 +28,7 @@ class Accounts:
     def __init__(self, tape: Tape) -> None:
         columns = tape.checked.columns
         sent = (columns.action == Action.NEW) | (columns.action == Action.REPLACE)
-        if columns.account.size:
+        if columns.account.size:  # a table without accounts has one, 0
             found = pa.array(columns.account).dictionary_encode()
             numbers, index = found.dictionary.to_numpy(), found.indices.to_numpy()
         else:
@@ -56,6 +56,7 @@ class Refusals:
             if tape.checked.seq.size
             else seqs - tape.checked.first_row
         )
+        # notional is |price| x qty; the price column of a MARKET order means nothing
         price = np.abs(_cells(columns.price, rows))
         price[_cells(columns.order_type, rows) == OrderType.MARKET] = 0
         self._qty, self._price = _cells(columns.qty, rows), price
@@ -108,7 +109,7 @@ class Holdings:
         self.gains = total(value for value in self.pnl if value is None or value > 0)
         has_traded = np.array([lots != 0 for lots in self.traded], bool)
         traders = np.flatnonzero(has_traded)
-        if not traders.size or lost.any():
+        if not traders.size or lost.any():  # the worst might be the one that 64 bits can't hold
             self.worst = self.deepest = Worst(None, None)
             return
         at = traders[np.argmin(gains["pnl"][traders])], traders[np.argmax(gains["drawdown"][traders])]

@@ -55,6 +55,7 @@ def risk(
     sets = named(limits)
     threads = _cores() if threads is None else require_positive("threads", threads)
     settings = config if isinstance(config, Config) else load_config(config)
+    # compiled once: tapes are read-only, so all sets can run the same one at a time
     tape, source = _tape(flow, sets.values(), settings, symbols, tick_size)
     _check_symbols(sets.values(), tape)
     who, started = Accounts(tape), perf_counter()
@@ -232,6 +233,7 @@ def _stops(result: Result, account: int | None = None, symbol: str | None = None
     if symbol is not None:
         refusals = refusals.filter(pl.col("symbol") == symbol)
         strikes = strikes.filter((pl.col("symbol") == symbol) | pl.col("symbol").is_null())
+    # unit, limit and observed text are derived, by `Stop`
     names = [name for name in FIRST if name in refusals.columns]
     both = pl.concat([strikes.select(names), refusals.select(names)])  # a row's stops strike before it
     both = both.sort("seq", maintain_order=True).unique("account", keep="first", maintain_order=True)
