@@ -2,7 +2,7 @@
 #
 #   make demo    install hftlab and replay the sample in data/
 #   make test    install everything and run every test
-#   make lint    style only
+#   make lint    style and types
 #   make bench   time every stage (the table in the README), then the targets
 #   make bench-compare BASE=main   this commit against another: asv, with digests beside the speeds
 #   make bench-site   what asv has measured so far, as a site in .asv/html
@@ -61,6 +61,7 @@ demo: $(RUNTIME)
 lint: $(DEV)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/mypy
 
 # As shipped first; then, two at a time, the slices that need the kernels built otherwise: as plain Python (the
 # only way to see their coverage), and with every array access checked; long fuzzing; notebooks.
