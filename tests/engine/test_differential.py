@@ -343,7 +343,7 @@ def entered(story: Story) -> Ledger:
     return ledger
 
 
-@settings(deadline=None, max_examples=EXAMPLES)
+@settings(max_examples=EXAMPLES)
 @given(rows=STORIES, engine=ENGINE)
 def test_quantity_is_conserved(rows, engine):
     """For each order quantity = filled + cancelled + expired + leaves, and the final book has the leaves."""
@@ -352,7 +352,7 @@ def test_quantity_is_conserved(rows, engine):
     assert entered(story).open == dict(zip(book["order_id"], book["qty"], strict=True))
 
 
-@settings(deadline=None, max_examples=EXAMPLES)
+@settings(max_examples=EXAMPLES)
 @given(rows=STORIES, engine=ENGINE)
 def test_the_book_is_never_crossed(rows, engine):
     """After every command the best bid is below the best offer, and no level shown is empty."""
@@ -361,7 +361,7 @@ def test_the_book_is_never_crossed(rows, engine):
     assert (l1.select("bid_sz", "bid_ct", "ask_sz", "ask_ct") > 0).to_numpy().all()
 
 
-@settings(deadline=None, max_examples=EXAMPLES)
+@settings(max_examples=EXAMPLES)
 @given(rows=STORIES, engine=ENGINE)
 def test_every_row_has_one_outcome(rows, engine):
     """Rows and outcomes are one to one and in order, and every reject is told once."""
@@ -372,7 +372,7 @@ def test_every_row_has_one_outcome(rows, engine):
     assert outputs["rejects"]["seq"].to_list() == rejected.to_list()
 
 
-@settings(deadline=None, max_examples=EXAMPLES)
+@settings(max_examples=EXAMPLES)
 @given(rows=STORIES, engine=ENGINE)
 def test_a_small_story_is_the_twin_s_story(rows, engine):
     """Hypothesis looks for the smallest story that an engine and the twin tell differently."""

@@ -617,7 +617,7 @@ def check_whatever(folder, data):
 
 
 @given(st.data())
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 def test_bytes_that_were_changed(tmp_path, data):
     """Flipped, inserted, deleted: no crash, no hang, an answer of one line."""
     raw = bytearray(getattr(encode, data.draw(st.sampled_from(FRAMINGS)))(FLOW))
@@ -657,7 +657,7 @@ def any_message(draw):
 
 
 @given(st.lists(any_message(), min_size=1, max_size=60), st.sampled_from(FRAMINGS), st.integers(1, 30))
-@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 def test_any_messages(tmp_path, messages, framing, rows):
     """Whatever they say, the rows and the counts are those of the slow decoder."""
     path = write(tmp_path, *messages, framing=framing)
