@@ -23,7 +23,9 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     for item in items:
         if "data_dir" in getattr(item, "fixturenames", ()):
             item.add_marker(pytest.mark.data)
-    if "fuzz" not in config.getoption("markexpr") and "HFTLAB_FUZZ_COMMANDS" not in os.environ:
+    from tests.helpers.slices import is_fuzzing  # numba's settings, which not every test needs
+
+    if "fuzz" not in config.getoption("markexpr") and not is_fuzzing():
         fuzz = [item for item in items if item.get_closest_marker("fuzz")]
         config.hook.pytest_deselected(items=fuzz)
         items[:] = [item for item in items if item not in fuzz]

@@ -22,11 +22,12 @@ from hftlab.latency.clock import calibrate
 from hftlab.latency.histogram import read_hlog
 from hftlab.latency.profiler import LONGEST_IDLE_NS, arrival_ticks
 from tests.helpers.interruptions import uninterrupted
+from tests.helpers.slices import fewer
 
-ROWS = 400 if DISABLED else 20_000
+ROWS = fewer(20_000, plain=50)
 RATE, STALL_NS = (2_000, 20_000_000) if DISABLED else (200_000, 1_000_000)
 STALLED = ROWS // 4
-DUE = 40 if DISABLED else 200  # commands that come due during a stall
+DUE = fewer(200, plain=5)  # commands that come due during a stall
 
 
 @pytest.fixture(scope="module")
