@@ -5,6 +5,7 @@ from __future__ import annotations
 from decimal import Decimal
 from pathlib import Path
 
+import numba
 import numpy as np
 import polars as pl
 import pyarrow as pa
@@ -130,6 +131,15 @@ def test_a_saved_tape_runs_as_the_one_it_was(name, tmp_path):
         loaded = hftlab.Tape.load(tmp_path / "flow.tape", verify=verify)
         assert hftlab.replay(loaded).digest == hftlab.replay(tape).digest
         assert hftlab.replay(loaded, path="event").digest == hftlab.replay(tape).digest
+
+
+def test_a_loaded_tape_runs_the_kernels_that_a_compiled_one_runs(tmp_path):
+    """Its arrays are of the same types: else the first run of a loaded tape would compile them all again."""
+    tape = hftlab.compile_tape(flows.make("tight", size=50, seed=1).table(), tick_size="0.01")
+    tape.save(tmp_path / "flow.tape")
+    loaded = hftlab.Tape.load(tmp_path / "flow.tape")
+    for name in ("commands", "grid", "opening", "opening_levels"):
+        assert numba.typeof(getattr(loaded, name)) == numba.typeof(getattr(tape, name)), name
 
 
 def test_a_loaded_tape_is_mapped_not_read(tmp_path):
