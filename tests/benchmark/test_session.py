@@ -164,11 +164,16 @@ def test_an_event_loop_has_percentiles():
 
 def test_a_rate_gives_response_times():
     """From when a command was due, so none is shorter than its service; and how long the loop was busy."""
-    found = measure(Case(path="event", orders=ORDERS, rate=100_000.0), repetitions=3)
-    service, response = found.latency
-    assert (service.kind, response.kind) == ("service", "response")
-    assert response.p50 >= service.p50
-    assert 0 < found.busy_share < 1
+    for slower in range(8):  # until this machine is ahead of its rate at times
+        rate = 100_000.0 / 2**slower
+        found = measure(Case(path="event", orders=ORDERS, rate=rate), repetitions=3)
+        service, response = found.latency
+        assert (service.kind, response.kind) == ("service", "response")
+        assert response.p50 >= service.p50
+        assert 0 < found.busy_share <= 1
+        if found.busy_share < 1:
+            break
+    assert found.busy_share < 1
 
 
 def test_calls_from_python_are_timed_one_by_one():

@@ -632,7 +632,7 @@ def messages(draw):
     return draw(st.sampled_from(["", "S"])) + line + draw(st.sampled_from(["", "\r"]))
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.lists(messages(), min_size=1, max_size=30), st.sampled_from([60, 500, 1 << 22]))
 def test_any_messages(tmp_path_factory, lines, size):
     """Whatever the order of messages, in blocks of whatever size."""
@@ -642,7 +642,7 @@ def test_any_messages(tmp_path_factory, lines, size):
         assert_same(path, "".join(f"{line}\n" for line in lines).encode())
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(
     st.lists(messages(), min_size=1, max_size=8),
     st.lists(st.tuples(st.integers(0, 400), st.sampled_from("=+-"), st.binary(min_size=1, max_size=3))),

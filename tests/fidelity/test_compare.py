@@ -353,7 +353,7 @@ def test_a_book_in_an_archive(story, tmp_path):
 # ------------------------------------------------------------------ one step
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(seed=st.integers(0, 10_000), depth=st.integers(1, 4), cents=st.integers(1, 8))
 def test_true_books_follow_one_from_another(tmp_path_factory, seed, depth, cents):
     """Cut off at any level, a true book is never contradicted, and each row is determined or revealed."""
