@@ -389,7 +389,7 @@ def test_nothing_inside(tmp_path, pack):
             lzma.compress(MESSAGES),
             "found xz data, expected gzip data, as the name says",
         ),
-        (NAME, gzip.compress(MESSAGES), "found gzip data, expected text data, as the name says"),
+        (NAME, gzip.compress(MESSAGES, mtime=0), "found gzip data, expected text data, as the name says"),
         (
             "flow.parquet",
             MESSAGES,
