@@ -44,9 +44,10 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta
 
-from hftlab.config.limit_keys import KEYS, TRADING_KEYS, as_setting, exact
+from hftlab.config.limit_keys import KEYS, TRADING_KEYS, as_setting
 from hftlab.config.limit_settings import RISK_KEYS, read_settings
 from hftlab.errors import ConfigError
+from hftlab.numbers import exact_units
 
 ENV_PREFIX = "HFTLAB_"
 ENV_SEPARATOR = "__"
@@ -137,7 +138,7 @@ def decimal_units(value: str | Decimal) -> int:
 
     Raises ValueError when it is no finite number or has more than nine decimals.
     """
-    if (units := exact(value, 9)) is None:
+    if (units := exact_units(value, 9)) is None:
         raise ValueError(f"found {str(value)!r}, expected a number of at most nine decimals")
     return units
 

@@ -25,10 +25,11 @@ from hftlab.kernels.book.tape_compiler import Slots, Target
 from hftlab.kernels.engine.batch import Commands
 from hftlab.kernels.primitives import memory
 from hftlab.kernels.primitives.hash_index import copy_index, fill_index, make_index
+from hftlab.numbers import to_units
 from hftlab.parallel import cut, side_by_side
 from hftlab.tape.open_orders import Resting, books_of, levels_of, nothing
 from hftlab.tape.price_grid import fit_grid
-from hftlab.tape.tables import ABSENT, CheckedTable, frozen, only_symbols, read_orders, to_units
+from hftlab.tape.tables import ABSENT, CheckedTable, frozen, only_symbols, read_orders
 from hftlab.tape.tape import Invalid, Tape
 
 MAX_ROWS = 2**31 - 1
