@@ -26,6 +26,7 @@ NUMBER = re.compile(r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]{1,4})?"
 _PLAIN = r"^[+-]?[0-9]{{1,18}}(\.[0-9]{{0,{decimals}}})?$"  # what Arrow converts, exactly and always
 _FAR = 40  # digits before the point beyond which no number is looked at: 1e999999999 fills the memory
 _EXACTLY = Context(prec=3 * MOST_CHARACTERS, traps=[Inexact, InvalidOperation])
+_STEPS = 4  # of a double
 _SURE = 10**15  # a decimal of 15 digits is the shortest of the double nearest to it
 
 
@@ -150,6 +151,24 @@ def floats_to_units(values: np.ndarray, decimals: int = PRICE_DECIMALS) -> np.nd
         others = np.flatnonzero(~sure & (np.abs(scaled) <= 2.0**63))
     if others.size:
         result[others] = _shortest_units(values[others], decimals)
+    return result
+
+
+def computed_to_units(values: np.ndarray, decimals: int = PRICE_DECIMALS) -> np.ndarray:
+    """As `floats_to_units`, but doubles may be a few steps beside their decimal, as arithmetic leaves them.
+
+    polars divides a column by 1e9 as it multiplies by 1e-9, and makes 9.000000000000001e-09 of 9.
+    """
+    result = floats_to_units(values, decimals)
+    if values.dtype != np.float64 or (beside := np.flatnonzero(result == NOT_A_VALUE)).size == 0:
+        return result
+    values = values[beside]
+    with np.errstate(invalid="ignore", over="ignore"):
+        scaled = np.rint(values * 10**decimals)
+        sure = np.abs(scaled) < _SURE
+        units = np.where(sure, scaled, 0).astype("i8")
+        near = sure & (np.abs(units / 10**decimals - values) <= _STEPS * np.spacing(np.abs(values)))
+    result[beside] = np.where(near, units, NOT_A_VALUE)
     return result
 
 

@@ -14,7 +14,14 @@ from hftlab import Limits, OrderBook
 from hftlab.codes import NOT_A_VALUE
 from hftlab.errors import LimitsError
 from hftlab.fidelity.venue_books import open_truth
-from hftlab.numbers import decimals_to_units, exact_units, floats_to_units, text_to_units, to_units
+from hftlab.numbers import (
+    computed_to_units,
+    decimals_to_units,
+    exact_units,
+    floats_to_units,
+    text_to_units,
+    to_units,
+)
 from hftlab.tape.tables import read_orders
 
 NONE = NOT_A_VALUE
@@ -217,6 +224,15 @@ def test_published_books_in_floats_are_their_shortest_decimals(dtype, names, tmp
     frame.with_columns(pl.lit(2.5, dtype).alias(f"bid_sz{at}")).write_parquet(tmp_path / "half.parquet")
     with pytest.raises(hftlab.FormatError, match=f"row 1: found bid_sz{at} '2.5', expected a number"):
         list(open_truth(tmp_path / "half.parquet").blocks())
+
+
+def test_published_books_may_hold_what_arithmetic_left():
+    """9 / 1e9 in polars is 9.000000000000001e-09, a step beside 9e-09; half a unit is no price."""
+    values = np.array([9e-9, np.nextafter(9e-9, 1), 1.5e-9, np.nextafter(101.5, 0), np.nan, np.inf])
+    assert computed_to_units(values).tolist() == [9, 9, NONE, 101_500_000_000, NONE, NONE]
+    assert floats_to_units(values).tolist() == [9, NONE, NONE, NONE, NONE, NONE]
+    narrow = np.array([93500.13, 1.5e-9], "f4")
+    assert computed_to_units(narrow).tolist() == [93_500_130_000_000, NONE]
 
 
 def test_published_books_in_text_have_the_same_numbers(tmp_path):

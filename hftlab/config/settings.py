@@ -46,7 +46,7 @@ from msgspec import Meta
 
 from hftlab.config.limit_keys import KEYS, TRADING_KEYS, as_setting
 from hftlab.config.limit_settings import RISK_KEYS, read_settings
-from hftlab.errors import ConfigError
+from hftlab.errors import MOST_LEVELS, ConfigError
 from hftlab.numbers import exact_units
 
 ENV_PREFIX = "HFTLAB_"
@@ -68,7 +68,7 @@ RECORDABLE = (  # tables a replay can keep
 # A setting's type; the description is what an error says was expected.
 Count = Annotated[int, Meta(ge=1, description="an integer, 1 or more")]
 OptionalCount = Annotated[Count | None, Meta(description="an integer, 1 or more")]
-Levels = Annotated[int, Meta(ge=1, le=1000, description="an integer from 1 to 1000")]
+Levels = Annotated[int, Meta(ge=1, le=MOST_LEVELS, description=f"an integer from 1 to {MOST_LEVELS}")]
 ReplayPath = Annotated[Literal["batch", "event"], Meta(description="batch or event")]
 Tables = Annotated[
     tuple[

@@ -30,7 +30,8 @@ from hftlab.feeds import Fault, lobster, native, open_flow
 from hftlab.feeds.binance import feed
 from hftlab.feeds.flow import without_end
 from hftlab.feeds.parsing import containers
-from hftlab.numbers import PRICE_DECIMALS, decimals_to_units, floats_to_units, text_to_units
+from hftlab.numbers import PRICE_DECIMALS, computed_to_units, decimals_to_units, text_to_units
+from hftlab.tape.tables import timestamps_to_ns
 
 ORDERBOOK, MBP, BOOK_TICKER = "LOBSTER orderbook", "Databento MBP", "Binance bookTicker"
 SIDES = ("bid_px", "bid_sz", "ask_px", "ask_sz")  # the order of the columns everywhere here
@@ -238,7 +239,7 @@ def _numbers(path: Path, frame: pl.DataFrame, name: str) -> np.ndarray:
     unread = np.flatnonzero((values == NOT_A_VALUE) & ~nothing.to_numpy())
     if unread.size:
         row, first = int(unread[0]), 2 if frame[name].dtype == pl.String else 1  # text has a header
-        found = printable(str(frame[name][row]))[:40]
+        found = printable(str(frame[name].to_physical()[row]))[:40]  # polars can't show all times
         raise FormatError(path, f"{name} {found!r}", "a number or a time", row=row + first)
     return np.where(nothing.to_numpy(), blank, values)
 
@@ -248,9 +249,11 @@ def _units(path: Path, name: str, column: pl.Series, decimals: int) -> np.ndarra
     if column.dtype.is_integer():
         return column.cast(pl.Int64, strict=False).fill_null(NOT_A_VALUE).to_numpy()
     if isinstance(column.dtype, pl.Datetime):
-        return column.dt.timestamp("ns").fill_null(NOT_A_VALUE).to_numpy()
+        counts = column.to_physical().fill_null(NOT_A_VALUE).to_numpy()
+        ns, outside = timestamps_to_ns(counts, column.dtype.time_unit)
+        return np.where(outside, NOT_A_VALUE, ns) if outside.size else ns
     if column.dtype.is_float():
-        return floats_to_units(column.fill_null(float("nan")).to_numpy(), decimals)
+        return computed_to_units(column.fill_null(float("nan")).to_numpy(), decimals)
     if column.dtype == pl.Null:
         return np.full(len(column), NOT_A_VALUE)
     if column.dtype.is_decimal():
@@ -299,7 +302,7 @@ def _ticker_block(path: Path, table: pa.Table) -> Block:
         raise FormatError(path, "no bookTicker", "best bids and asks to compare with")
     frame = pl.from_arrow(table)
     values = np.stack([_numbers(path, frame, side)[:, None] for side in SIDES])
-    ts = frame["ts"].cast(pl.Int64).to_numpy() if "ts" in frame.columns else None
+    ts = _numbers(path, frame, "ts") if "ts" in frame.columns else None
     return Block(
         np.arange(frame.height), frame["u"].to_numpy(), ts, frame["symbol"].cast(pl.String).to_numpy(), values
     )

@@ -7,6 +7,7 @@ Nobody downstream checks again what has passed here.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
@@ -37,8 +38,10 @@ for _array in ABSENT.values():
 _IDS = "integers from 0 to 2^64-1"
 _NUMBERS = {"price": PRICE_DECIMALS, "qty": 0, "size": 0}  # columns of numbers, and their decimals
 _WHOLE = (int, np.integer)
-_A_NUMBER = (int, float, str, Decimal, np.number)
+_A_NUMBER = (int, float, str, Decimal, np.integer, np.floating)
 _CONVERSION_ERRORS = (pa.ArrowException, ValueError, TypeError, OverflowError, AttributeError)
+_PLACE_OF_TEXT = re.compile(r"at string index (\d+)")  # in what Arrow says
+_PLACE_OF_INDEX = re.compile(r"Value at position (\d+) out of bounds")
 _UNIT_NS = {"s": 1_000_000_000, "ms": 1_000_000, "us": 1_000, "ns": 1}
 
 
@@ -76,24 +79,49 @@ def as_arrow(table: Any) -> pa.Table:
         return pa.Table.from_batches([table])
     if isinstance(table, Mapping):
         return _from_mapping(table)
-    if hasattr(table, "collect"):  # a LazyFrame
-        try:
-            table = table.collect()
-        except Exception as error:  # polars' own, of many kinds
-            raise TableError([f"the lazy frame can't be collected: {str(error).splitlines()[0]}"]) from None
-    if hasattr(table, "to_arrow"):
-        return table.to_arrow()
-    if hasattr(table, "__arrow_c_stream__"):
-        return pa.table(table)
-    raise UsageError(
-        f"table: found {type(table).__name__}, expected a pyarrow.Table, polars frame or dict of arrays"
-    )
+    kind = type(table).__name__
+    if isinstance(table, pa.ChunkedArray) or not _is_frame(table):
+        raise UsageError(f"table: found {kind}, expected a pyarrow.Table, polars frame or dict of arrays")
+    is_lazy = hasattr(table, "collect")
+    try:
+        return _from_frame(table.collect() if is_lazy else table)
+    except TableError:
+        raise
+    except Exception as error:  # polars' own, of many kinds, or those of whoever made the stream
+        what = "the lazy frame can't be collected" if is_lazy else f"{kind} can't be read"
+        raise TableError([f"{what}: {_first_line(error)}"]) from None
+
+
+def _is_frame(table: Any) -> bool:
+    """Whether this may be a table; a series of polars or pandas is not, although it goes to Arrow too."""
+    if hasattr(table, "collect"):
+        return True
+    return hasattr(table, "columns" if hasattr(table, "dtype") else "__arrow_c_stream__")
+
+
+def _from_frame(frame: Any) -> pa.Table:
+    """A frame of polars or pandas, or what gives a stream of Arrow."""
+    if type(frame).__module__.partition(".")[0] == "pandas":  # its objects may be numbers of several kinds
+        return _from_mapping(dict(frame.items()))
+    try:
+        return frame.to_arrow() if hasattr(frame, "to_arrow") else pa.table(frame)
+    except pa.ArrowException:
+        if not hasattr(frame, "get_columns"):
+            raise
+        return _from_mapping({series.name: series for series in frame.get_columns()})  # Int128: one by one
+
+
+def _first_line(error: Exception) -> str:
+    said = str(error).strip() or type(error).__name__
+    return said.splitlines()[0]
 
 
 def _from_mapping(columns: Mapping[str, Any]) -> pa.Table:
     arrays, problems = {}, []
     for name, values in columns.items():
-        if (array := _as_array(name, values)) is None:
+        if not isinstance(name, str):
+            problems.append(f"column {name!r}: found a name of {type(name).__name__}, expected text")
+        elif (array := _as_array(name, values)) is None:
             problems.append(f"column {name}: found {type(values).__name__}, expected an array of one type")
         else:
             arrays[name] = array
@@ -177,10 +205,29 @@ class TableReader:
         column = column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
         if isinstance(column, pa.ChunkedArray):  # an empty one
             column = pa.concat_arrays(column.chunks) if column.chunks else pa.array([], column.type)
+        if (column := self._sound(name, column)) is None:
+            return None
         if column.null_count and not nulls:
             row = pc.index(pc.is_null(column), True).as_py()
             self.wrong(name, f"{column.null_count} null(s)", "none (fill_null before)", row)
             return None
+        return column
+
+    def _sound(self, name: str, column: pa.Array) -> pa.Array | None:
+        """Text that is text, a dictionary whose indices point into it; nulls in it as nulls of rows."""
+        is_dictionary = pa.types.is_dictionary(column.type)
+        if not (is_dictionary or _is_text(column.type)):
+            return column
+        try:
+            column.validate(full=True)
+        except (pa.ArrowException, UnicodeDecodeError) as error:
+            found = "broken text" if _is_text(column.type) else "a broken dictionary"
+            place = (_PLACE_OF_TEXT if _is_text(column.type) else _PLACE_OF_INDEX).search(str(error))
+            row = None if place is None else int(place[1])
+            self.wrong(name, f"{found} ({_first_line(error)})", "text in UTF-8, indices within it", row)
+            return None
+        if is_dictionary and column.dictionary.null_count:
+            return column.cast(column.type.value_type).dictionary_encode()
         return column
 
     def integers(self, name: str, dtype: str, required: str = "") -> np.ndarray:
@@ -301,14 +348,14 @@ class TableReader:
         if column is None:
             return ABSENT["i8"]
         if pa.types.is_timestamp(column.type):
-            values = column.cast(pa.int64()).to_numpy()
-            scale = _UNIT_NS[column.type.unit]
-            outside = np.abs(values) > MAX_QTY // scale if scale > 1 else np.zeros(0, "?")
+            values, unit = column.cast(pa.int64()).to_numpy(), column.type.unit
+            ns, outside = timestamps_to_ns(values, unit)
             if outside.any():
                 row = int(np.argmax(outside))
-                found = f"{values[row]} {column.type.unit}"  # Arrow can't show all of them as a time
+                found = f"{values[row]} {unit}"  # Arrow can't show all of them as a time
+                found += " (NaT)" if values[row] == NOT_A_VALUE else ""
                 self.wrong(name, found, "a time from 1677 to 2262, as 64 bits of ns hold", row)
-            return frozen(values if scale == 1 else values * scale, "i8")
+            return frozen(ns, "i8")
         if not pa.types.is_integer(column.type):
             self.wrong(name, str(column.type), "a timestamp, or integer ns since the epoch")
             return ABSENT["i8"]
@@ -350,6 +397,18 @@ class TableReader:
             return frozen(text_to_units(column, decimals=0), "i8")
         self.wrong(name, str(column.type), "whole lots")
         return ABSENT["i8"]
+
+
+def timestamps_to_ns(values: np.ndarray, unit: str) -> tuple[np.ndarray, np.ndarray]:
+    """Counts (int64) of a unit, such as "us", in ns, and which of them 64 bits of ns don't hold.
+
+    NumPy's NaT, -2^63, is one of these where the unit is longer than a ns.
+    """
+    scale = _UNIT_NS[unit]
+    if scale == 1:
+        return values, np.zeros(0, "?")
+    most = MAX_QTY // scale
+    return values * scale, (values > most) | (values < -most)
 
 
 def _is_text(kind: pa.DataType) -> bool:
