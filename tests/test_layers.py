@@ -12,7 +12,7 @@ import hftlab
 PACKAGE = Path(__file__).parents[1] / "hftlab"
 
 FLOORS = [  # ground floor first, as in docs/ARCHITECTURE.md: a room may import what is on lower floors
-    {"codes", "errors", "numbers", "parallel"},
+    {"codes", "errors", "numbers", "parallel", "process"},
     {"kernels", "config", "schema", "files"},
     {"tape", "feeds"},
     {"risk_gate"},
