@@ -19,7 +19,7 @@ from hftlab.replayer.plan import (
     MANY,
     Plan,
 )
-from hftlab.tape.facts import read_facts
+from hftlab.tape.facts import FactReader
 from hftlab.tape.price_levels import LevelReader
 from hftlab.tape.tables import CheckedTable, as_arrow, frozen, only_symbols, read_orders
 
@@ -42,7 +42,7 @@ class Source:
                 f"{self.path or 'this table'}: found price levels (mbp), expected orders or facts by order "
                 "to match; levels can be rebuilt (mode rebuild)"
             )
-        facts = {"mbo": read_facts, "mbp": LevelReader()}
+        facts = {"mbo": FactReader(), "mbp": LevelReader()}
         self.read = read_orders if plan.mode == "match" else facts[kind]
         self.marks_ends = False  # whether some fact so far said that an event ends with it
         self.inferred = kind == "mbo" and plan.mode == "match"

@@ -11,7 +11,7 @@ import numpy as np
 
 from hftlab.codes import MAX_QTY, Reason, Status
 from hftlab.kernels.book.ladder import BASE, BEST, MIRROR, SIZE, append, level_of, lower_best, remove, side_of
-from hftlab.kernels.book.opcodes import ALL_OR_NOTHING, NO_REST, PASSIVE, POST_ONLY, REJECTED, SELL
+from hftlab.kernels.book.opcodes import ALL_OR_NOTHING, NO_REST, PASSIVE, POST_ONLY, REJECTED, REQUEUE, SELL
 from hftlab.kernels.book.records import NARROW, ORDER
 from hftlab.kernels.primitives.bitmap import NONE, clear_bit, previous_bit
 from hftlab.kernels.primitives.compile import helper, rare
@@ -227,7 +227,7 @@ def replace(books, grid, gate, fills, count, row, book, op, slot, target, rung, 
     old_level = np.int64(books.orders[ix(slot)]["level"])
     side = side_of(books, book, old_level)
     level = level_of(books, book, side, rung)
-    if level == old_level and qty <= open_qty and target == slot:
+    if level == old_level and qty <= open_qty and target == slot and op & REQUEUE != REQUEUE:
         if gate is not None:
             closed(grid, gate, book, side, level, slot, open_qty - qty, nothing)
         books.orders[ix(slot)]["qty"] = qty
@@ -242,7 +242,7 @@ def replace(books, grid, gate, fills, count, row, book, op, slot, target, rung, 
         lap(stamps, RISK)
         if reason != 0:
             return REJECTED + reason, nothing, nothing, count
-    if op & POST_ONLY and crosses(books, book, side, level):
+    if op & REQUEUE == POST_ONLY and crosses(books, book, side, level):
         return WOULD_CROSS, nothing, nothing, count
     if overflows(books, level, qty, open_qty if level == old_level else nothing):
         return CAPACITY, nothing, nothing, count
