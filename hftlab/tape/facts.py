@@ -192,7 +192,8 @@ class Refills:
         """
         if not mbo.requeues:
             return ABSENT["?"]
-        books = np.array([self._numbers.setdefault(name, len(self._numbers)) for name in mbo.symbols], np.int32)
+        numbers = (self._numbers.setdefault(symbol, len(self._numbers)) for symbol in mbo.symbols)
+        books = np.fromiter(numbers, np.int32)
         self._make_room(int(np.count_nonzero(mbo.fact == MboAction.A)))
         marks = np.zeros(mbo.fact.size, np.bool_)
         mark_refills(

@@ -7,9 +7,9 @@
 
 Times are ISO 8601 or integer nanoseconds, prices decimals or integers of 1e-9, whichever the file was written
 with ("pretty" or not); columns may stand in any order. `symbol` is there where it was asked for; without it,
-and where it is blank, instruments are named by their number. What is undefined, the publishers after the first
-of a file, and refills of CME's icebergs (`publisher_id` 1) are treated as in DBN (`dbn.py`); the first broken
-row is an error.
+and where it is blank, instruments are named by their number. What is undefined, the publishers after
+the first of a file, and refills of CME's icebergs (`publisher_id` 1) are treated as in DBN (`dbn.py`); the
+first broken row is an error.
 """
 
 from __future__ import annotations
