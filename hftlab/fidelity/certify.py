@@ -16,25 +16,44 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from hftlab.codes import MBO_FLAG_SNAPSHOT, Anomaly, MboAction, Reason
+from hftlab.codes import MBO_FLAG_SNAPSHOT, Anomaly, Code, MboAction, Reason
 from hftlab.config.settings import Config
-from hftlab.engine.book_states import queue_places, run_states
+from hftlab.engine.book_states import queue_standings, run_states
 from hftlab.engine.runner import Progress, TapeRun, run_tape
 from hftlab.errors import UsageError, require_positive, table_of
 from hftlab.feeds import Flow, open_flow
-from hftlab.fidelity.certificate import MEANING, OVER_TIME, Cause, Certificate, Divergence, Execution
+from hftlab.fidelity.certificate import (
+    MEANING,
+    OVER_TIME,
+    Cause,
+    Certificate,
+    Divergence,
+    Execution,
+    NotCompared,
+    NotJudged,
+)
 from hftlab.fidelity.compare import compare
 from hftlab.kernels.book.opcodes import REJECTED
-from hftlab.kernels.results.book_states import BEHIND_MODIFIED, BEST_LEVEL, CROSSED, OLDEST, OPEN, States
+from hftlab.kernels.results.book_states import (
+    BEHIND_MODIFIED,
+    BEST_LEVEL,
+    CROSSED,
+    EXCEEDS,
+    OLDEST,
+    OPEN,
+    Standings,
+    States,
+)
 from hftlab.kernels.results.tables import MAKER, PRICE, QTY, SEQ
 from hftlab.replayer.inference import Inference, infer, rebuilt
 from hftlab.replayer.replayer import replay
 from hftlab.results import tables
 from hftlab.schema import TIMESTAMP, code_array
 from hftlab.tape.compiler import compile_checked, rules_for
-from hftlab.tape.facts import Mbo, facts_to_commands, read_mbo, read_mbp
+from hftlab.tape.facts import Mbo, Refills, facts_to_commands, read_mbo, read_mbp
 from hftlab.tape.tables import CheckedTable, first_rows, read_orders
 
+IDEAL = OPEN | BEST_LEVEL | OLDEST
 NEIGHBOURS = 5  # facts shown on either side of the first divergence
 LEVELS_SHOWN = 5
 SPANS = 60  # the measures are also given over the course of the flow
@@ -112,14 +131,19 @@ def _of_price_levels(flow: Flow, config: Config | None) -> Certificate:
         reproduced=0,
         known_makers=0,
         oldest_first=0,
+        oldest_first_at_end=0,
+        not_judged={},
+        aggressor_fills=0,
         events=events,
         touch_equal=equal,
         depth_equal=0,
+        events_not_compared=against.events_not_compared if against else {},
         levels=0,
         crossed_events=crossed.height,
         open_orders=counts["open_orders"],
         facts_rejected=counts["reasons"],
         commands_rejected={},
+        refills=flow.refills,
         causes={Cause.PRICE_LEVELS.name: trades} if trades else {},
         over_time=pl.DataFrame(schema=OVER_TIME),
         first_divergence=None,
@@ -195,15 +219,19 @@ class _Comparison:
         self.by_book = _ByBook(mbo)
         self.fills = tables.expand_fills(ours.run).longs
         self.exact = self._exact()
-        self.places = self._places()
+        self.event = self._events()
+        self.of_event, self.of_command = self._standings()
+        self.not_judged = self._not_judged()
         self.hidden = self._hidden()
         self.causes = np.where(self.exact, -1, self._causes())
+        self.events_not_compared: dict[str, int] = {}
         self.ends, self.touch, self.depth = self._states()
 
     def certificate(self, flow: Any, levels: int) -> Certificate:
         """Everything counted."""
-        known = (self.places & OPEN != 0) & (self.inference.taker >= 0)
-        ideal = OPEN | BEST_LEVEL | OLDEST
+        known = self.not_judged < 0
+        oldest = (known & (places & IDEAL == IDEAL) for places in (self.of_event.places, self.of_event.ends))
+        as_told, at_end = map(np.count_nonzero, oldest)
         causes = {cause.name: int(np.count_nonzero(self.causes == cause)) for cause in Cause}
         crosses = int(np.count_nonzero(self.mbo.side[self.hidden] == 0))
         causes[Cause.AUCTION.name] += crosses
@@ -220,15 +248,20 @@ class _Comparison:
             hidden=int(self.hidden.sum()),
             reproduced=int(self.exact.sum()),
             known_makers=int(known.sum()),
-            oldest_first=int(np.count_nonzero(known & (self.places & ideal == ideal))),
+            oldest_first=int(as_told),
+            oldest_first_at_end=int(at_end),
+            not_judged=_counted(self.not_judged, NotJudged),
+            aggressor_fills=self.inference.aggressor_fills.size,
             events=self.ends.size,
             touch_equal=int(self.touch.sum()),
             depth_equal=int(self.depth.sum()),
+            events_not_compared=self.events_not_compared,
             levels=levels,
             crossed_events=int(np.count_nonzero(crossed)),
             open_orders=self.venue.run.open_orders.count,
             facts_rejected=self.venue.rejected(),
             commands_rejected=self.ours.rejected(),
+            refills="back" if self.mbo.requeues else "keep",
             causes={name: count for name, count in causes.items() if count},
             over_time=self._over_time(),
             first_divergence=self._first_divergence(),
@@ -259,25 +292,57 @@ class _Comparison:
             there &= self.fills[column, place] == expected
         return there
 
-    def _places(self) -> np.ndarray:
-        """Where each execution's maker stood in the venue's book."""
-        executes = self.mbo.fact == MboAction.F
-        told = np.where(executes, np.maximum(self.mbo.size, 0), -1)
-        fact = np.where(executes, np.int8(MboAction.C), self.mbo.fact)
-        named = self.mbo._replace(fact=fact, size=np.where(executes, 1, self.mbo.size))
-        checked = facts_to_commands(named)
-        tape = compile_checked(checked, rules_for(checked.symbols, None, self.venue.config))
-        return queue_places(tape, told)[self.inference.executions]
+    def _same_fill(self) -> np.ndarray:
+        """Whether the replay has the fill of each execution for its command, wherever among its fills."""
+        rows = self.inference.executions
+        told = (self.inference.taker, self.mbo.order_id[rows], self.mbo.price[rows], self.mbo.size[rows])
+        names = ("taker", "maker", "price", "qty")
+        ours = pl.DataFrame(dict(zip(names, self.fills[[SEQ, MAKER, PRICE, QTY]], strict=True)))
+        theirs = pl.DataFrame(dict(zip(names, told, strict=True))).with_row_index("at")
+        same = np.zeros(rows.size, bool)
+        same[theirs.join(ours, on=names, how="semi")["at"].to_numpy()] = True
+        return same
 
-    def _hidden(self) -> np.ndarray:
-        """Rows of trades in events without a displayed execution of their instrument.
+    def _events(self) -> np.ndarray:
+        """Number of the event of its instrument that each row is in.
 
         Where the source marks no ends of events, what happens at one time is one.
         """
-        fact, marked = self.mbo.fact, self.venue.checked.ends
-        event = self.by_book.pieces(marked) if marked.size else self.by_book.moments
-        displayed = np.bincount(event[fact == MboAction.F], minlength=int(event.max(initial=0)) + 1) > 0
-        return (fact == MboAction.T) & ~displayed[event] & (self.mbo.size > 0)
+        marked = self.venue.checked.ends
+        return self.by_book.pieces(marked) if marked.size else self.by_book.moments
+
+    def _standings(self) -> tuple[Standings, Standings]:
+        """Where each execution's maker stood in the venue's book: by its event, and by its command."""
+        executes = self.mbo.fact == MboAction.F
+        told = np.where(executes, np.maximum(self.mbo.size, 0), -1)
+        told[self.inference.aggressor_fills] = 0  # nothing was taken of what that order shows
+        fact = np.where(executes, np.int8(MboAction.C), self.mbo.fact)
+        named = self.mbo._replace(fact=fact, size=np.where(executes, 1, self.mbo.size))
+        checked = facts_to_commands(named, refills=Refills().of(self.mbo))
+        tape = compile_checked(checked, rules_for(checked.symbols, None, self.venue.config))
+        added = (self.mbo.fact == MboAction.A) & (self.venue.run.outcomes < REJECTED)
+        rows, taker = self.inference.executions, self.inference.taker
+        command = np.arange(self.mbo.fact.size)
+        command[rows[taker >= 0]] = self.mbo.fact.size + taker[taker >= 0]
+        found = (queue_standings(tape, told, group, added) for group in (self.event, command))
+        of_event, of_command = (Standings(*(column[rows] for column in one)) for one in found)
+        return of_event, of_command
+
+    def _not_judged(self) -> np.ndarray:
+        """Why each execution's place in the queue is not judged (NotJudged), -1 where it is."""
+        rows = self.inference.executions
+        tests = (
+            (NotJudged.INITIAL_BOOK, self.of_event.places & OPEN == 0),
+            (NotJudged.NO_SIDE, self.mbo.side[rows] == 0),
+            (NotJudged.OTHER_PRICE, self.inference.maker_price != self.mbo.price[rows]),
+        )
+        return np.select([condition for _, condition in tests], [int(reason) for reason, _ in tests], -1)
+
+    def _hidden(self) -> np.ndarray:
+        """Rows of trades in events without a displayed execution of their instrument."""
+        makers = self.event[self.inference.executions]
+        displayed = np.bincount(makers, minlength=int(self.event.max(initial=0)) + 1) > 0
+        return (self.mbo.fact == MboAction.T) & ~displayed[self.event] & (self.mbo.size > 0)
 
     def _causes(self) -> np.ndarray:
         """The first cause that applies to each execution, were it not reproduced."""
@@ -289,14 +354,17 @@ class _Comparison:
         before = self.by_book.row_before(first)
         crossed_before = crossed[before]
         uncrosses = crossed_before & ~crossed[self.by_book.end_of_moment(rows)]
+        told, done = self.of_command.places, self.of_command.ends
         tests = (
-            (Cause.INITIAL_BOOK, self.places & OPEN == 0),
-            (Cause.AUCTION, (taker < 0) | uncrosses | off_price),
+            (Cause.INITIAL_BOOK, told & OPEN == 0),
+            (Cause.AUCTION, (mbo.side[rows] == 0) | uncrosses | off_price),
+            (Cause.MORE_THAN_DISPLAYED, told & EXCEEDS != 0),
             (Cause.INCOMPLETE_BOOK, crossed_before),
             (Cause.OUT_OF_ORDER, mbo.ts[first] < mbo.ts[before]),
-            (Cause.NOT_BEST_PRICE, self.places & BEST_LEVEL == 0),
-            (Cause.PRIORITY_RULE, self.places & BEHIND_MODIFIED != 0),
-            (Cause.NOT_OLDEST, self.places & OLDEST == 0),
+            (Cause.ORDER_OF_FILLS, self._same_fill()),
+            (Cause.NOT_BEST_PRICE, done & BEST_LEVEL == 0),
+            (Cause.PRIORITY_RULE, done & BEHIND_MODIFIED != 0),
+            (Cause.NOT_OLDEST, done & OLDEST == 0),
         )
         conditions = [condition for _, condition in tests]
         return np.select(conditions, [int(cause) for cause, _ in tests], int(Cause.EARLIER_DIVERGENCE))
@@ -318,9 +386,11 @@ class _Comparison:
         np.add.at(begun, place[first], 1)
         np.add.at(begun, place[last], -1)
         ends = self._event_ends()
-        ends = ends[np.cumsum(begun)[place[ends]] == 0]
+        inside = np.cumsum(begun)[place[ends]] != 0
         command = self._last_command(ends)
-        ends, command = ends[command >= 0], command[command >= 0]
+        reason = np.select([inside, command < 0], [0, 1], -1)
+        self.events_not_compared = _counted(reason, NotCompared)
+        ends, command = ends[reason < 0], command[reason < 0]
         venue, ours = self.venue.states, self.ours.states
         return ends, venue.touch[ends] == ours.touch[command], venue.depth[ends] == ours.depth[command]
 
@@ -347,7 +417,9 @@ class _Comparison:
 
         def counted(rows: np.ndarray, which: np.ndarray | None = None) -> np.ndarray:
             rows = rows if which is None else rows[which]
-            span = np.searchsorted(starts, rows[rows >= first], side="right") - 1
+            span = np.maximum(
+                np.searchsorted(starts, rows, side="right") - 1, 0
+            )  # a snapshot is of the first
             return np.bincount(span, minlength=starts.size)
 
         executions = self.inference.executions
@@ -418,6 +490,12 @@ class _Comparison:
             "sequence": mbo.sequence[start:stop],
         }
         return pl.from_arrow(pa.table(columns)).with_row_index("row", start)
+
+
+def _counted(numbers: np.ndarray, code: type[Code]) -> dict[str, int]:
+    """How often each code is there, by name; -1 is none."""
+    counts = {one.name: int(np.count_nonzero(numbers == one)) for one in code}
+    return {name: count for name, count in counts.items() if count}
 
 
 __all__ = ["MEANING", "Cause", "Certificate", "Divergence", "Execution", "certify"]

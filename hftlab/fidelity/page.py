@@ -22,6 +22,7 @@ h1 { font-size: 1.5em } h2 { font-size: 1.1em; margin-top: 2em }
 .small { color: #666; font-size: .9em }
 """
 SIDES = {1: "buy", -1: "sell", 0: ""}
+REFILLS = {"keep": "keeps its place", "back": "goes to the back of its level"}
 
 
 def page(certificate: Certificate) -> str:
@@ -103,6 +104,10 @@ def what_was_compared(c: Certificate) -> list[tuple[str, str]]:
         ("commands inferred", f"{c.commands:,}"),
         ("facts that could not be applied", reasons(c.facts_rejected)),
         ("commands that were rejected", reasons(c.commands_rejected)),
+        ("an iceberg's refill", REFILLS[c.refills]),
+        ("fills told of an aggressor's own order", f"{c.aggressor_fills:,}"),
+        ("executions whose place in the queue is not judged", reasons(c.not_judged)),
+        ("ends of events at which the books are not compared", reasons(c.events_not_compared)),
         ("events after which the venue's book was crossed", f"{c.crossed_events:,}"),
         ("orders open at the end", f"{c.open_orders:,}"),
     ]

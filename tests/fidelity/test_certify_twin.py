@@ -39,13 +39,13 @@ def twin_commands(twin: Twin) -> list[tuple]:
     return rows
 
 
-def over_time(twin: Twin, spans: list[int], first: int) -> list[tuple]:
+def over_time(twin: Twin, spans: list[int]) -> list[tuple]:
     """Executions, reproduced ones, ends, equal touches, equal depths of the twin in spans from these rows."""
     counts = [[0] * 5 for _ in spans]
 
     def count(row: int, *which: bool) -> None:
-        if row >= first:
-            span = max(number for number, start in enumerate(spans) if start <= row)
+        if spans:
+            span = max((number for number, start in enumerate(spans) if start <= row), default=0)
             counts[span] = [one + more for one, more in zip(counts[span], which, strict=True)]
 
     for one in twin.executions:
@@ -69,7 +69,7 @@ def difference(table: pa.Table, levels: int = LEVELS) -> str | None:
             return f"{name}: {ours}, the twin's {value}"
     spans = found.over_time["row"].to_list()
     ours = found.over_time.select(pl.exclude("row", "ts")).rows()
-    theirs = over_time(twin, spans, spans[0] if spans else 0)
+    theirs = over_time(twin, spans)
     return None if ours == theirs else f"over time: {ours}, the twin's {theirs}"
 
 

@@ -2,7 +2,8 @@
 
 `run_states` is the loop of `engine.run` that also notes what crosses, and hashes the touch and the best
 levels after each command, so that the books of two runs can be compared. `run_queues` applies facts and
-notes where each executed order stood. `follow_fills` tells which removals only report an execution.
+notes where each executed order stood: at that moment, and when a group of executions is thought away whole,
+of which `foresee` tells what is still to come. `follow_fills` tells what executions leave of each order.
 """
 
 from __future__ import annotations
@@ -28,6 +29,8 @@ OPEN = 4  # of an execution: its order is open
 BEST_LEVEL = 8  # its level is the best of its side
 OLDEST = 16  # it is the first of its level's queue
 BEHIND_MODIFIED = 32  # the first of its level's queue was replaced since it was added
+EXCEEDS = 64  # it tells more lots than executions told before it left of its order
+NOT_OPEN = -1  # as a rank
 
 _C, _F = int(MboAction.C), int(MboAction.F)
 
@@ -125,6 +128,36 @@ def execution_place(books, modified, pending, book, slot):
 
 
 @helper
+def outlasts(books, pending, coming, slot):
+    """Whether an order keeps something when what was executed of it, and what is still to come, is gone."""
+    return books.orders[ix(slot)]["qty"] - pending[ix(slot)] > coming[ix(slot)]
+
+
+@helper
+def standing(books, modified, pending, coming, book, slot):
+    """(place, rank) of an executed order among those that outlast its group of executions."""
+    level = np.int64(books.orders[ix(slot)]["level"])
+    side = side_of(books, book, level)
+    place, rank = np.int64(OPEN | BEST_LEVEL), np.int64(0)
+    better = np.int64(books.heads[ix(book), BEST + side])
+    while better > level and place & BEST_LEVEL:
+        other = np.int64(books.orders[ix(better)]["next"])
+        while other != better and not outlasts(books, pending, coming, other):
+            other = np.int64(books.orders[ix(other)]["next"])
+        if other != better:
+            place = np.int64(OPEN)
+        better = np.int64(previous_bit(books.bitmap, better))
+    other = np.int64(books.orders[ix(level)]["next"])
+    while other != slot:
+        if outlasts(books, pending, coming, other):
+            if rank == 0 and modified[ix(other)]:
+                place |= BEHIND_MODIFIED
+            rank += 1
+        other = np.int64(books.orders[ix(other)]["next"])
+    return (place | OLDEST if rank == 0 else place), rank
+
+
+@helper
 def reports_execution(books, pending, book, command):
     """Whether a replacement leaves its order as the executions told before it do, and at its price."""
     slot, kind = (
@@ -138,20 +171,52 @@ def reports_execution(books, pending, book, command):
     return level == level_of(books, book, side_of(books, book, level), np.int64(command["level"]))
 
 
+class Foresight(NamedTuple):
+    """What groups of executions will take of orders, as `foresee` finds it."""
+
+    later: np.ndarray  # int64 by row: of an execution, what is told of its order later in its group
+    rows: np.ndarray  # int64, ascending: where a group, or an order within it, begins
+    orders: np.ndarray  # int64: a row that names the order
+    qty: np.ndarray  # int64: what the group will tell of it
+
+
+class Standings(NamedTuple):
+    """What `run_queues` writes, by row, of executions."""
+
+    places: np.ndarray  # uint8: OPEN and further, what was told before thought away
+    ends: np.ndarray  # uint8: the same with all of its group thought away
+    ranks: np.ndarray  # int32: orders before it in its queue that outlast its group; NOT_OPEN
+
+
 @kernel
-def run_queues(books, commands, outputs, told, pending, modified, places):
-    """Apply the facts but for executions, which only tell, and write where the order of each stands."""
+def run_queues(books, commands, outputs, told, foresight, pending, coming, modified, standings):
+    """Apply the facts but for executions, which only tell, and write where the order of each stands.
+
+    `pending` and `coming` [orders] are scratch of zeros: what was told and not removed, what is still to
+    come of the group; `modified` [orders] is False.
+    """
     books, commands, outputs = bare_books(books), bare_commands(commands), bare_outputs(outputs)
-    told, pending = bare(told), bare(pending)
-    modified, places = bare(modified), bare(places)
+    told, pending, coming = bare(told), bare(pending), bare(coming)
+    later, rows = bare(foresight.later), bare(foresight.rows)
+    orders, qtys = bare(foresight.orders), bare(foresight.qty)
+    places, ends, ranks = bare(standings.places), bare(standings.ends), bare(standings.ranks)
+    modified, begun = bare(modified), np.int64(0)
     for position in range(commands.rows.size):
         at = ix(position)
+        while begun < rows.size and rows[ix(begun)] == position:
+            coming[ix(commands.rows[ix(orders[ix(begun)])]["slot"])] = qtys[ix(begun)]
+            begun += 1
         slot, qty = np.int64(commands.rows[at]["slot"]), np.int64(commands.rows[at]["qty"])
         op = np.int64(commands.rows[at]["op"])
         kind = (op >> opcodes.KIND_SHIFT) & opcodes.KIND_MASK
         if told[at] >= 0:
             if books.orders[ix(slot)]["qty"] != 0:
-                places[at] = execution_place(books, modified, pending, op >> opcodes.BOOK_SHIFT, slot)
+                book = op >> opcodes.BOOK_SHIFT
+                places[at] = execution_place(books, modified, pending, book, slot)
+                if told[at] > books.orders[ix(slot)]["qty"] - pending[ix(slot)]:
+                    places[at] |= EXCEEDS
+                ends[at], ranks[at] = standing(books, modified, pending, coming, book, slot)
+                coming[ix(slot)] = later[at]
                 pending[ix(slot)] += min(told[at], books.orders[ix(slot)]["qty"] - pending[ix(slot)])
             continue
         reports = reports_execution(books, pending, op >> opcodes.BOOK_SHIFT, commands.rows[at])
@@ -167,22 +232,56 @@ def run_queues(books, commands, outputs, told, pending, modified, places):
 
 
 @kernel
-def follow_fills(action, size, new, applied, filled):
-    """What was filled of an order that no C or M has reported yet, before each fact that names one.
+def foresee(facts, group, told, added, new, starts, foresight):
+    """Fill `foresight`, but for the order of its rows; returns how many of those there are.
 
-    The facts are order by order; `new` tells where the next begins, `applied` which facts the books took.
-    What is told of one order beyond 2^63 - 1 lots is left out.
+    `facts` are rows order by order; `new` tells where the next order begins, `group` the number of each one's
+    group, `told` the lots that an execution tells (-1: it is none), `added` whether it adds its order.
+    `starts` [groups] is the first row of each group.
     """
-    action, size, new, applied, filled = bare(action), bare(size), bare(new), bare(applied), bare(filled)
-    told = np.int64(0)
+    facts, group, told, added = bare(facts), bare(group), bare(told), bare(added)
+    new, starts, later = bare(new), bare(starts), bare(foresight.later)
+    rows, orders, qtys = bare(foresight.rows), bare(foresight.orders), bare(foresight.qty)
+    count, taken, first = np.int64(0), np.int64(0), np.int64(-1)
+    for nth in range(facts.size):
+        at = ix(facts.size - 1 - nth)  # backwards: what comes later is known
+        if told[at] >= 0:
+            later[ix(facts[at])] = taken
+            taken += min(told[at], MAX_QTY - taken)
+            first = facts[at]
+        if new[at] or added[at] or group[ix(facts.size - 2 - nth)] != group[at]:
+            if first >= 0:
+                rows[ix(count)] = facts[at] if added[at] else starts[ix(group[at])]
+                orders[ix(count)] = first
+                qtys[ix(count)] = taken
+                count += 1
+            taken, first = np.int64(0), np.int64(-1)
+    return count
+
+
+@kernel
+def follow_fills(action, size, new, applied, cleared, filled, left):
+    """What executions that no C or M has reported told of an order, and what they leave, before each fact.
+
+    The facts are order by order; `new` tells where the next begins, `applied` which facts the books took,
+    `cleared` whether the book was emptied since the order's fact before. What is told of one order beyond
+    2^63 - 1 lots is left out.
+    """
+    action, size, new, applied = bare(action), bare(size), bare(new), bare(applied)
+    cleared, filled, left = bare(cleared), bare(filled), bare(left)
+    told, open_qty = np.int64(0), np.int64(0)
     for row in range(action.size):
         at = ix(row)
         if new[at]:
-            told = np.int64(0)
-        filled[at] = told
+            told, open_qty = np.int64(0), np.int64(0)
+        elif cleared[at]:
+            open_qty = np.int64(0)
+        filled[at], left[at] = told, max(open_qty - told, np.int64(0))
         if action[at] == _F:
             told += min(max(size[at], np.int64(0)), MAX_QTY - told)
         elif action[at] == _C:
             told = max(told - max(size[at], np.int64(0)), np.int64(0))
+            if applied[at]:
+                open_qty -= min(size[at], open_qty)
         elif applied[at]:
-            told = np.int64(0)
+            told, open_qty = np.int64(0), size[at]
