@@ -113,6 +113,7 @@ class Certificate:
     path: str
     format: str
     rows: int  # facts
+    skipped: int  # rows of symbols that were not asked for
     commands: int  # inferred from them
     symbols: int
     executions: int  # displayed ones: F of makers

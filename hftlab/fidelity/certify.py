@@ -84,11 +84,12 @@ def certify(
     if isinstance(flow, Flow) and flow.kind == "mbp":
         return _of_price_levels(flow, config)
     with table_of(flow.path if isinstance(flow, Flow) else None):
-        mbo = read_mbo(_facts_of(flow))
+        mbo = read_mbo(table := _facts_of(flow))
+    skipped = flow.table().num_rows - table.num_rows if isinstance(flow, Flow) else 0
     venue = _Side(facts_to_commands(mbo), levels, config, progress)
     inference = infer(mbo, rebuilt(venue.run, venue.states))
     ours = _Side(read_orders(inference.orders), levels, config, progress)
-    return _Comparison(mbo, inference, venue, ours).certificate(flow, levels)
+    return _Comparison(mbo, inference, venue, ours).certificate(flow, levels, skipped)
 
 
 def _facts_of(flow: Any) -> Any:
@@ -124,6 +125,7 @@ def _of_price_levels(flow: Flow, config: Config | None) -> Certificate:
         path=str(flow.path),
         format=flow.format,
         rows=counts["rows"],
+        skipped=counts["skipped"],
         commands=0,
         symbols=counts["symbols"],
         executions=0,
@@ -227,7 +229,7 @@ class _Comparison:
         self.events_not_compared: dict[str, int] = {}
         self.ends, self.touch, self.depth = self._states()
 
-    def certificate(self, flow: Any, levels: int) -> Certificate:
+    def certificate(self, flow: Any, levels: int, skipped: int) -> Certificate:
         """Everything counted."""
         known = self.not_judged < 0
         oldest = (known & (places & IDEAL == IDEAL) for places in (self.of_event.places, self.of_event.ends))
@@ -242,6 +244,7 @@ class _Comparison:
             path=str(flow.path) if is_flow else "",
             format=flow.format if is_flow else "mbo",
             rows=self.mbo.fact.size,
+            skipped=skipped,
             commands=len(self.inference.first),
             symbols=len(self.mbo.symbols),
             executions=self.exact.size,

@@ -65,4 +65,4 @@ def compare(
     notes = pairs.notes()
     if not events.seeded and published.kind == ORDERBOOK and tally.exact < tally.rows:
         notes.insert(0, "the book began empty: initial_book gives it the first published row")
-    return tally.comparison(rebuilt.name, published, rebuilt.flow, pairs.not_compared, notes)
+    return tally.comparison(rebuilt.name, published, rebuilt.flow, pairs.account, notes)

@@ -101,6 +101,7 @@ def what_was_compared(c: Certificate) -> list[tuple[str, str]]:
     return [
         ("format", c.format),
         ("facts", f"{c.rows:,} of {c.symbols:,} instrument(s)"),
+        ("rows of symbols that were not asked for", f"{c.skipped:,}"),
         ("commands inferred", f"{c.commands:,}"),
         ("facts that could not be applied", reasons(c.facts_rejected)),
         ("commands that were rejected", reasons(c.commands_rejected)),

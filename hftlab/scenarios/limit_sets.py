@@ -55,7 +55,7 @@ def risk(
     sets = named(limits)
     threads = _cores() if threads is None else require_positive("threads", threads)
     settings = config if isinstance(config, Config) else load_config(config)
-    tape, source = _tape(flow, sets.values(), settings, symbols, tick_size)
+    tape, source, skipped = _tape(flow, sets.values(), settings, symbols, tick_size)
     _check_symbols(sets.values(), tape)
     who, started = Accounts(tape), perf_counter()
     runs = [(NO_GATE, None, msgspec.structs.replace(settings, risk={}))]
@@ -67,7 +67,8 @@ def risk(
         except BaseException:
             pool.shutdown(cancel_futures=True)
             raise
-    return RiskReport(source, tape.rows, len(tape.symbols), threads, perf_counter() - started, done)
+    seconds = perf_counter() - started
+    return RiskReport(source, tape.rows, len(tape.symbols), threads, seconds, done, skipped)
 
 
 def which_limit_first(
@@ -89,7 +90,7 @@ def which_limit_first(
     """
     (of,) = named(limits).values()
     settings = config if isinstance(config, Config) else load_config(config)
-    tape, _ = _tape(flow, [of], settings, None, tick_size)
+    tape, *_ = _tape(flow, [of], settings, None, tick_size)
     _check_symbols([of], tape)
     who = Accounts(tape)
     if account is not None and account not in who.numbers:
@@ -138,23 +139,23 @@ def _cores() -> int:
 
 def _tape(
     flow: Any, limits: Iterable[Limits], config: Config, symbols: Any, tick_size: Any
-) -> tuple[Tape, str]:
-    """The whole flow as one tape that any of the sets can run, and what it was made from."""
+) -> tuple[Tape, str, int]:
+    """The whole flow as one tape that any of the sets can run, what it was made from, and rows left out."""
     if isinstance(flow, str | Path):
         flow = Tape.load(flow) if Path(flow).suffix == ".tape" else open_flow(flow)
     if isinstance(flow, Tape):
         if symbols is not None or tick_size is not None:
             raise UsageError("symbols, tick_size: found some for a tape, which is compiled already")
-        return flow, "tape"
+        return flow, "tape", 0
     plan, name = make_plan(config=config, symbols=symbols, tick_size=tick_size), "table"
     if isinstance(flow, Flow):
         name = Path(flow.path).name
         plan = replace(plan, symbols=plan.symbols or flow.symbols, input=str(flow.path))
     source = Source(flow, plan)
     source.plan = replace(source.plan, chunk_rows=None)
-    ((checked, _, _),) = source.chunks()
+    ((checked, skipped, _),) = source.chunks()
     wide = any(of.closes_positions for of in limits)
-    return compile_checked(checked, rules_for(checked.symbols, tick_size, config), wide=wide), name
+    return compile_checked(checked, rules_for(checked.symbols, tick_size, config), wide=wide), name, skipped
 
 
 def _check_symbols(sets: Iterable[Limits], tape: Tape) -> None:

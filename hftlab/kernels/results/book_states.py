@@ -210,13 +210,13 @@ def run_queues(books, commands, outputs, told, foresight, pending, coming, modif
         op = np.int64(commands.rows[at]["op"])
         kind = (op >> opcodes.KIND_SHIFT) & opcodes.KIND_MASK
         if told[at] >= 0:
+            coming[ix(slot)] = later[at]
             if books.orders[ix(slot)]["qty"] != 0:
                 book = op >> opcodes.BOOK_SHIFT
                 places[at] = execution_place(books, modified, pending, book, slot)
                 if told[at] > books.orders[ix(slot)]["qty"] - pending[ix(slot)]:
                     places[at] |= EXCEEDS
                 ends[at], ranks[at] = standing(books, modified, pending, coming, book, slot)
-                coming[ix(slot)] = later[at]
                 pending[ix(slot)] += min(told[at], books.orders[ix(slot)]["qty"] - pending[ix(slot)])
             continue
         reports = reports_execution(books, pending, op >> opcodes.BOOK_SHIFT, commands.rows[at])
