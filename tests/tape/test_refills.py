@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import polars as pl
+import pyarrow.parquet as pq
 import pytest
 
 import hftlab
@@ -111,17 +112,12 @@ def test_a_flow_declares_it(tmp_path):
     """Its tables carry it, to a file of ours and back."""
     flow = Flow(tmp_path / "x", "x", "mbo", mbo(*ICEBERG), refills="back")
     assert queue(flow) == queue(flow.table()) == queue(next(flow.batches(9))) == [2, 1]
-    hftlab.replay(flow, "rebuild", out=tmp_path / "run", record="book")
-    import pyarrow.parquet as pq
-
     pq.write_table(flow.table(), path := tmp_path / "facts.parquet")
     assert (open_flow(path).refills, queue(open_flow(path))) == ("back", [2, 1])
 
 
 def test_an_option_says_otherwise(tmp_path):
     """For any source of orders; and it is told with the run."""
-    import pyarrow.parquet as pq
-
     pq.write_table(mbo(*ICEBERG), path := tmp_path / "facts.parquet")
     flow = open_flow(path, refills="back")
     assert queue(flow) == [2, 1]
