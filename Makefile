@@ -1,8 +1,9 @@
 # Every target builds what it needs in .venv, so that python3, make and a package index are enough.
 #
 #   make demo    install hftlab and replay the sample in data/
-#   make test    install everything and run every test
-#   make lint    style only
+#   make test    install everything and run every test, fuzzing with a small budget
+#   make test-long   the whole fuzzing: ten million commands through kernels and slow twins
+#   make lint    style and types
 #   make bench   time every stage (the table in the README), then the targets
 #   make bench-compare BASE=main   this commit against another: asv, with digests beside the speeds
 #   make bench-site   what asv has measured so far, as a site in .asv/html
@@ -11,7 +12,7 @@
 
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-plain test-checked test-fuzz test-notebooks lint bench bench-compare bench-site bench-peers clean
+.PHONY: help demo test test-long test-plain test-checked test-notebooks lint bench bench-compare bench-site bench-peers clean
 
 # The first of these that is Python 3.11 to 3.13; `make PYTHON=... test` chooses another.
 PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11; do \
@@ -24,6 +25,9 @@ RUNTIME := $(VENV)/runtime.stamp
 DEV := $(VENV)/dev.stamp
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 PYTEST := $(BIN)/python -m pytest -q
+PROCESSES ?= 2
+SIDE_BY_SIDE := -n $(PROCESSES) --dist worksteal
+FEW_COMMANDS := HFTLAB_FUZZ_COMMANDS=500000
 OF_THE_CORE := tests/engine/test_matching.py tests/engine/test_differential.py tests/feeds/test_itch.py tests/feeds/test_lobster.py
 OF_THE_REST := tests/fidelity/test_closed_loop.py tests/risk_gate/test_gate.py tests/risk_gate/test_stories.py tests/risk_gate/test_gate_events.py \
 	tests/risk_gate/test_bad_input.py tests/results/test_positions.py tests/kernels/primitives/test_int128.py tests/latency/test_clock.py \
@@ -61,16 +65,19 @@ demo: $(RUNTIME)
 lint: $(DEV)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/mypy
 
-# As shipped first; then, two at a time, the slices that need the kernels built otherwise: as plain Python (the
-# only way to see their coverage), and with every array access checked; long fuzzing; notebooks.
+# As shipped first, with a twentieth of the fuzzing; then, two at a time, the slices that need the kernels built
+# otherwise, on smaller flows: as plain Python (the only way to see their coverage), and with every array access
+# checked; notebooks.
 test: lint
-	@echo "compiling the kernels, once"
-	@$(BIN)/hftlab verify data/sample.parquet > /dev/null
-	$(PYTEST)
-	@$(MAKE) --no-print-directory -j2 -Otarget test-fuzz test-plain test-checked test-notebooks
+	@$(BIN)/python -m tests.warm
+	@echo "running every test, in $(PROCESSES) processes"
+	$(FEW_COMMANDS) $(PYTEST) $(SIDE_BY_SIDE)
+	@echo "running slices again, each shown when it is done: kernels as plain Python, with bounds checks; notebooks"
+	@$(MAKE) --no-print-directory -j2 -Otarget test-checked test-plain test-notebooks
 
-test-plain test-checked test-fuzz test-notebooks: $(DEV)
+test-plain test-checked test-notebooks: $(DEV)
 
 test-plain:
 	NUMBA_DISABLE_JIT=1 $(PYTEST) $(OF_THE_CORE) $(OF_THE_REST) $(SMALL) --cov=hftlab.kernels --cov-report=term
@@ -79,8 +86,10 @@ test-plain:
 test-checked:
 	NUMBA_BOUNDSCHECK=1 $(PYTEST) $(OF_THE_CORE) $(SMALL)
 
-test-fuzz:
-	$(PYTEST) -m fuzz
+test-long: $(DEV)
+	@$(BIN)/python -m tests.warm
+	@echo "fuzzing with ten million commands, and as many messages: about ten minutes"
+	$(PYTEST) $(SIDE_BY_SIDE) -m fuzz
 
 test-notebooks:
 	$(PYTEST) --nbmake notebooks

@@ -7,8 +7,15 @@ import signal
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 REPOSITORY = Path(__file__).resolve().parent.parent
+
+HANGS_S = 1_800  # a child that takes longer hangs, on whatever machine
+
+# A slow or busy machine is no failure: neither an example nor making one has a time limit.
+settings.register_profile("any speed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("any speed")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -16,7 +23,9 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     for item in items:
         if "data_dir" in getattr(item, "fixturenames", ()):
             item.add_marker(pytest.mark.data)
-    if "fuzz" not in config.getoption("markexpr") and "HFTLAB_FUZZ_COMMANDS" not in os.environ:
+    from tests.helpers.slices import is_fuzzing  # numba's settings, which not every test needs
+
+    if "fuzz" not in config.getoption("markexpr") and not is_fuzzing():
         fuzz = [item for item in items if item.get_closest_marker("fuzz")]
         config.hook.pytest_deselected(items=fuzz)
         items[:] = [item for item in items if item not in fuzz]

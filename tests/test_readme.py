@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.conftest import HANGS_S
+
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 TIME = re.compile(r"\d[\d.,]* (ns|us|ms|s)\b")
@@ -26,7 +28,8 @@ def folder(tmp_path):
 
 def output(command, folder):
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONIOENCODING": "utf-8"}
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, env=environment, timeout=300)
+    how = {"capture_output": True, "text": True, "timeout": HANGS_S}
+    done = subprocess.run(command, cwd=folder, env=environment, **how)
     assert (done.returncode, done.stderr) == (0, "")
     return done.stdout
 

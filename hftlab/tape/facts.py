@@ -15,8 +15,9 @@ from hftlab.codes import (
     Side,
 )
 from hftlab.errors import TableError
-from hftlab.kernels.book.columns import NOTE, Columns
+from hftlab.kernels.book.columns import Columns
 from hftlab.kernels.book.refills import FOLLOWED, KEYS, NEXT, mark_refills
+from hftlab.kernels.codes import NOTE
 from hftlab.kernels.primitives.hash_index import copy_index, make_index
 from hftlab.schema import REFILLS_KEY, SEQ
 from hftlab.tape.tables import (

@@ -21,9 +21,9 @@ from hftlab.codes import Action
 from hftlab.errors import FormatError
 from hftlab.files import new_file
 from hftlab.kernels.book.columns import Columns
+from hftlab.kernels.book.commands import Commands
 from hftlab.kernels.book.price_grid import RULE, Grid
 from hftlab.kernels.book.records import COMMAND, NARROW, WIDE
-from hftlab.kernels.engine.batch import Commands
 from hftlab.kernels.primitives.hash_index import ENTRY
 from hftlab.tape.open_orders import Resting
 from hftlab.tape.tables import CheckedTable, frozen
@@ -241,6 +241,10 @@ def _tape(facts: dict[str, Any], arrays: dict[str, np.ndarray]) -> Tape:
         prefix = f"{name}."
         return kind(**{k.removeprefix(prefix): v for k, v in arrays.items() if k.startswith(prefix)})
 
+    def owned(name: str, kind: type) -> Any:
+        # small copies: kernels exist for what a compiled tape has, which is arrays that can be written
+        return kind(*(array.copy() for array in group(name, kind)))
+
     symbols = tuple(facts["symbols"])
     checked = CheckedTable(
         facts["rows"],
@@ -253,12 +257,12 @@ def _tape(facts: dict[str, Any], arrays: dict[str, np.ndarray]) -> Tape:
     )
     return Tape(
         group("commands", Commands),
-        group("grid", Grid),
+        owned("grid", Grid),
         symbols,
         checked,
         facts["slots"],
-        group("opening", Resting),
-        arrays["tape.opening_levels"],
+        owned("opening", Resting),
+        arrays["tape.opening_levels"].copy(),
         group("invalid", Invalid),
         facts["incoming"],
         arrays["tape.parts"],

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import REPOSITORY
+from tests.conftest import HANGS_S, REPOSITORY
 
 
 @pytest.mark.parametrize(
@@ -114,6 +114,7 @@ CLOCK, NOISE = [0.0], Random(1)
 
 class Wait:
     number, repeat, rounds, warmup_time = 1, 31, 1, 0
+    timeout = {hangs_s}
     timer = staticmethod(lambda: CLOCK[0])  # which nothing but the benchmark moves
 
     def time_step(self):
@@ -148,7 +149,9 @@ def asv(tmp_path, monkeypatch):
         return call(sys.executable, "-m", "asv", *words)
 
     def commit(seconds, digest):
-        (suite / "b" / "bench_wait.py").write_text(SUITE.format(seconds=seconds, digest=digest))
+        (suite / "b" / "bench_wait.py").write_text(
+            SUITE.format(seconds=seconds, digest=digest, hangs_s=HANGS_S)
+        )
         call("git", "add", "-A")
         call("git", "commit", "-qm", "x")
         head = call("git", "rev-parse", "HEAD").strip()

@@ -10,6 +10,7 @@ import hftlab
 from benchmarks.peers import __main__ as command
 from benchmarks.peers import environment, files, orders
 from benchmarks.peers.contest import HERE, Contender, Entry, Failed, contest, difference
+from tests.conftest import HANGS_S
 
 
 @pytest.fixture(scope="module")
@@ -89,7 +90,7 @@ def test_a_contender_that_hangs_is_ended(tmp_path):
     hanging.patience = 0.5
     with pytest.raises(Failed, match=r"no answer in 0.5 s"):
         hanging.run("bbo", tmp_path / "file")
-    assert hanging._process.wait(timeout=10) == -9
+    assert hanging._process.wait(timeout=HANGS_S) == -9
     hanging.close()
 
 

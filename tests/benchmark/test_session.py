@@ -11,7 +11,7 @@ import hftlab
 from hftlab.benchmark import measure as measuring
 from hftlab.benchmark import session, ways
 from hftlab.benchmark.cases import PATHS, Case, Matrix, comprehensive, load_plan, possible, quick
-from hftlab.benchmark.child import ask, run_python
+from hftlab.benchmark.child import run_python, run_task
 from hftlab.benchmark.estimate import seconds_of, seconds_of_each
 from hftlab.benchmark.flows import FLOWS, make_flow
 from hftlab.benchmark.machine import memory_bytes, pinned, reset_peak
@@ -164,11 +164,16 @@ def test_an_event_loop_has_percentiles():
 
 def test_a_rate_gives_response_times():
     """From when a command was due, so none is shorter than its service; and how long the loop was busy."""
-    found = measure(Case(path="event", orders=ORDERS, rate=100_000.0), repetitions=3)
-    service, response = found.latency
-    assert (service.kind, response.kind) == ("service", "response")
-    assert response.p50 >= service.p50
-    assert 0 < found.busy_share < 1
+    for slower in range(8):  # until this machine is ahead of its rate at times
+        rate = 100_000.0 / 2**slower
+        found = measure(Case(path="event", orders=ORDERS, rate=rate), repetitions=3)
+        service, response = found.latency
+        assert (service.kind, response.kind) == ("service", "response")
+        assert response.p50 >= service.p50
+        assert 0 < found.busy_share <= 1
+        if found.busy_share < 1:
+            break
+    assert found.busy_share < 1
 
 
 def test_calls_from_python_are_timed_one_by_one():
@@ -235,7 +240,7 @@ def test_a_child_that_fails_says_why():
     """A wrong case in its own words, a kill as what it usually is, a bug by its last line."""
     case = msgspec.to_builtins(Case(path="event", symbols=4, threads=2))
     with pytest.raises(MeasurementError, match=r"a case: case event .*: threads are for batch and replay"):
-        ask("measure", "a case", case=case)
+        run_task("measure", "a case", case=case)
     with pytest.raises(MeasurementError, match=r"a case: its process was killed, .* measure fewer orders"):
         run_python("-c", "import os; os.kill(os.getpid(), 9)", what="a case")
     with pytest.raises(MeasurementError, match=r"a case: its process ended with status 1: KeyError: 3"):

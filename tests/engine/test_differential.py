@@ -6,12 +6,11 @@ and shows them. `pytest -m fuzz` runs ten million commands; HFTLAB_FUZZ_COMMANDS
 
 from __future__ import annotations
 
-import os
+from functools import partial
 from itertools import cycle
 from pathlib import Path
 from typing import Any
 
-import numba
 import polars as pl
 import pytest
 from hypothesis import given, settings
@@ -22,27 +21,26 @@ from hftlab.codes import DEFAULT_SYMBOL, Action, OrderType, Status, Tif
 from tests.helpers import flows
 from tests.helpers.flows import Flow
 from tests.helpers.play import Player, Row, Story
+from tests.helpers.slices import fewer, fuzz_budget
 from tests.reference import frames, package
 from tests.reference.book import Command, ReferenceVenue, garbage_collector_off
 from tests.reference.shrink import ddmin
 
-# Kernels that run as plain Python are a hundred times slower, and are there to be covered: fewer commands do.
-SLOWER = 40 if numba.config.DISABLE_JIT else 1
-SIZE = 8_000 // SLOWER  # per flow and seed in the default run: 17 flows, 3 seeds, 408,000 commands in 5 ways
-EXAMPLES = 300 // SLOWER
-SEEDS = (1, 2, 3)
+SMALL = partial(fewer, plain=40, checked=8)
+SIZE = SMALL(8_000)  # per flow and seed in the default run: 17 flows, 3 seeds, 408,000 commands in 5 ways
+EXAMPLES = SMALL(300)
+SEEDS = (1, 2, 3)[: fewer(3, plain=3, checked=3)]
 DEPTH = 3
 TABLES = ("outcomes", "fills", "rejects", "l1", "book")
 
-FUZZ_COMMANDS = 10_000_000  # less does not count as having looked
 FUZZ_SLICE = 200_000
 
 Options = dict[str, Any]
 WAYS: dict[str, Options] = {
     "batch": {},
     "batch, two threads": {"threads": 2},
-    "batch in chunks": {"chunk_rows": 977 // SLOWER},
-    "batch in chunks, two threads": {"chunk_rows": 3_001 // SLOWER, "threads": 2},
+    "batch in chunks": {"chunk_rows": SMALL(977)},
+    "batch in chunks, two threads": {"chunk_rows": SMALL(3_001), "threads": 2},
     "event by event": {"path": "event"},
 }
 
@@ -121,13 +119,13 @@ def test_the_digest_is_the_same_in_every_way(name):
 def test_the_size_of_chunks_changes_nothing(chunk_rows, tmp_path, monkeypatch):
     """A chunk of one row, and chunks that end just before, at and after the last row."""
     monkeypatch.setitem(WAYS, "these chunks", {"chunk_rows": chunk_rows})
-    check(flows.make("tight", 1_000 // SLOWER, seed=6), ("these chunks",), tmp_path)
+    check(flows.make("tight", SMALL(1_000), seed=6), ("these chunks",), tmp_path)
 
 
 @pytest.mark.parametrize("shape", ["polars", "lazy", "dict", "chunked arrow"])
 def test_the_shape_of_a_table_changes_nothing(shape):
     """Arrow in one piece or several, Polars, lazy Polars and a dict of arrays give one digest."""
-    flow = flows.make("tight", 2_000 // SLOWER, seed=7)
+    flow = flows.make("tight", SMALL(2_000), seed=7)
     frame = pl.from_arrow(flow.table())
     pieces = pl.concat([frame[:33], frame[33:]], rechunk=False)
     shapes = {
@@ -143,7 +141,7 @@ def test_the_shape_of_a_table_changes_nothing(shape):
 @pytest.mark.parametrize("name", flows.FLOWS)
 def test_calling_an_order_book_gives_what_the_twin_gives(name):
     """`OrderBook`, one Python call per command, agrees with the twin in all that it tells."""
-    flow = flows.make(name, 1_000 // SLOWER, seed=10)
+    flow = flows.make(name, SMALL(1_000), seed=10)
     books = package.OrderBooks(flow.tick or 1, flow.allow_nonpositive, DEPTH)
     for ts, symbol, *command in flow.rows():
         books.apply(ts, symbol, Command(*command))
@@ -154,7 +152,7 @@ def test_calling_an_order_book_gives_what_the_twin_gives(name):
 @pytest.mark.parametrize("carried_over", ["snapshot", "copy"])
 def test_a_book_goes_on_where_its_snapshot_was_taken(carried_over):
     """A book that is copied, or saved and restored, every few commands behaves as one that never was."""
-    flow = flows.make("tight", 1_000 // SLOWER, seed=11)
+    flow = flows.make("tight", SMALL(1_000), seed=11)
     books = package.OrderBooks(flow.tick, flow.allow_nonpositive, DEPTH)
     for seq, (ts, symbol, *command) in enumerate(flow.rows()):
         books.apply(ts, symbol, Command(*command))
@@ -169,7 +167,7 @@ def test_a_book_goes_on_where_its_snapshot_was_taken(carried_over):
 @pytest.mark.parametrize("name", ["tight", "venue", "untold"])
 def test_a_tape_can_be_replayed_again(name):
     """A tape is read only: replayed twice, in any way, it gives the same digest as the table."""
-    flow = flows.make(name, 3_000 // SLOWER, seed=12)
+    flow = flows.make(name, SMALL(3_000), seed=12)
     tape = hftlab.compile_tape(flow.table(), tick_size=flow.tick)
     ways = ({}, {}, {"threads": 2}, {"path": "event"})
     assert {hftlab.replay(tape, **options).digest for options in ways} == {replayed(flow, {}).digest}
@@ -178,7 +176,7 @@ def test_a_tape_can_be_replayed_again(name):
 @pytest.mark.parametrize("names", [("fills",), ("outcomes",), ("rejects", "l1"), ("depth",), ("book",), ()])
 def test_what_is_recorded_changes_nothing_else(names):
     """Each table is the same whatever else is recorded, and so is the digest."""
-    flow = flows.make("tight", 3_000 // SLOWER, seed=13)
+    flow = flows.make("tight", SMALL(3_000), seed=13)
     config = package.settings(flow.tick, flow.allow_nonpositive, DEPTH)
     run = hftlab.replay(flow.table(), record=names, config=config)
     expected = expected_of(flow)
@@ -200,7 +198,7 @@ def test_instruments_do_not_depend_on_each_other():
 
 def test_rebuilding_from_facts_gives_what_the_twin_gives():
     """Rejects, touch, depth and the final book of a rebuild, in one piece and in chunks."""
-    table = flows.facts(20_000 // SLOWER, seed=8)
+    table = flows.facts(SMALL(20_000), seed=8)
     venue = ReferenceVenue(flows.CENT, depth_levels=DEPTH)
     expected = frames.of_venue(venue.rebuild(flows.fact_rows(table)))
     for options in WAYS.values():
@@ -223,11 +221,12 @@ def test_rebuilding_from_facts_gives_what_the_twin_gives():
 @pytest.mark.fuzz
 def test_ten_million_commands_agree(tmp_path):
     """At least ten million random commands through kernel and twin agree on every output."""
-    budget = int(os.environ.get("HFTLAB_FUZZ_COMMANDS", FUZZ_COMMANDS))
+    budget = fuzz_budget()
+    most = min(FUZZ_SLICE, -(-budget // len(flows.FLOWS)))  # each flow has its turn
     ways = cycle(WAYS)
     played, seed = 0, 1_000
     for name in cycle(flows.FLOWS):
-        size = min(FUZZ_SLICE, budget - played)
+        size = min(most, budget - played)
         if size <= 0:
             break
         check(flows.make(name, size, seed), (next(ways),), tmp_path)
@@ -343,7 +342,7 @@ def entered(story: Story) -> Ledger:
     return ledger
 
 
-@settings(deadline=None, max_examples=EXAMPLES)
+@settings(max_examples=EXAMPLES)
 @given(rows=STORIES, engine=ENGINE)
 def test_quantity_is_conserved(rows, engine):
     """For each order quantity = filled + cancelled + expired + leaves, and the final book has the leaves."""
@@ -352,7 +351,7 @@ def test_quantity_is_conserved(rows, engine):
     assert entered(story).open == dict(zip(book["order_id"], book["qty"], strict=True))
 
 
-@settings(deadline=None, max_examples=EXAMPLES)
+@settings(max_examples=EXAMPLES)
 @given(rows=STORIES, engine=ENGINE)
 def test_the_book_is_never_crossed(rows, engine):
     """After every command the best bid is below the best offer, and no level shown is empty."""
@@ -361,7 +360,7 @@ def test_the_book_is_never_crossed(rows, engine):
     assert (l1.select("bid_sz", "bid_ct", "ask_sz", "ask_ct") > 0).to_numpy().all()
 
 
-@settings(deadline=None, max_examples=EXAMPLES)
+@settings(max_examples=EXAMPLES)
 @given(rows=STORIES, engine=ENGINE)
 def test_every_row_has_one_outcome(rows, engine):
     """Rows and outcomes are one to one and in order, and every reject is told once."""
@@ -372,7 +371,7 @@ def test_every_row_has_one_outcome(rows, engine):
     assert outputs["rejects"]["seq"].to_list() == rejected.to_list()
 
 
-@settings(deadline=None, max_examples=EXAMPLES)
+@settings(max_examples=EXAMPLES)
 @given(rows=STORIES, engine=ENGINE)
 def test_a_small_story_is_the_twin_s_story(rows, engine):
     """Hypothesis looks for the smallest story that an engine and the twin tell differently."""

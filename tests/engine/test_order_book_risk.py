@@ -13,16 +13,16 @@ import pytest
 import hftlab
 from hftlab.codes import PRICE_SCALE, Action, GateEvent, Reason, RiskState, Stage, Status
 from hftlab.errors import LimitsError, UsageError
-from hftlab.kernels.primitives.compile import DISABLED
 from tests.conftest import REPOSITORY
 from tests.helpers import risk_flows
 from tests.helpers.gated_package import limits_of
+from tests.helpers.slices import fewer
 from tests.reference import frames
 from tests.reference.book import Command
 from tests.reference.package import call
 
 SECOND = 10**9
-SIZE = 300 if DISABLED else 3_000
+SIZE = fewer(3_000)
 CASES = [(name, seed) for name in risk_flows.FLOWS for seed in range(3)]
 TOLD = ("seq", "account", "event", "order_id", "qty", "limit_value", "observed_value")
 
@@ -228,7 +228,7 @@ def test_limits_come_from_a_file_too(tmp_path):
 
 def test_everything_grows_on_the_way():
     """Accounts, orders, prices, messages and repeated orders, all beyond the room they begin with."""
-    count = 300 if DISABLED else 5_000
+    count = fewer(5_000, plain=16)
     book = gated(max_orders_per_second=10 * count, max_repeated_orders=2, max_open_orders=3, capital="1")
     for i in range(count):
         price = (1 + i * 97 % count) * 10_000_000
@@ -248,7 +248,7 @@ def test_everything_grows_on_the_way():
 
 def test_the_rate_counts_more_messages_than_it_has_room_for():
     """What is observed is the number of all messages of the second, refused ones included."""
-    count = 100 if DISABLED else 3_000
+    count = fewer(3_000, plain=30)
     book = gated(max_orders_per_second=5)
     acks = [book.submit(i, "buy", "1", 1, account=i % 2, ts=i) for i in range(count)]
     assert acks[-1].observed_value == count // 2

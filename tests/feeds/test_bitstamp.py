@@ -798,7 +798,7 @@ def streams(draw):
     return [(ts := ts + step, *event) for event, step in rows]
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(streams())
 def test_any_events_as_csv(tmp_path_factory, events):
     """Whatever the order of events."""
@@ -807,7 +807,7 @@ def test_any_events_as_csv(tmp_path_factory, events):
     assert fast(open_flow(path)) == slow(slow_csv(data), is_log=False)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(streams(), st.lists(st.tuples(st.integers(0, 30), st.integers(99, 101), st.sampled_from([1, 2, 5]))))
 def test_any_events_as_log(tmp_path_factory, events, trades):
     """The same with trades anywhere."""
@@ -843,7 +843,7 @@ def is_text(path):
         return False
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(streams(), EDITS)
 def test_any_damage_to_a_csv(tmp_path_factory, events, edits):
     """The first row that is damaged is named, or everything is as the slow twin has it."""
@@ -862,7 +862,7 @@ def test_any_damage_to_a_csv(tmp_path_factory, events, edits):
     assert caught.value.row == expected or expected == 1
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(streams(), EDITS)
 def test_any_damage_to_a_log(tmp_path_factory, events, edits):
     """A fault for every line that is none, and the others as the slow twin has them."""

@@ -786,7 +786,7 @@ def test_from_the_command_line_and_from_toml(tmp_path, capsys):
 # ------------------------------------------------------------------ anything at all
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     st.lists(
         st.tuples(
@@ -818,7 +818,7 @@ def test_whatever_is_written_is_read(tmp_path_factory, records, kind):
     assert column(flow, "qty") == [row[4] for row in records]
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(st.randoms(use_true_random=False), st.integers(1, 5), st.sampled_from(["csv", "ndjson"]))
 def test_bytes_changed_inserted_and_lost(tmp_path_factory, noise, edits, kind):
     """Nothing crashes or hangs: a flow, or an error of one line."""

@@ -21,6 +21,7 @@ from hftlab.feeds.parsing import containers
 from hftlab.schema import MBO
 from tests.helpers import itch_encoder as encode
 from tests.helpers.itch_encoder import message
+from tests.helpers.slices import fewer, fuzz_budget
 from tests.reference import itch as slow
 
 NAME = "01302019.NASDAQ_ITCH50"
@@ -185,7 +186,7 @@ def test_a_reference_is_its_locate_s(tmp_path):
 def test_orders_that_would_share_a_place(tmp_path):
     """References a power of two apart, more than there is room for at first, taken off in another order."""
     random = np.random.default_rng(4)
-    references = [n << 22 for n in range(1, 20_001)]
+    references = [n << 22 for n in range(1, fewer(20_000, plain=8) + 1)]
     flow = [add(r, "BS"[n % 2], 10 + n % 7, 100 + n % 11, locate=n % 3) for n, r in enumerate(references)]
     for n in random.permutation(len(references)).tolist():
         if n % 5:
@@ -311,7 +312,7 @@ def test_only_some_symbols(tmp_path, wanted):
 @pytest.mark.parametrize("chunk_rows", [None, 100])
 def test_rows_are_counted_before_the_filter(tmp_path, chunk_rows):
     """A replay of some symbols is the same whether the decoder or the replay leaves out the others."""
-    events = encode.market(3_000, 5, seed=8)
+    events = encode.market(fewer(3_000), 5, seed=8)
     (path := tmp_path / MARKET_NAME).write_bytes(encode.encoded(events))
     wanted, how = "SYM001,SYM003", {"mode": "rebuild", "record": ("l1", "outcomes"), "chunk_rows": chunk_rows}
     early = hftlab.replay(open_flow(path, symbols=wanted), **how)
@@ -434,7 +435,7 @@ def test_a_window_may_end_anywhere(tmp_path, monkeypatch, framing, damage):
     (path := tmp_path / NAME).write_bytes(pack(MIXED[:half]) + damage + pack(MIXED[half:]))
     whole = everything(path)
     assert len(whole[0]) == len(slow.Decoder().decode(MIXED))
-    for size in (1, 7, *range(50, 100)):
+    for size in (1, 7, *range(50, 100, 50 // fewer(50, plain=3, checked=1))):
         monkeypatch.setattr(containers, "WINDOW_BYTES", size)
         assert everything(path) == whole
 
@@ -617,7 +618,7 @@ def check_whatever(folder, data):
 
 
 @given(st.data())
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 def test_bytes_that_were_changed(tmp_path, data):
     """Flipped, inserted, deleted: no crash, no hang, an answer of one line."""
     raw = bytearray(getattr(encode, data.draw(st.sampled_from(FRAMINGS)))(FLOW))
@@ -657,7 +658,7 @@ def any_message(draw):
 
 
 @given(st.lists(any_message(), min_size=1, max_size=60), st.sampled_from(FRAMINGS), st.integers(1, 30))
-@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 def test_any_messages(tmp_path, messages, framing, rows):
     """Whatever they say, the rows and the counts are those of the slow decoder."""
     path = write(tmp_path, *messages, framing=framing)
@@ -712,16 +713,18 @@ def check_market(folder, messages, symbols, seed, framing="framed", batch=None):
 @pytest.mark.parametrize("framing", FRAMINGS)
 def test_a_market(tmp_path, framing, symbols):
     """Thousands of messages of all types, in each framing."""
-    assert check_market(tmp_path, 20_000, symbols, seed=symbols, framing=framing) > 20_000
-    check_market(tmp_path, 5_000, symbols, seed=symbols, framing=framing, batch=777)
+    size = fewer(20_000, plain=40)
+    assert check_market(tmp_path, size, symbols, seed=symbols, framing=framing) > size
+    check_market(tmp_path, size // 4, symbols, seed=symbols, framing=framing, batch=size // 26)
 
 
 def test_a_market_s_book(tmp_path):
     """The rebuilt book is the one the venue has, and nothing of the flow is refused."""
-    events = encode.market(20_000, 5, seed=3)
+    size = fewer(20_000, plain=40)
+    events = encode.market(size, 5, seed=3)
     (path := tmp_path / MARKET_NAME).write_bytes(encode.encoded(events))
     rebuilt = hftlab.replay(open_flow(path), mode="rebuild")
-    venue = hftlab.replay(hftlab.generate(20_000, 5, seed=3))
+    venue = hftlab.replay(hftlab.generate(size, 5, seed=3))
     assert rebuilt.summary()["rejected"] == 0
     columns = ["symbol", "side", "price", "qty"]
     as_text = pl.col("symbol").cast(pl.String)
@@ -750,10 +753,11 @@ def test_symbols_without_a_price_beside_a_wide_one(tmp_path):
 @pytest.mark.fuzz
 def test_ten_million_messages(tmp_path):
     """Decoded to what they mean: many seeds, symbols, framings; a fixed budget."""
-    done = 0
+    budget, done = fuzz_budget(), 0
+    most = min(600_000, budget // 12)
     for seed in range(100):
         symbols = (1, 3, 100, 2_000)[seed % 4]
-        done += check_market(tmp_path, 600_000, symbols, seed, FRAMINGS[seed % 3], (None, 100_000)[seed % 2])
-        if done >= 10_000_000:
+        done += check_market(tmp_path, most, symbols, seed, FRAMINGS[seed % 3], (None, most // 6)[seed % 2])
+        if done >= budget:
             return
     pytest.fail(f"{done:,} messages")

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-
-import numba
 import polars as pl
 import pyarrow as pa
 import pytest
@@ -13,12 +10,12 @@ import hftlab
 from hftlab.fidelity.certify import certify
 from hftlab.replayer.inference import infer_orders
 from tests.helpers import tellers
+from tests.helpers.slices import fewer, fuzz_budget
 from tests.reference.certificate import Twin
 from tests.reference.shrink import ddmin
 
 LEVELS = 3
-SLOWER = 8 if numba.config.DISABLE_JIT else 1
-REAL_ROWS = 20_000 // SLOWER
+REAL_ROWS = fewer(20_000)
 
 
 def commands(table: pa.Table) -> list[tuple]:
@@ -91,7 +88,7 @@ def check(told: list[tellers.Told], seed: int) -> None:
 @pytest.mark.parametrize("rows", [12, 60, 400])
 def test_the_certificate_is_the_twin_s(rows):
     """Commands, executions, makers, books, hidden trades, causes, and what was compared where."""
-    for seed in range(8_000 // rows // SLOWER):
+    for seed in range(fewer(8_000 // rows)):
         check(tellers.facts(seed, rows), seed)
 
 
@@ -109,7 +106,7 @@ def test_the_certificate_of_real_facts_is_the_twin_s(data_dir, name, start):
 
 @pytest.mark.fuzz
 def test_many_facts():
-    """Three hundred thousand, about a minute; HFTLAB_FUZZ_COMMANDS says another number."""
-    budget = int(os.environ.get("HFTLAB_FUZZ_COMMANDS", 300_000))
+    """Three hundred thousand, about a minute; or a part of them, see `slices`."""
+    budget = fuzz_budget(300_000)
     for seed in range(1_000, 1_000 + budget // 80):
         check(tellers.facts(seed, 80), seed)

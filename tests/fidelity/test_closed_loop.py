@@ -5,7 +5,6 @@ The venue is the slow twin, so inference, rebuild, states and certificate are al
 
 from __future__ import annotations
 
-import numba
 import numpy as np
 import pytest
 
@@ -19,10 +18,11 @@ from hftlab.tape.facts import facts_to_commands, read_facts, read_mbo
 from hftlab.tape.tables import read_orders
 from tests.helpers import flows
 from tests.helpers.facts import mbo
+from tests.helpers.slices import fewer
 from tests.helpers.venue_reports import Reporter
 from tests.reference.book import ReferenceBook, ReferenceVenue
 
-SIZE = 4_000 // (5 if numba.config.DISABLE_JIT else 1)
+SIZE = fewer(4_000)
 
 
 def continuous(name: str, seed: int) -> flows.Flow:

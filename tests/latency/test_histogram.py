@@ -97,7 +97,7 @@ def test_borders_of_buckets_are_the_same(hdr, digits, highest):
 LAYOUT = st.tuples(st.integers(1, 2), st.integers(2, MAX))
 
 
-@settings(max_examples=40, deadline=None, phases=[Phase.explicit, Phase.generate])  # theirs is slow to shrink
+@settings(max_examples=40, phases=[Phase.explicit, Phase.generate])  # theirs is slow to shrink
 @given(st.data(), LAYOUT)
 def test_any_sample_gives_the_same_figures_and_files(hdr, data, layout):
     """Of any values in any layout: figures, printed distribution, and the compressed form both ways."""
@@ -251,7 +251,7 @@ def test_layouts_that_make_no_sense_are_refused(what, why):
         Histogram().percentile(101)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(st.data())
 def test_damaged_text_is_an_error_and_nothing_else(data):
     """Bytes flipped, cut off or put in: a histogram or a FormatError."""

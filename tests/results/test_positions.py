@@ -14,19 +14,18 @@ from hftlab.codes import PRICE_SCALE
 from hftlab.config.settings import Config
 from hftlab.errors import UsageError
 from hftlab.kernels.primitives import int256 as exact_kernels
-from hftlab.kernels.primitives.compile import DISABLED
 from hftlab.replayer import replayer, sink
 from hftlab.results.positions import Positions
 from hftlab.results.tables import Fills
 from hftlab.tape.open_orders import Resting
 from tests.helpers import flows, risk_flows
 from tests.helpers.called import Called
+from tests.helpers.slices import fewer
 from tests.reference import frames, package, positions
 from tests.reference.risk_limits import Limits
 
 exact = Called(exact_kernels)
 
-SLOWER = 10 if DISABLED else 1
 TABLES = ("positions", "pnl")
 SYMBOLS = ("B", "A", "C")  # C has open orders and no fill
 BIG = [2**62, 2**62 + 1, 2**62 - 1, 2**63 - 2, 2**61, 2**61 - 1, 2**60, 2**31, 2**32]
@@ -193,7 +192,7 @@ KINDS = {
 def test_random_fills_are_booked_as_the_twin_does(kind):
     """Positions, costs, P&L, fees and open orders, whatever the sizes, and in any pieces."""
     prices, lots = KINDS[kind]
-    for seed in range(20 // SLOWER + 1):
+    for seed in range(fewer(21)):
         rng = random.Random(f"{kind} {seed}")
         rows, book = random_fills(rng, 150, prices, lots), random_book(rng, prices, lots)
         limits = random_fees(rng, rng.choice((0, 10**9, 2**62))) if seed % 3 else Limits()
@@ -219,7 +218,7 @@ WAYS = ({"path": "event"}, {"threads": 2}, {"chunk_rows": 700}, {"chunk_rows": 3
 @pytest.mark.parametrize("name", flows.FLOWS)
 def test_flows_give_the_positions_of_their_fills_however_they_are_replayed(name):
     """The twin's from fills and final book; batch, events, threads and chunks alike; sums are zero."""
-    flow = flows.make(name, 4_000 // SLOWER, seed=21)
+    flow = flows.make(name, fewer(4_000, plain=20), seed=21)
     config = package.settings(flow.tick, flow.allow_nonpositive)
     tables = ("fills", "book", *TABLES)
     run = hftlab.replay(flow.table(), record=tables, config=config)
@@ -236,7 +235,7 @@ def test_flows_give_the_positions_of_their_fills_however_they_are_replayed(name)
 @pytest.mark.parametrize("name", risk_flows.FLOWS)
 def test_positions_behind_the_gate_are_the_twin_s(name):
     """Fees by cell, changing on the way; what the gate closes by itself; open orders that it cancels."""
-    flow = risk_flows.make(name, 1_500 // SLOWER, seed=31)
+    flow = risk_flows.make(name, fewer(1_500), seed=31)
     orders = flow.orders
     expected = flow.expected()
     for options in ({}, *WAYS):

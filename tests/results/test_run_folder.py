@@ -15,7 +15,7 @@ from hftlab import codes, schema
 from hftlab.errors import FormatError, OutputError
 from hftlab.files import new_file
 from hftlab.results.run_folder import RunWriter, manifest, write_run
-from tests.conftest import REPOSITORY
+from tests.conftest import HANGS_S, REPOSITORY
 
 SAMPLE = REPOSITORY / "data" / "sample.parquet"
 MANIFEST = {"digest": "ab", "counts": {"rows": 3}}
@@ -161,7 +161,7 @@ def test_a_full_disk_is_one_line_and_leaves_nothing(tmp_path, target):
         "    print(error)\n"
     )
     done = subprocess.run(
-        [sys.executable, "-c", program, tmp_path / target], capture_output=True, text=True, timeout=60
+        [sys.executable, "-c", program, tmp_path / target], capture_output=True, text=True, timeout=HANGS_S
     )
     expected = f"{tmp_path / target}: can't be written: file too large; nothing was left behind\n"
     assert (done.stdout, done.stderr) == (expected, "")

@@ -6,13 +6,11 @@ runs ten million commands; HFTLAB_FUZZ_COMMANDS says another number.
 
 from __future__ import annotations
 
-import os
 from collections import Counter
 from itertools import count, cycle
 from pathlib import Path
 from typing import Any
 
-import numba
 import numpy as np
 import polars as pl
 import pytest
@@ -22,16 +20,14 @@ from hftlab.codes import GateEvent, Reason
 from tests.helpers import risk_flows
 from tests.helpers.gated_package import LEVELS, limits_of, replayed
 from tests.helpers.risk_flows import RiskFlow
+from tests.helpers.slices import WHOLE_BUDGET, fewer, fuzz_budget
 from tests.reference import frames
 from tests.reference.risk_limits import InForce
 from tests.reference.shrink import ddmin
 
-# Kernels that run as plain Python are a hundred times slower, and are there to be covered: fewer commands do.
-SLOWER = 10 if numba.config.DISABLE_JIT else 1
-SIZE = 2_000 // SLOWER
-SEEDS = range(3)
+SIZE = fewer(2_000)
+SEEDS = range(fewer(3, plain=3))
 
-FUZZ_COMMANDS = 10_000_000  # less does not count as having looked
 FUZZ_SLICE = 10_000  # short, for each slice has limits of its own
 AT_LEAST = 1_000  # times each reason and each event
 
@@ -289,7 +285,7 @@ def test_a_worst_price_beyond_64_bits_is_beyond_any_limit(tmp_path):
 @pytest.mark.fuzz
 def test_ten_million_commands_pass_the_gate_alike(tmp_path):
     """At least ten million commands with random limits; each reason and each event a thousand times."""
-    budget = int(os.environ.get("HFTLAB_FUZZ_COMMANDS", FUZZ_COMMANDS))
+    budget = fuzz_budget()
     ways, seeds = cycle(WAYS.items()), count(1_000)
     reasons, events, played = Counter(), Counter(), 0
     for name in cycle(risk_flows.FLOWS):
@@ -302,7 +298,7 @@ def test_ten_million_commands_pass_the_gate_alike(tmp_path):
         tally(reasons, expected["rejects"]["reason"])
         tally(events, expected["gate"]["event"])
     assert played >= budget
-    if budget >= FUZZ_COMMANDS:
+    if budget >= WHOLE_BUDGET:
         few = {one.name: reasons[one] for one in set(Reason) - NOT_OF_A_FLOW if reasons[one] < AT_LEAST}
         few |= {one.name: events[one] for one in GateEvent if events[one] < AT_LEAST}
         assert few == {}

@@ -273,7 +273,7 @@ ANYTHING = st.recursive(
 )
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(ANYTHING, ANYTHING, st.dictionaries(NAMES, COLUMN, max_size=3))
 def test_whatever_is_given_is_limits_or_an_error(risk, trading, table):
     """Nothing else is ever raised."""

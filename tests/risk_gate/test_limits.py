@@ -1,7 +1,6 @@
 """Limits: read from settings, tables and files with every problem at once, and looked up key by key."""
 
 import re
-import time
 import tracemalloc
 from decimal import Decimal
 
@@ -18,6 +17,7 @@ from hftlab.config.settings import load_config
 from hftlab.kernels.risk_gate.records import FIXED, LAST, LIMIT, MID, NO_LIMIT, NOT_GIVEN
 from hftlab.risk_gate.limits import ACCOUNT_KEYS, FEE_KEYS, LIMIT_KEYS
 from tests.conftest import REPOSITORY
+from tests.helpers.interruptions import cpu_seconds
 
 ROOT = REPOSITORY
 CELL_FIELDS = {key: field for field, key in (LIMIT_KEYS | FEE_KEYS).items()}
@@ -365,7 +365,7 @@ def slowly(rows, key, account, symbol, at):
     return None
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(limit_tables())
 def test_lookups_agree_with_dicts(table):
     """For every key, cell and time of a random table."""
@@ -406,7 +406,7 @@ def units_of(key, value):
 # ------------------------------------------------------------------ many of them
 
 
-def test_800_000_cells_are_looked_up_in_a_second():
+def test_800_000_cells_are_looked_up_in_the_time_of_ten_dicts():
     """10,000 accounts in 8,000 symbols of which 1 % are used: fast, and nothing is kept for the rest."""
     rng = np.random.default_rng(1)
     symbols = [f"S{number}" for number in range(8000)]
@@ -421,8 +421,8 @@ def test_800_000_cells_are_looked_up_in_a_second():
     tracemalloc.stop()
     accounts = rng.integers(0, 10_000, 800_000).astype("i4")
     book = rng.integers(0, 8000, 800_000).astype("i4")
-    best = min(seconds(limits.cell_limits, accounts, symbols, book) for _ in range(3))
-    assert best < 1
+    one_dict = cpu_seconds(lambda: dict(zip(accounts.tolist(), book.tolist(), strict=True)))
+    assert cpu_seconds(limits.cell_limits, accounts, symbols, book) < 10 * one_dict  # usually 2
     tracemalloc.start()
     which, records = limits.cell_limits(accounts, symbols, book)
     kept, peak = tracemalloc.get_traced_memory()
@@ -432,21 +432,15 @@ def test_800_000_cells_are_looked_up_in_a_second():
     assert (records.size, which.dtype) == (256, np.int32)
 
 
-def seconds(work, *args):
-    start = time.perf_counter()
-    work(*args)
-    return time.perf_counter() - start
-
-
 # ------------------------------------------------------------------ the page
 
 
 def test_the_page_has_every_key():
     """The table of docs/RISK.md names each key once, and whose it is."""
     page = (ROOT / "docs" / "RISK.md").read_text(encoding="utf-8").split("## Limits")[1]
-    rows = re.findall(r"^\| (`[^|]*`) \| (cell|account|symbol|all) \|", page, re.MULTILINE)
+    rows = re.findall(r"^\| (`[^|]*`) \| (holding|account|symbol|all) \|", page, re.MULTILINE)
     found = {key: whose for names, whose in rows for key in re.findall(r"`(\w+)`", names)}
-    assert found == {key: limit.of for key, limit in KEYS.items()}
+    assert found == {key: {"cell": "holding"}.get(limit.of, limit.of) for key, limit in KEYS.items()}
 
 
 def test_examples_of_the_page_are_limits(write):

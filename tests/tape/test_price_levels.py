@@ -14,7 +14,7 @@ import hftlab
 from hftlab.cli import main
 from hftlab.codes import NOT_A_VALUE, Action, MboAction, Status
 from hftlab.errors import TableError, UsageError
-from hftlab.kernels.book.columns import NOTE
+from hftlab.kernels.codes import NOTE
 from hftlab.schema import MBP, code_array
 from hftlab.tape.price_levels import LevelReader
 
@@ -115,7 +115,7 @@ ROW = st.one_of(
 )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.lists(ROW, min_size=1, max_size=40), st.integers(1, 7))
 def test_levels_are_those_of_the_slow_twin(rows, chunk):
     """Outcomes, touches and books are equal, whole and in chunks, with one digest."""

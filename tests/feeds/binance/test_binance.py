@@ -764,7 +764,7 @@ LEVELS = st.lists(
 )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     updates=st.lists(st.tuples(st.integers(1, 3), LEVELS, LEVELS), min_size=1, max_size=12),
     snap=st.tuples(LEVELS, LEVELS),
@@ -797,7 +797,7 @@ WHOLE = "\n".join(
 ).encode()
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(st.integers(0, 2**32))
 def test_random_bytes_changed_inserted_and_deleted(tmp_path_factory, seed):
     """It is read as far as it goes, or an error of one line; never anything else."""

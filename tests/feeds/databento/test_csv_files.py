@@ -363,7 +363,7 @@ def test_bytes_that_are_no_text(tmp_path):
     assert message(path, format="databento_csv") == said
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.randoms(use_true_random=False), st.integers(1, 5))
 def test_bytes_changed_inserted_and_lost(tmp_path_factory, noise, edits):
     """Nothing crashes or hangs: a flow, or an error of one line."""

@@ -664,7 +664,7 @@ def test_a_mapping_record_that_is_broken(tmp_path):
 # ------------------------------------------------------------------ anything at all
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     st.lists(
         st.tuples(
@@ -692,7 +692,7 @@ def test_whatever_is_written_is_read(tmp_path_factory, records, version):
     assert rows(open_flow(path)) == [(a, signs[b], *more) for a, b, *more in records]
 
 
-@settings(max_examples=800, deadline=None)
+@settings(max_examples=800)
 @given(st.randoms(use_true_random=False), st.integers(1, 6))
 def test_bytes_changed_inserted_and_lost(tmp_path_factory, noise, edits):
     """Nothing crashes or hangs: a flow with its faults, or an error of one line."""

@@ -18,7 +18,7 @@ INTEGERS = st.sampled_from([*EDGES, -(2**63)]) | st.integers(-(2**63), LARGEST)
 AMOUNTS = st.sampled_from([n for n in EDGES if n >= 0]) | st.integers(0, LARGEST)
 WITH_SIGN = st.sampled_from(EDGES) | st.integers(-LARGEST, LARGEST)
 SUMS = st.integers(-(2**127), 2**127 - 1) | INTEGERS | INTEGERS.map(lambda n: n * 2**64)
-EXAMPLES = settings(deadline=None, max_examples=300)
+EXAMPLES = settings(max_examples=300)
 
 
 def pair(value: int) -> tuple[np.int64, np.int64]:
