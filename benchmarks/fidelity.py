@@ -16,7 +16,16 @@ from hftlab.cli.common import plural
 from hftlab.fidelity.certify import Certificate
 
 CAUSES_SHOWN = 3
-HEAD = ("file", "facts", "executions", "reproduced", "oldest first", "touch equal", "not reproduced because")
+HEAD = (
+    "file",
+    "facts",
+    "executions",
+    "reproduced",
+    "oldest first, as told",
+    "and when the event is over",
+    "touch equal",
+    "not reproduced because",
+)
 
 
 def row(name: str, certificate: Certificate) -> tuple[str, ...]:
@@ -33,8 +42,8 @@ def row(name: str, certificate: Certificate) -> tuple[str, ...]:
 
 
 def shares(c: Certificate) -> tuple[float | None, ...]:
-    """Executions reproduced, those of the oldest order, events with an equal touch."""
-    return c.execution_share, c.oldest_first_share, c.touch_share
+    """Executions reproduced, those of the oldest order by either rule, events with an equal touch."""
+    return c.execution_share, c.oldest_first_share, c.oldest_first_at_end_share, c.touch_share
 
 
 def opened(path: Path) -> list[tuple[str, hftlab.Flow]]:
@@ -53,7 +62,7 @@ def main() -> int:
         print("usage: python -m benchmarks.fidelity [FOLDER]", file=sys.stderr)
         return 2
     data = Path(sys.argv[1]) if sys.argv[1:] else folder()
-    print(f"| {' | '.join(HEAD)} |\n| --- {'| ---: ' * 5}| --- |")
+    print(f"| {' | '.join(HEAD)} |\n| --- {'| ---: ' * (len(HEAD) - 2)}| --- |")
     others = []
     for path in sorted(path for path in data.rglob("*") if path.suffix not in (".md", "")):
         try:

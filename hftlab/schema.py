@@ -21,6 +21,7 @@ SYMBOL = pa.dictionary(pa.int32(), pa.string())
 CODE = pa.dictionary(pa.int8(), pa.string())
 
 TABLE_KEY = b"hftlab.table"  # schema metadata: which of the tables below this is
+REFILLS_KEY = b"hftlab.refills"  # of mbo: what a refill does to its order's place (feeds.flow)
 
 
 def _field(name: str, type_: pa.DataType, unit: str, nullable: bool = False) -> pa.Field:

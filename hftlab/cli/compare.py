@@ -98,6 +98,8 @@ def _overview(found: Comparison) -> Table:
     rows = {
         "published": f"{Path(found.truth).name} ({found.kind}, {levels} a side)",
         "rows compared": f"{found.rows:,}",
+        "of the published": f"{found.published_compared:,} of {found.published_rows:,} rows",
+        "of the flow": f"{found.rows:,} of {found.flow_events:,} ends of events",
         "exact": common.share(found.exact, found.rows),
     }
     return common.facts(f"{Path(found.path).name}, {how}", rows)

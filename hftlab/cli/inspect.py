@@ -52,7 +52,7 @@ def _overview(found: Inspection) -> Table:
     what = {"mbo": "facts (mbo)", "mbp": "price levels (mbp)", "orders": "commands (orders)"}[found.kind]
     rows = {
         "format": f"{found.format}, {what}, {common.size(found.bytes)}",
-        "rows": f"{found.rows:,}",
+        "rows": f"{found.rows:,}" + (f" and {found.skipped:,} of other symbols" if found.skipped else ""),
         "actions": ", ".join(
             f"{name} {common.share(count, found.rows)}" for name, count in found.actions.items()
         ),

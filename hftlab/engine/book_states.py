@@ -20,7 +20,7 @@ from hftlab.engine.workers import (
     run_chunk,
 )
 from hftlab.kernels.results import book_states
-from hftlab.kernels.results.book_states import States
+from hftlab.kernels.results.book_states import NOT_OPEN, Foresight, Standings, States, foresee, run_queues
 from hftlab.tape.tables import ABSENT, frozen
 from hftlab.tape.tape import Tape
 
@@ -77,14 +77,43 @@ class StatesWorker(Worker):
 
 
 def queue_places(tape: Tape, executed_qty: np.ndarray) -> np.ndarray:
+    """Where the order of each execution stands at that moment: `places` of `queue_standings`."""
+    return queue_standings(tape, executed_qty, np.arange(tape.rows), np.zeros(tape.rows, np.bool_)).places
+
+
+def queue_standings(tape: Tape, executed_qty: np.ndarray, group: np.ndarray, added: np.ndarray) -> Standings:
     """Where the order of each execution stands, bits of kernels.states, on a rebuild tape of one part.
 
     `executed_qty` is how many lots a row says were executed of the order it names, -1 where it is no
-    execution; the book changes with the fact behind it.
+    execution; the book changes with the message behind it. `group` [rows] says which executions belong
+    together (to an event, to an incoming order), each group of one instrument; `added` [rows] where an order
+    is added.
     """
     books = opened_books(tape)
     outputs = empty_outputs(tape, tape.width)
-    places, pending = np.zeros(tape.rows, np.uint8), np.zeros(books.orders.size, np.int64)
-    modified, executed = np.zeros(books.orders.size, np.bool_), frozen(executed_qty, "i8")
-    book_states.run_queues(books, tape.commands, outputs, executed, pending, modified, places)
-    return places
+    pending, coming = np.zeros((2, books.orders.size), np.int64)
+    standings = Standings(*(np.zeros(tape.rows, kind) for kind in (np.uint8, np.uint8, np.int32)))
+    standings.ranks[:] = NOT_OPEN
+    executed_qty = frozen(executed_qty, "i8")
+    foresight = _foresight(tape.commands.rows["slot"], executed_qty, group, added)
+    modified = np.zeros(books.orders.size, np.bool_)
+    run_queues(books, tape.commands, outputs, executed_qty, foresight, pending, coming, modified, standings)
+    return standings
+
+
+def _foresight(
+    order_slot: np.ndarray, executed_qty: np.ndarray, group: np.ndarray, added: np.ndarray
+) -> Foresight:
+    """What each group of executions will take of each order, in the order in which the groups begin."""
+    _, starts, group = np.unique(group, return_index=True, return_inverse=True)
+    facts = np.flatnonzero((executed_qty >= 0) | added)
+    facts = facts[np.argsort(order_slot[facts], kind="stable")]  # a rebuild gives no order's slot to another
+    new = np.append(True, order_slot[facts][1:] != order_slot[facts][:-1])[: facts.size]
+    columns = np.zeros((3, np.count_nonzero(executed_qty >= 0)), np.int64)
+    made = Foresight(np.zeros(executed_qty.size, np.int64), *columns)
+    given = (facts, group[facts], executed_qty[facts], added[facts], new, starts)
+    types = ("i8", "i8", "i8", "?", "?", "i8")
+    count = foresee(*(frozen(*pair) for pair in zip(given, types, strict=True)), made)
+    in_turn = np.argsort(made.rows[:count], kind="stable")
+    in_turn = [frozen(column[:count][in_turn], "i8") for column in made[1:]]
+    return Foresight(frozen(made.later, "i8"), *in_turn)

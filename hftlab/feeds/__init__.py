@@ -23,7 +23,7 @@ from hftlab.errors import FormatError, UsageError, split_symbols
 from hftlab.feeds import bitstamp, generic, itch, lobster, native, pitch
 from hftlab.feeds.binance import feed as binance
 from hftlab.feeds.databento import csv_files, dbn
-from hftlab.feeds.flow import Fault, Flow
+from hftlab.feeds.flow import Fault, Flow, Refills
 from hftlab.feeds.parsing import containers as source  # the name that feeds of other packages import
 
 __all__ = ["ENTRY_POINTS", "FEEDS", "Fault", "Flow", "open_flow", "registry", "source", "split_symbols"]
@@ -70,15 +70,18 @@ def open_flow(
     format: str | None = None,
     symbols: str | Iterable[str] | None = None,
     initial_book: str | Path | bool | None = None,
+    *,
+    refills: Refills | None = None,
     **options: Any,
 ) -> Flow:
     """Open any supported source of order flow.
 
     Parameters: `format` is a name in `registry()`, None to recognise it; `symbols` are carried in the flow
-    for the replay; `initial_book` and further options go to the feed (LOBSTER: `symbol`, `date`).
+    for the replay; `initial_book` and further options go to the feed (LOBSTER: `symbol`, `date`); `refills`
+    says what an iceberg's refill costs its order, "keep" or "back", where the feed's own rule is not meant.
 
     Raises FormatError for a broken or unknown file, UsageError for a format, an option or a file that does
-    not exist.
+    not exist, and for `refills` of a source without orders to refill.
     """
     if not isinstance(path, str | Path) or path == "":
         raise UsageError(f"path: found {path!r}, expected a file")
@@ -92,6 +95,15 @@ def open_flow(
     _refuse_unknown(options, feed)
     flow = feed.load(path, format=asked, symbols=symbols, **options)
     flow.options = options
+    return flow if refills is None else _with_refills(flow, refills)
+
+
+def _with_refills(flow: Flow, refills: Refills) -> Flow:
+    """The flow with another rule than its feed's."""
+    if flow.kind != "mbo":
+        raise UsageError(f"refills: found {refills!r} for {flow.kind}, expected facts by order (mbo)")
+    flow.refills = refills
+    flow.options["refills"] = refills
     return flow
 
 

@@ -5,15 +5,17 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, get_args
 
 import numpy as np
 import pyarrow as pa
 
 import hftlab
 from hftlab.errors import UsageError, split_symbols
+from hftlab.schema import REFILLS_KEY
 
 Kind = Literal["orders", "mbo", "mbp"]
+Refills = Literal["keep", "back"]  # an order's place, or a new one at the back of its level
 
 
 class Fault(NamedTuple):
@@ -50,8 +52,12 @@ class Flow:
     Attributes: `path`, `format` (the feed's name), `kind` (what `table` holds: "orders" for commands, "mbo"
     for facts by order, "mbp" for facts by price level), `symbols` (the ones asked for, None for all),
     `notes` (counted quirks, for people), `faults` (damage that was met), `options` (what the feed was asked
-    for beside that), `extras` (further tables of the source, by name: `flow.extras["noii"]()`). A feed that
-    reads in pieces may add to notes and faults until the last piece was read.
+    for beside that), `extras` (further tables of the source, by name: `flow.extras["noii"]()`), `refills`
+    (facts by order: what an M costs that gives its order more than executions left of it, as the refill of
+    an iceberg does. "keep" leaves it its place, "back" is CME's rule). A feed that reads in pieces may add to
+    notes and faults until the last piece was read. Tables carry `refills` in their schema's metadata.
+
+    Raises UsageError for another value of `refills`.
     """
 
     def __init__(
@@ -68,6 +74,7 @@ class Flow:
         most_rows: int | None = None,
         faults: list[Fault] | None = None,
         extras: Mapping[str, Callable[[], pa.Table]] | None = None,
+        refills: Refills = "keep",
     ) -> None:
         self.path, self.format, self.kind = Path(path), format, kind
         self.symbols = split_symbols(symbols)
@@ -78,6 +85,18 @@ class Flow:
         self._most_rows = most_rows
         self.inferred: pa.Table | None = None  # the commands behind it, once `infer_orders` was asked
         self.options: dict[str, object] = {}
+        self.refills = refills
+
+    @property
+    def refills(self) -> Refills:
+        """What a refill does to its order's place."""
+        return self._refills
+
+    @refills.setter
+    def refills(self, rule: Refills) -> None:
+        if rule not in get_args(Refills):
+            raise UsageError(f"refills: found {rule!r}, expected one of {', '.join(get_args(Refills))}")
+        self._refills, self.inferred = rule, None
 
     def table(self) -> pa.Table:
         """The table the source natively is: ORDERS, MBO or MBP of `hftlab.schema`, perhaps with more columns.
@@ -86,7 +105,14 @@ class Flow:
         """
         if not isinstance(self._source, pa.Table):
             self._source = self._source()
-        return self._source
+        return self._with_refills(self._source)
+
+    def _with_refills(self, table: pa.Table) -> pa.Table:
+        """The same table, which says what refills do."""
+        metadata, rule = table.schema.metadata or {}, self.refills.encode()
+        if self.kind != "mbo" or metadata.get(REFILLS_KEY, b"keep") == rule:
+            return table
+        return table.replace_schema_metadata(metadata | {REFILLS_KEY: rule})
 
     def orders(self) -> pa.Table:
         """What `hftlab.infer_orders` makes of this flow. Deprecated: call that."""
@@ -101,7 +127,7 @@ class Flow:
         if rows < 1:
             raise UsageError(f"batches of {rows} rows, expected at least 1")
         if self._batches is not None and not isinstance(self._source, pa.Table):
-            return self._batches(rows)
+            return map(self._with_refills, self._batches(rows))
         table = self.table()
         return (table.slice(start, rows) for start in range(0, max(1, table.num_rows), rows))
 

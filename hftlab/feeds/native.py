@@ -16,7 +16,7 @@ import pyarrow as pa
 from hftlab.errors import FormatError
 from hftlab.feeds.flow import Flow, Kind
 from hftlab.feeds.parsing import containers, footers
-from hftlab.schema import TABLE_KEY
+from hftlab.schema import REFILLS_KEY, TABLE_KEY
 
 DESCRIPTION = "Parquet and Arrow IPC files with an orders, mbo or mbp table"
 
@@ -46,7 +46,8 @@ def load(path: Path, *, format: str | None = None, symbols: Iterable[str] | None
     if format is not None and format != kind:
         raise FormatError(path, f"an {kind} table", f"an {format} table")
     read, batches = _guarded(file.read, path, found), _guarded_batches(file.batches, path, found)
-    return Flow(path, kind, kind, read, symbols=symbols, batches=batches, num_rows=rows)
+    refills = (file.schema.metadata or {}).get(REFILLS_KEY, b"keep").decode()
+    return Flow(path, kind, kind, read, symbols=symbols, batches=batches, num_rows=rows, refills=refills)
 
 
 def read_table(path: Path, found: str) -> pa.Table:

@@ -16,13 +16,30 @@ class Cause(Code):
     HIDDEN_ORDER = 0
     INITIAL_BOOK = 1
     AUCTION = 2
-    INCOMPLETE_BOOK = 3
-    OUT_OF_ORDER = 4
-    NOT_BEST_PRICE = 5
-    PRIORITY_RULE = 6
-    NOT_OLDEST = 7
-    EARLIER_DIVERGENCE = 8
-    PRICE_LEVELS = 9
+    MORE_THAN_DISPLAYED = 3
+    INCOMPLETE_BOOK = 4
+    OUT_OF_ORDER = 5
+    ORDER_OF_FILLS = 6
+    NOT_BEST_PRICE = 7
+    PRIORITY_RULE = 8
+    NOT_OLDEST = 9
+    EARLIER_DIVERGENCE = 10
+    PRICE_LEVELS = 11
+
+
+class NotJudged(Code):
+    """Why nothing is said of an execution's place in the queue; the first that applies."""
+
+    INITIAL_BOOK = 0
+    NO_SIDE = 1
+    OTHER_PRICE = 2
+
+
+class NotCompared(Code):
+    """Why the books are not compared at the end of an event; the first that applies."""
+
+    INSIDE_A_COMMAND = 0
+    BEFORE_THE_FIRST_COMMAND = 1
 
 
 MEANING = {
@@ -31,13 +48,22 @@ MEANING = {
     Cause.AUCTION: "auction: it uncrossed the book, or its price is not that of the order",
     Cause.INCOMPLETE_BOOK: "incomplete book: crossed while trading went on, so facts are missing",
     Cause.OUT_OF_ORDER: "out of order: earlier than the fact before it",
+    Cause.MORE_THAN_DISPLAYED: "more than displayed: an iceberg refilled within the event, or facts missing",
+    Cause.ORDER_OF_FILLS: "order of fills: replayed too, at another place among those of its command",
     Cause.NOT_BEST_PRICE: "not the best price: a better level was displayed",
     Cause.PRIORITY_RULE: "priority rule of the venue: behind an order that was modified",
     Cause.NOT_OLDEST: "not the oldest order of its level",
     Cause.PRICE_LEVELS: "price levels: the feed names no orders, so nothing can be matched",
     Cause.EARLIER_DIVERGENCE: "earlier divergence: right in the venue's book, ours was no longer the same",
 }
-SHARES = ("execution_share", "all_execution_share", "oldest_first_share", "touch_share", "depth_share")
+SHARES = (
+    "execution_share",
+    "all_execution_share",
+    "oldest_first_share",
+    "oldest_first_at_end_share",
+    "touch_share",
+    "depth_share",
+)
 OVER_TIME = pl.Schema(
     {
         "row": pl.Int64(),
@@ -91,21 +117,27 @@ class Certificate:
     path: str
     format: str
     rows: int  # facts
+    skipped: int  # rows of symbols that were not asked for
     commands: int  # inferred from them
     symbols: int
-    executions: int  # displayed ones: F
+    executions: int  # displayed ones: F of makers
     hidden: int  # trades that name no displayed order: hidden orders, crosses
     reproduced: int  # same maker, price, quantity and place in the order of fills
-    known_makers: int  # executions of an incoming order whose maker was in the venue's book
-    oldest_first: int  # of those, how many hit the oldest order of the best level
+    known_makers: int  # executions of an incoming order at the price of a maker in the venue's book
+    oldest_first: int  # of those, how many hit the oldest order of the best level, each judged as told
+    oldest_first_at_end: int  # the same, judged when all executions of the event are done
+    not_judged: dict[str, int]  # executions that are no `known_makers`, by reason (NotJudged)
+    aggressor_fills: int  # F of the aggressor's own order, which are no executions
     events: int  # ends of events at which both books can be compared
     touch_equal: int  # price, lots and orders of both best levels
     depth_equal: int  # the same over `levels` levels a side
+    events_not_compared: dict[str, int]  # further ends of events, by reason (NotCompared)
     levels: int  # 0 where only the touch was compared, with what the venue published of it
     crossed_events: int  # ends of events at which the venue's book was crossed
     open_orders: int  # in the venue's book at the end
     facts_rejected: dict[str, int]  # by reason, on rebuilding
     commands_rejected: dict[str, int]  # by reason, on matching
+    refills: str  # what a refill does to its order's place: "keep" or "back" (Flow.refills)
     causes: dict[str, int]  # of the executions that were not reproduced
     over_time: pl.DataFrame  # the measures in 60 spans of equally many facts: row, ts, executions ...
     first_divergence: Divergence | None
@@ -124,8 +156,13 @@ class Certificate:
 
     @property
     def oldest_first_share(self) -> float | None:
-        """Executions of known makers that follow price-time priority in the venue's own book."""
+        """Executions of known makers that follow price-time priority in the venue's own book, as told."""
         return _share(self.oldest_first, self.known_makers)
+
+    @property
+    def oldest_first_at_end_share(self) -> float | None:
+        """The same, whatever the order in which an event lists its executions."""
+        return _share(self.oldest_first_at_end, self.known_makers)
 
     @property
     def touch_share(self) -> float | None:
@@ -143,14 +180,19 @@ class Certificate:
         rows = [
             ("executions reproduced exactly", self.reproduced, self.executions),
             ("the same, hidden executions included", self.reproduced, self.executions + self.hidden),
-            ("executions of the oldest order at the best price", self.oldest_first, self.known_makers),
+            (
+                "executions of the oldest order at the best price, as told",
+                self.oldest_first,
+                self.known_makers,
+            ),
+            ("the same, judged when their event is over", self.oldest_first_at_end, self.known_makers),
             ("events with an equal touch", self.touch_equal, self.events),
             (f"events with {self.levels} equal levels a side", self.depth_equal, self.events),
         ]
         if not self.levels:  # price levels: the touch was compared with the venue's own
             rows = [
                 ("trades reproduced", *rows[1][1:]),
-                ("events whose rebuilt touch is the one the venue published", *rows[3][1:]),
+                ("events whose rebuilt touch is the one the venue published", *rows[4][1:]),
             ]
         columns = {"measure": pl.String, "count": pl.Int64, "of": pl.Int64, "share": pl.Float64}
         return pl.DataFrame([(*row, _share(*row[1:])) for row in rows], schema=columns, orient="row")

@@ -17,26 +17,45 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from hftlab.codes import MBO_FLAG_SNAPSHOT, Anomaly, MboAction, Reason
+from hftlab.codes import MBO_FLAG_SNAPSHOT, Anomaly, Code, MboAction, Reason
 from hftlab.config.settings import Config
-from hftlab.engine.book_states import queue_places, run_states
+from hftlab.engine.book_states import queue_standings, run_states
 from hftlab.engine.runner import TapeRun, run_tape
 from hftlab.engine.workers import Progress
 from hftlab.errors import MOST_LEVELS, UsageError, require_positive, table_of
 from hftlab.feeds import Flow, open_flow
-from hftlab.fidelity.certificate import MEANING, OVER_TIME, Cause, Certificate, Divergence, Execution
+from hftlab.fidelity.certificate import (
+    MEANING,
+    OVER_TIME,
+    Cause,
+    Certificate,
+    Divergence,
+    Execution,
+    NotCompared,
+    NotJudged,
+)
 from hftlab.fidelity.compare import compare
 from hftlab.kernels.book.opcodes import REJECTED
-from hftlab.kernels.results.book_states import BEHIND_MODIFIED, BEST_LEVEL, CROSSED, OLDEST, OPEN, States
+from hftlab.kernels.results.book_states import (
+    BEHIND_MODIFIED,
+    BEST_LEVEL,
+    CROSSED,
+    EXCEEDS,
+    OLDEST,
+    OPEN,
+    Standings,
+    States,
+)
 from hftlab.kernels.results.tables import MAKER, PRICE, QTY, SEQ
 from hftlab.replayer.inference import Inference, infer, rebuilt
 from hftlab.replayer.replayer import replay
 from hftlab.results import tables
 from hftlab.schema import TIMESTAMP, code_array, to_frame
 from hftlab.tape.compiler import compile_checked, rules_for
-from hftlab.tape.facts import Mbo, facts_to_commands, read_mbo, read_mbp
+from hftlab.tape.facts import Mbo, Refills, facts_to_commands, read_mbo, read_mbp
 from hftlab.tape.tables import CheckedTable, first_rows, read_orders
 
+IDEAL = OPEN | BEST_LEVEL | OLDEST
 NEIGHBOURS = 5  # facts shown on either side of the first divergence
 LEVELS_SHOWN = 5
 SPANS = 60  # the measures are also given over the course of the flow
@@ -67,11 +86,12 @@ def certify(
     if isinstance(flow, Flow) and flow.kind == "mbp":
         return _of_price_levels(flow, config)
     with table_of(flow.path if isinstance(flow, Flow) else None):
-        mbo = read_mbo(_facts_of(flow))
+        mbo = read_mbo(table := _facts_of(flow))
+    skipped = flow.table().num_rows - table.num_rows if isinstance(flow, Flow) else 0
     venue = _Side(facts_to_commands(mbo), levels, config, progress)
     inference = infer(mbo, rebuilt(venue.run, venue.states))
     ours = _Side(read_orders(inference.orders), levels, config, progress)
-    return _Comparison(mbo, inference, venue, ours).certificate(flow, levels)
+    return _Comparison(mbo, inference, venue, ours).certificate(flow, levels, skipped)
 
 
 def _facts_of(flow: Any) -> Any:
@@ -107,6 +127,7 @@ def _of_price_levels(flow: Flow, config: Config | None) -> Certificate:
         path=str(flow.path),
         format=flow.format,
         rows=counts["rows"],
+        skipped=counts["skipped"],
         commands=0,
         symbols=counts["symbols"],
         executions=0,
@@ -114,14 +135,19 @@ def _of_price_levels(flow: Flow, config: Config | None) -> Certificate:
         reproduced=0,
         known_makers=0,
         oldest_first=0,
+        oldest_first_at_end=0,
+        not_judged={},
+        aggressor_fills=0,
         events=events,
         touch_equal=equal,
         depth_equal=0,
+        events_not_compared=against.events_not_compared if against else {},
         levels=0,
         crossed_events=crossed.height,
         open_orders=counts["open_orders"],
         facts_rejected=counts["reasons"],
         commands_rejected={},
+        refills=flow.refills,
         causes={Cause.PRICE_LEVELS.name: trades} if trades else {},
         over_time=pl.DataFrame(schema=OVER_TIME),
         first_divergence=None,
@@ -203,16 +229,20 @@ class _Comparison:
         self.by_book = _ByBook(mbo)
         self.fills = tables.expand_fills(ours.run).longs
         self.exact = self._exact()
-        self.places = self._places()
+        self.event = self._events()
+        self.of_event, self.of_command = self._standings()
+        self.not_judged = self._not_judged()
         self.hidden = self._hidden()
         self.causes = np.where(self.exact, -1, self._causes())
+        self.events_not_compared: dict[str, int] = {}
         self.ends, self.touch, self.depth = self._states()
 
-    def certificate(self, flow: Any, levels: int) -> Certificate:
+    def certificate(self, flow: Any, levels: int, skipped: int) -> Certificate:
         """Everything counted."""
         # price-time priority is judged by the venue's own book, so our differences don't count against it
-        known = (self.places & OPEN != 0) & (self.inference.taker >= 0)
-        ideal = OPEN | BEST_LEVEL | OLDEST
+        known = self.not_judged < 0
+        oldest = (known & (places & IDEAL == IDEAL) for places in (self.of_event.places, self.of_event.ends))
+        at_once, at_end = map(np.count_nonzero, oldest)
         causes = {cause.name: int(np.count_nonzero(self.causes == cause)) for cause in Cause}
         # a trade without a side and without a displayed order: the cross of an auction
         crosses = int(np.count_nonzero(self.mbo.side[self.hidden] == 0))
@@ -224,21 +254,27 @@ class _Comparison:
             path=str(flow.path) if is_flow else "",
             format=flow.format if is_flow else "mbo",
             rows=self.mbo.fact.size,
+            skipped=skipped,
             commands=len(self.inference.first),
             symbols=len(self.mbo.symbols),
             executions=self.exact.size,
             hidden=int(self.hidden.sum()),
             reproduced=int(self.exact.sum()),
             known_makers=int(known.sum()),
-            oldest_first=int(np.count_nonzero(known & (self.places & ideal == ideal))),
+            oldest_first=int(at_once),
+            oldest_first_at_end=int(at_end),
+            not_judged=_counted(self.not_judged, NotJudged),
+            aggressor_fills=self.inference.aggressor_fills.size,
             events=self.ends.size,
             touch_equal=int(self.touch.sum()),
             depth_equal=int(self.depth.sum()),
+            events_not_compared=self.events_not_compared,
             levels=levels,
             crossed_events=int(np.count_nonzero(crossed)),
             open_orders=self.venue.run.open_orders.count,
             facts_rejected=self.venue.rejected(),
             commands_rejected=self.ours.rejected(),
+            refills="back" if self.mbo.requeues else "keep",
             causes={name: count for name, count in causes.items() if count},
             over_time=self._over_time(),
             first_divergence=self._first_divergence(),
@@ -270,26 +306,58 @@ class _Comparison:
             there &= self.fills[column, index] == expected
         return there
 
-    def _places(self) -> np.ndarray:
-        """Where each execution's maker stood in the venue's book."""
-        executes = self.mbo.fact == MboAction.F
-        executed_qty = np.where(executes, np.maximum(self.mbo.size, 0), -1)
-        # each F runs as a C of one lot, so that the kernel looks its maker up
-        fact = np.where(executes, np.int8(MboAction.C), self.mbo.fact)
-        named = self.mbo._replace(fact=fact, size=np.where(executes, 1, self.mbo.size))
-        checked = facts_to_commands(named)
-        tape = compile_checked(checked, rules_for(checked.symbols, None, self.venue.config))
-        return queue_places(tape, executed_qty)[self.inference.executions]
+    def _same_fill(self) -> np.ndarray:
+        """Whether the replay has the fill of each execution for its command, wherever among its fills."""
+        rows = self.inference.executions
+        venue = (self.inference.taker, self.mbo.order_id[rows], self.mbo.price[rows], self.mbo.size[rows])
+        names = ("taker", "maker", "price", "qty")
+        ours = pl.DataFrame(dict(zip(names, self.fills[[SEQ, MAKER, PRICE, QTY]], strict=True)))
+        theirs = pl.DataFrame(dict(zip(names, venue, strict=True))).with_row_index("at")
+        same = np.zeros(rows.size, bool)
+        same[theirs.join(ours, on=names, how="semi")["at"].to_numpy()] = True
+        return same
 
-    def _hidden(self) -> np.ndarray:
-        """Rows of trades in events without a displayed execution of their instrument.
+    def _events(self) -> np.ndarray:
+        """Number of the event of its instrument that each row is in.
 
         Where the source marks no ends of events, what happens at one time is one.
         """
-        fact, marked = self.mbo.fact, self.venue.checked.ends
-        event = self.by_book.spans(marked) if marked.size else self.by_book.moments
-        displayed = np.bincount(event[fact == MboAction.F], minlength=int(event.max(initial=0)) + 1) > 0
-        return (fact == MboAction.T) & ~displayed[event] & (self.mbo.size > 0)
+        marked = self.venue.checked.ends
+        return self.by_book.spans(marked) if marked.size else self.by_book.moments
+
+    def _standings(self) -> tuple[Standings, Standings]:
+        """Where each execution's maker stood in the venue's book: by its event, and by its command."""
+        executes = self.mbo.fact == MboAction.F
+        executed_qty = np.where(executes, np.maximum(self.mbo.size, 0), -1)
+        executed_qty[self.inference.aggressor_fills] = 0  # nothing was taken of what that order shows
+        # each F runs as a C of one lot, so that the kernel looks its maker up
+        fact = np.where(executes, np.int8(MboAction.C), self.mbo.fact)
+        named = self.mbo._replace(fact=fact, size=np.where(executes, 1, self.mbo.size))
+        checked = facts_to_commands(named, refills=Refills().of(self.mbo))
+        tape = compile_checked(checked, rules_for(checked.symbols, None, self.venue.config))
+        added = (self.mbo.fact == MboAction.A) & (self.venue.run.outcomes < REJECTED)
+        rows, taker = self.inference.executions, self.inference.taker
+        command = np.arange(self.mbo.fact.size)
+        command[rows[taker >= 0]] = self.mbo.fact.size + taker[taker >= 0]
+        found = (queue_standings(tape, executed_qty, group, added) for group in (self.event, command))
+        of_event, of_command = (Standings(*(column[rows] for column in one)) for one in found)
+        return of_event, of_command
+
+    def _not_judged(self) -> np.ndarray:
+        """Why each execution's place in the queue is not judged (NotJudged), -1 where it is."""
+        rows = self.inference.executions
+        tests = (
+            (NotJudged.INITIAL_BOOK, self.of_event.places & OPEN == 0),
+            (NotJudged.NO_SIDE, self.mbo.side[rows] == 0),
+            (NotJudged.OTHER_PRICE, self.inference.maker_price != self.mbo.price[rows]),
+        )
+        return np.select([condition for _, condition in tests], [int(reason) for reason, _ in tests], -1)
+
+    def _hidden(self) -> np.ndarray:
+        """Rows of trades in events without a displayed execution of their instrument."""
+        makers = self.event[self.inference.executions]
+        displayed = np.bincount(makers, minlength=int(self.event.max(initial=0)) + 1) > 0
+        return (self.mbo.fact == MboAction.T) & ~displayed[self.event] & (self.mbo.size > 0)
 
     def _causes(self) -> np.ndarray:
         """The first cause that applies to each execution, as if none had been reproduced."""
@@ -303,14 +371,17 @@ class _Comparison:
         crossed_before = crossed[before]
         # an auction leaves an uncrossed book at its end; a book that stays crossed lacks facts
         uncrosses = crossed_before & ~crossed[self.by_book.end_of_moment(rows)]
+        told, done = self.of_command.places, self.of_command.ends
         tests = (
-            (Cause.INITIAL_BOOK, self.places & OPEN == 0),
-            (Cause.AUCTION, (taker < 0) | uncrosses | off_price),
+            (Cause.INITIAL_BOOK, told & OPEN == 0),
+            (Cause.AUCTION, (mbo.side[rows] == 0) | uncrosses | off_price),
+            (Cause.MORE_THAN_DISPLAYED, told & EXCEEDS != 0),
             (Cause.INCOMPLETE_BOOK, crossed_before),
             (Cause.OUT_OF_ORDER, mbo.ts[first] < mbo.ts[before]),
-            (Cause.NOT_BEST_PRICE, self.places & BEST_LEVEL == 0),
-            (Cause.PRIORITY_RULE, self.places & BEHIND_MODIFIED != 0),
-            (Cause.NOT_OLDEST, self.places & OLDEST == 0),
+            (Cause.ORDER_OF_FILLS, self._same_fill()),
+            (Cause.NOT_BEST_PRICE, done & BEST_LEVEL == 0),
+            (Cause.PRIORITY_RULE, done & BEHIND_MODIFIED != 0),
+            (Cause.NOT_OLDEST, done & OLDEST == 0),
         )
         conditions = [condition for _, condition in tests]
         return np.select(conditions, [int(cause) for cause, _ in tests], int(Cause.EARLIER_DIVERGENCE))
@@ -333,9 +404,11 @@ class _Comparison:
         np.add.at(under_way, rank[first], 1)
         np.add.at(under_way, rank[last], -1)
         ends = self._event_ends()
-        ends = ends[np.cumsum(under_way)[rank[ends]] == 0]
+        inside = np.cumsum(under_way)[rank[ends]] != 0
         command = self._last_command(ends)
-        ends, command = ends[command >= 0], command[command >= 0]
+        reason = np.select([inside, command < 0], [0, 1], -1)
+        self.events_not_compared = _counted(reason, NotCompared)
+        ends, command = ends[reason < 0], command[reason < 0]
         venue, ours = self.venue.states, self.ours.states
         return ends, venue.touch[ends] == ours.touch[command], venue.depth[ends] == ours.depth[command]
 
@@ -363,7 +436,9 @@ class _Comparison:
 
         def counted(rows: np.ndarray, which: np.ndarray | None = None) -> np.ndarray:
             rows = rows if which is None else rows[which]
-            span = np.searchsorted(starts, rows[rows >= first], side="right") - 1
+            span = np.maximum(
+                np.searchsorted(starts, rows, side="right") - 1, 0
+            )  # a snapshot is of the first
             return np.bincount(span, minlength=starts.size)
 
         executions = self.inference.executions
@@ -435,6 +510,12 @@ class _Comparison:
             "sequence": mbo.sequence[start:stop],
         }
         return to_frame(pa.table(columns)).with_row_index("row", start)
+
+
+def _counted(numbers: np.ndarray, code: type[Code]) -> dict[str, int]:
+    """How often each code is there, by name; -1 is none."""
+    counts = {one.name: int(np.count_nonzero(numbers == one)) for one in code}
+    return {name: count for name, count in counts.items() if count}
 
 
 __all__ = ["MEANING", "Cause", "Certificate", "Divergence", "Execution", "certify"]

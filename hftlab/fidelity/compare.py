@@ -67,4 +67,4 @@ def compare(
     # LOBSTER files begin in the middle of a day: without the first row orders are missing
     if not events.seeded and published.kind == ORDERBOOK and tally.exact < tally.rows:
         notes.insert(0, "the book began empty: initial_book gives it the first published row")
-    return tally.comparison(rebuilt.name, published, rebuilt.flow, pairs.not_compared, notes)
+    return tally.comparison(rebuilt.name, published, rebuilt.flow, pairs.account, notes)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -72,7 +72,12 @@ class Comparison:
     rows: int  # compared
     exact: int  # of them, equal in price and size on all levels
     by_level: tuple[LevelAgreement, ...]
-    not_compared: dict[str, int]  # by reason
+    published_rows: int  # of the file
+    published_compared: int  # of those; of tickers, one may be held against several events
+    flow_events: int  # ends of events in the flow; of one step, messages
+    rows_not_compared: dict[str, int]  # published rows, by reason: with those compared, all of the file
+    events_not_compared: dict[str, int]  # ends of events, by reason: with `rows`, all of the flow
+    not_compared: dict[str, int]  # both together
     causes: dict[str, int]  # of the rows that differ
     first: Difference | None
     notes: tuple[str, ...]
@@ -106,6 +111,17 @@ class Comparison:
         how = ", one step" if self.one_step else ""
         levels = "1 level" if self.levels == 1 else f"{self.levels} levels"
         return f"<Comparison {self.exact:,} of {self.rows:,} rows exact, {levels}{how}, {self.kind}>"
+
+
+@dataclass
+class Account:
+    """Where all rows of the published file and all ends of events in the flow have gone."""
+
+    rows: Counter[str] = field(default_factory=Counter)  # published rows that were not compared, by reason
+    events: Counter[str] = field(default_factory=Counter)  # ends of events that were not, by reason
+    published_rows: int = 0
+    flow_events: int = 0
+    published_compared: int | None = None  # None: as many as events
 
 
 class Tally:
@@ -177,12 +193,16 @@ class Tally:
         name: str,
         truth: Truth,
         flow: Flow,
-        not_compared: Counter[str],
+        account: Account,
         notes: Sequence[str] = (),
         *,
         one_step: bool = False,
     ) -> Comparison:
         """The report; the notes of the flow follow those of the comparison."""
+        rows, events = (
+            {why: n for why, n in some.items() if n > 0} for some in (account.rows, account.events)
+        )
+        compared = self.rows if account.published_compared is None else account.published_compared
         counts = np.vstack([self._level, self._down_to, self._equal]).T.tolist()
         return Comparison(
             path=name,
@@ -193,7 +213,12 @@ class Tally:
             rows=self.rows,
             exact=self.exact,
             by_level=tuple(LevelAgreement(level, *row) for level, row in enumerate(counts, 1)),
-            not_compared={reason: count for reason, count in not_compared.items() if count > 0},
+            published_rows=account.published_rows,
+            published_compared=compared,
+            flow_events=account.flow_events,
+            rows_not_compared=rows,
+            events_not_compared=events,
+            not_compared=rows | events,
             causes=dict(self.causes.most_common()),
             first=self.first,
             notes=(*notes, *flow.notes),

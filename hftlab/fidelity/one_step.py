@@ -6,7 +6,6 @@ samples, from which no book can be rebuilt.
 
 from __future__ import annotations
 
-from collections import Counter
 from typing import NamedTuple
 
 import numpy as np
@@ -15,7 +14,7 @@ import polars as pl
 from hftlab.codes import UNDEF_PRICE
 from hftlab.errors import UsageError
 from hftlab.feeds import Flow
-from hftlab.fidelity.comparison import NO_EVENT, NO_ROW, Comparison, Tally, ranked
+from hftlab.fidelity.comparison import NO_EVENT, NO_ROW, Account, Comparison, Tally, ranked
 from hftlab.fidelity.rebuilt_books import BATCH_ROWS
 from hftlab.fidelity.venue_books import ORDERBOOK, Truth
 from hftlab.schema import to_frame
@@ -42,27 +41,32 @@ def one_step(flow: Flow, truth: Truth, name: str) -> Comparison:
         raise UsageError(f"{truth.path}: found {truth.kind}, expected a {ORDERBOOK} file to go step by step")
     changes = _changes(flow)
     messages = changes.side.size
-    tally, counts = Tally(truth.levels, lambda *_: CONTRADICTION), Counter[str]()
+    tally, account = Tally(truth.levels, lambda *_: CONTRADICTION), Account(flow_events=messages)
     before = None
     for block in truth.blocks():
         rows, after = block.row, block.values
-        if before is None:  # the first row of the file follows from no other
+        account.published_rows += rows.size
+        if before is None and rows.size:  # the first row of the file follows from no other
             before, rows, after = after[:, :1], rows[1:], after[:, 1:]
-            counts[FIRST] = 1
+            account.rows[FIRST] = 1
+            account.events[FIRST] = min(messages, 1)
+        if before is None:
+            continue
         previous = np.concatenate([before, after[:, :-1]], axis=1)
         before = np.concatenate([before, after], axis=1)[:, -1:]
-        counts[NO_EVENT] += int((rows >= messages).sum())
+        account.rows[NO_EVENT] += int((rows >= messages).sum())
         known = rows < messages
         rows, previous, after = rows[known], previous[:, known], after[:, known]
         expected, revealed, refuted = _step(previous, after, changes, rows)
-        counts[REVEALED] += int(revealed.sum())
+        account.rows[REVEALED] += int(revealed.sum())
         ends = pl.DataFrame({"row": changes.row[rows], "sequence": rows, "ts": changes.ts[rows]})
         ends = ends.with_columns(symbol=pl.lit(changes.symbol), flags=pl.lit(0))
         # a revealed level can be neither right nor wrong, so such rows are counted apart
         there = np.flatnonzero(~revealed)
         tally.add(expected[:, there], after[:, there], ends, there, rows[there], refuted[there])
-    counts[NO_ROW] = messages - tally.rows - counts[REVEALED] - counts[FIRST]
-    return tally.comparison(name, truth, flow, counts, one_step=True)
+    account.events[REVEALED] = account.rows[REVEALED]
+    account.events[NO_ROW] = messages - tally.rows - account.events[REVEALED] - account.events[FIRST]
+    return tally.comparison(name, truth, flow, account, one_step=True)
 
 
 def _changes(flow: Flow) -> _Changes:

@@ -26,6 +26,7 @@ h1 { font-size: 1.5em } h2 { font-size: 1.1em; margin-top: 2em }
 .small { color: #666; font-size: .9em }
 """
 SIDES = {1: "buy", -1: "sell", 0: ""}
+REFILLS = {"keep": "keeps its place", "back": "goes to the back of its level"}
 
 
 def page(certificate: Values, measures: Rows, causes: Rows) -> str:
@@ -109,9 +110,14 @@ def what_was_compared(c: Values) -> list[tuple[str, str]]:
     return [
         ("format", c["format"]),
         ("facts", f"{c['rows']:,} of {c['symbols']:,} instrument(s)"),
+        ("rows of symbols that were not asked for", f"{c['skipped']:,}"),
         ("commands inferred", f"{c['commands']:,}"),
         ("facts that could not be applied", reasons(c["facts_rejected"])),
         ("commands that were rejected", reasons(c["commands_rejected"])),
+        ("an iceberg's refill", REFILLS[c["refills"]]),
+        ("fills of an aggressor's own order", f"{c['aggressor_fills']:,}"),
+        ("executions whose place in the queue is not judged", reasons(c["not_judged"])),
+        ("ends of events at which the books are not compared", reasons(c["events_not_compared"])),
         ("events after which the venue's book was crossed", f"{c['crossed_events']:,}"),
         ("orders open at the end", f"{c['open_orders']:,}"),
     ]

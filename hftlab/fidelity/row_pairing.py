@@ -6,7 +6,6 @@ message number, by sequence and time, or by the last update before it: a `Pairin
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -18,14 +17,21 @@ from hftlab.codes import MBO_FLAG_LAST, MboAction
 from hftlab.errors import InputError, UsageError
 from hftlab.feeds import Flow
 from hftlab.feeds.parsing import containers
-from hftlab.fidelity.comparison import NO_EVENT, NO_ROW, Tally
+from hftlab.fidelity.comparison import NO_EVENT, NO_ROW, Account, Tally
 from hftlab.fidelity.rebuilt_books import BATCH_ROWS, STATE_ROWS, States
 from hftlab.fidelity.venue_books import BOOK_TICKER, MBP, ORDERBOOK, Block, Truth
 from hftlab.schema import to_frame
 
 SEEDS = "rows that seed the book"
 BEFORE, AFTER = "events before the first bookTicker", "events after the last bookTicker"
+NO_TICKER = "events of symbols without a bookTicker"
+UNUSED_LATE = "bookTickers after the last update"
+OTHER_TICKERS = "bookTickers of other symbols"
+FOLLOWED = "bookTickers that another one follows within the same update"
 WITHIN = "the ticker changed within the update"
+INSIDE, REPEATED = "rows inside an event, which end none", "rows that another one of their event follows"
+SEEDING, OTHERS = "events that seed the book", "events of other symbols"
+LATER_END = "events that end again in a later row"
 
 
 class Events:
@@ -103,7 +109,7 @@ class Pairing:
 
     def __init__(self, events: Events, truth: Truth, symbol: str | None) -> None:
         self.events, self.truth, self.symbol = events, truth, symbol
-        self.not_compared: Counter[str] = Counter()
+        self.account = Account(flow_events=events.frame.height)
 
     def last_row(self) -> int | None:
         """The last row of the flow that is needed; None for all."""
@@ -125,7 +131,11 @@ class _Orderbook(Pairing):
         super().__init__(events, truth, symbol)
         self._own = events.one_symbol(symbol)
         frame = events.frame.filter(pl.col("symbol") == self._own)
-        self.ends = frame.filter(pl.col("sequence") >= 0).unique("sequence", keep="last", maintain_order=True)
+        numbered = frame.filter(pl.col("sequence") >= 0)
+        self.ends = numbered.unique("sequence", keep="last", maintain_order=True)
+        self.account.events[OTHERS] = events.frame.height - frame.height
+        self.account.events[SEEDING] = frame.height - numbered.height
+        self.account.events[LATER_END] = numbered.height - self.ends.height
         self.sequence = self.ends["sequence"].to_numpy()
         if (np.diff(self.sequence) <= 0).any():  # the search below needs them ascending
             raise InputError(
@@ -145,11 +155,13 @@ class _Orderbook(Pairing):
             known = event < self.sequence.size
             known[known] = self.sequence[event[known]] == block.key[known]
             seeds = known & (block.row == 0) & self.events.seeded
-            self.not_compared[NO_EVENT] += int((~known).sum())
-            self.not_compared[SEEDS] += int(seeds.sum())
+            self.account.published_rows += block.row.size
+            self.account.rows[NO_EVENT] += int((~known).sum())
+            self.account.rows[SEEDS] += int(seeds.sum())
+            self.account.events[SEEDING] += int(seeds.sum())
             matched += int(known.sum())
             _compare(books, self.ends, event[known & ~seeds], block, known & ~seeds, tally)
-        self.not_compared[NO_ROW] += self.sequence.size - matched
+        self.account.events[NO_ROW] += self.sequence.size - matched
 
 
 def _member(path: Path) -> tuple[Path, str | None]:
@@ -181,13 +193,17 @@ class _Mbp(Pairing):
         rows = rows.with_columns(pl.Series("symbol", symbols, pl.String))
         keys = ["symbol", "sequence", "ts"]
         # of several rows of one event the last shows the book at its end
-        rows, events = (
-            frame.unique(keys, keep="last", maintain_order=True) for frame in (rows, self.events.frame)
-        )
+        every = (rows, self.events.frame)
+        rows, events = (frame.unique(keys, keep="last", maintain_order=True) for frame in every)
+        account = self.account
+        account.published_rows = block.row.size + block.within
+        account.rows[INSIDE] = block.within
+        account.rows[REPEATED] = block.row.size - rows.height
+        account.events[LATER_END] = self.events.frame.height - events.height
         events = events.with_row_index("event")
         both = rows.join(events, on=keys, how="inner")
-        self.not_compared[NO_EVENT] += rows.height - both.height
-        self.not_compared[NO_ROW] += events.height - both.height
+        account.rows[NO_EVENT] = rows.height - both.height
+        account.events[NO_ROW] = events.height - both.height
         for (symbol,), pairs in both.sort("row").group_by("symbol", maintain_order=True):
             at, there = (pairs[name].to_numpy().astype(np.int64) for name in ("event", "at"))
             _compare(states(symbol), events, at, block, there, tally)
@@ -216,7 +232,8 @@ class _Ticker(Pairing):
 
     def run(self, states: Callable[[str], States], tally: Tally) -> None:
         (block,) = self.truth.blocks()
-        within, symbols = 0, block.symbol
+        account, used, symbols = self.account, 0, block.symbol
+        account.published_rows = block.row.size
         assert symbols is not None  # a bookTicker names its symbol
         for symbol in sorted(set(symbols) & set(self.events.symbols)):
             ends = self.events.frame.filter(pl.col("symbol") == symbol)
@@ -226,12 +243,13 @@ class _Ticker(Pairing):
             latest = np.searchsorted(u, sequence, side="right") - 1
             # outside the tickers there is nothing to compare with
             early, late = latest < 0, sequence > u[-1]
-            self.not_compared[BEFORE] += int(early.sum())
-            self.not_compared[AFTER] += int((late & ~early).sum())
+            account.events[BEFORE] += int(early.sum())
+            account.events[AFTER] += int((late & ~early).sum())
             at = np.flatnonzero(~early & ~late)  # events with a ticker at or before them
             self._values, self._latest = block.values[:, order], latest
             _compare(states(symbol), ends, at, block, order[latest[at]], tally)
-            within += rows.size - np.unique(latest[at]).size
+            account.rows[UNUSED_LATE] += int((u > sequence.max(initial=-1)).sum())
+            used += np.unique(latest[at]).size
             if block.ts is not None:  # for a remark: how a comparison by receive time would do
                 here = at[block.ts[rows].min() <= ends["recv"].to_numpy()[at]]
                 self._received += here.size
@@ -239,9 +257,13 @@ class _Ticker(Pairing):
                 latest = np.searchsorted(block.ts[order], ends["recv"].to_numpy()[here], side="right") - 1
                 self._as_received += _equal(states(symbol), ends, here, block.values[:, order[latest]])
         others = sorted(set(symbols) - set(self.events.symbols))
-        if others:
-            self.not_compared["bookTickers of other symbols"] += int(np.isin(symbols, others).sum())
-        self.not_compared["bookTickers that another one follows within the same update"] += within
+        account.rows[OTHER_TICKERS] = int(np.isin(symbols, others).sum())
+        account.rows[FOLLOWED] = (
+            block.row.size - used - account.rows[UNUSED_LATE] - account.rows[OTHER_TICKERS]
+        )
+        account.published_compared = used
+        known = self.events.frame["symbol"].is_in(sorted(set(symbols)))
+        account.events[NO_TICKER] = int((~known).sum())
 
     def explain(self, event: int, rebuilt: np.ndarray) -> str | None:
         """Whether another ticker of the same update, or the next, is equal to the book."""

@@ -55,6 +55,7 @@ class Block(NamedTuple):
     ts: np.ndarray | None  # ns, where a key alone may name several events
     symbol: np.ndarray | None  # text, where the file has it
     values: np.ndarray  # int64 [4, rows, levels]: bid_px, bid_sz, ask_px, ask_sz
+    within: int = 0  # further rows of the file, inside an event: they end none
 
 
 @dataclass(frozen=True)
@@ -227,7 +228,7 @@ def _mbp_blocks(path: Path, frame: pl.DataFrame, needed: dict[str, Any]) -> Iter
         frame["symbol"].cast(pl.String).fill_null("").to_numpy()[rows] if "symbol" in frame.columns else None
     )
     sequence, ts = _numbers(path, frame, "sequence")[rows], _numbers(path, frame, "ts_event")[rows]
-    yield Block(rows, sequence, ts, symbol, np.stack(values)[:, rows])
+    yield Block(rows, sequence, ts, symbol, np.stack(values)[:, rows], frame.height - rows.size)
 
 
 def _numbers(path: Path, frame: pl.DataFrame, name: str) -> np.ndarray:

@@ -13,9 +13,11 @@ C of all that is open                        CANCEL
 C of less, or of an unknown order            REDUCE
 C of all, then A of one message, one side    REPLACE with a new id
 C or M that only reports what an F took      none (of a larger C the difference stays)
+M of an order that F left nothing of         NEW LIMIT GTC, INFERRED: the refill of an iceberg
 F                                            NEW LIMIT IOC from the other side, INFERRED
 F, then A of what is left of the taker       NEW LIMIT GTC, INFERRED
 F without a side (an auction's)              none; its C or M is a command then
+F of the aggressor's own order               none; its C or M is a command then
 A or M of a snapshot, or that crosses        NEW or REPLACE of type PASSIVE, INFERRED
 R                                            CLEAR
 T, N                                         none
@@ -26,15 +28,21 @@ Each instrument's facts are read on their own; facts of others in between don't 
 **What only reports an execution.** The executed quantity of an order is *outstanding* until a C or M reports
 it. F facts add to it, a C takes it down by its size, an M that is applied ends it, an A that is applied
 begins anew. A C of no more than is outstanding is no command; of a larger one the difference is. An M is no
-command if it leaves the price as it is and the quantity at what was open less what is outstanding.
+command if it leaves the price as it is and the quantity at what was open less what is outstanding. An M with
+a side that is applied where nothing is left (no less is outstanding than is open) shows new lots: a NEW.
+
+**The aggressor's own.** An F with a side whose order is named, with that side, by the last T before it that
+names one, of the same instrument and time, is what the aggressor traded. No maker was executed.
 
 **One incoming order.** Executions that follow each other (nothing but T, N and the C or M of an F between)
 with one time, resting side and aggressor (the last T of that time that names one, from the other side), no
 two in a row of one order, at prices that never get better for the taker, are one incoming order: its
-quantity is their sum, its limit price the last and worst. An A that follows at the same time from the other
-side, at that price or beyond, is what was left of it (if a T named the aggressor, only the A of that order).
-The id is that of the A or the T. Where neither names one, or the T's was added before, it is synthetic:
-counted up from `TAKER_ID_BASE`, or from a range without real ids where those reach that far.
+quantity is the sum of what they took of what was displayed, its limit price the last and worst. Displayed of
+an order is what is open less what is outstanding: nothing of one that is not in the book. An F with lots that
+took nothing displayed belongs to no command, as if it weren't there. An A that follows at the same time from
+the other side, at that price or beyond, is what was left of it (if a T named the aggressor, only the A of
+that order). The id is that of the A or the T. Where neither names one, or the T's was added before, it is
+synthetic: counted up from `TAKER_ID_BASE`, or from a range without real ids where those reach that far.
 
 **Resting without matching.** What rests at the venue rests here: orders of a snapshot (flag 32), and orders
 that would have traded with the book the facts imply at that moment, as in an auction. So the facts are
@@ -85,9 +93,10 @@ class Inference(NamedTuple):
     orders: pa.Table  # schema SCHEMA
     first: np.ndarray  # int64 by command: row of the first fact behind it
     last: np.ndarray  # int64 by command: row of the last fact it explains, prompt removals included
-    executions: np.ndarray  # int64: rows of the F facts, in order
-    taker: np.ndarray  # int64 by execution: the command it belongs to, -1 for none (an auction)
+    executions: np.ndarray  # int64: rows of the F facts of makers, in order
+    taker: np.ndarray  # int64 by execution: its command, -1 for none (an auction, nothing displayed)
     maker_price: np.ndarray  # int64 by execution: 1e-9, that of its order, where that was open
+    aggressor_fills: np.ndarray  # int64: rows of the F facts of an aggressor's own order
 
 
 class _Facts(NamedTuple):
@@ -122,11 +131,12 @@ class _History(NamedTuple):
 
 
 class _Causes(NamedTuple):
-    """Per fact: what a C took beyond earlier fills; whether a C took all; whether it only reports a fill."""
+    """What each fact is to its order."""
 
-    taken: np.ndarray
-    all_open: np.ndarray
-    by_fill: np.ndarray
+    taken: np.ndarray  # lots: of a C, beyond earlier fills; of an F, of what was displayed
+    all_open: np.ndarray  # bool: a C that took all
+    by_fill: np.ndarray  # bool: a C or M that only reports a fill, an F of nothing displayed
+    refills: np.ndarray  # bool: an M of an order that fills left nothing of
 
 
 def infer_orders(flow: Flow | pa.Table) -> pa.Table:
@@ -177,15 +187,18 @@ def rebuilt(run: TapeRun, states: States) -> Rebuilt:
 def infer(mbo: Mbo, by_row: Rebuilt) -> Inference:
     """The commands behind checked facts; `by_row` is what `rebuilt` returns."""
     facts = _facts(mbo, by_row)
-    history, by_book = _history(facts), _by_book(facts)
-    causes, aggressor = _causes(facts, history), _aggressors(facts, by_book)
+    by_book = _by_book(facts)
+    aggressor, own = _aggressors(facts, by_book)
+    facts.action[own] = _N
+    history = _history(facts)
+    causes = _causes(facts, history, by_book)
     is_command = (facts.action != _T) & (facts.action != _N) & ~causes.by_fill
     kept = by_book[is_command[by_book]]
     role = _roles(facts, kept, aggressor, causes)
     # a command is a run of kept facts: from one that begins it to the last before the next one
     start = np.flatnonzero(role == _BEGINS)
     stop = np.append(start[1:], len(kept))[: len(start)] - 1
-    size = np.where(facts.action == _C, causes.taken, facts.size)[kept]
+    size = np.where(np.isin(facts.action, (_C, _F)), causes.taken, facts.size)[kept]
     size[role == _RENEWS] = 0  # a REPLACE has the size of its A, not of the C and the A together
     qty = np.add.reduceat(size, start) if len(start) else size
     renewed = role[stop] == _RENEWS
@@ -193,15 +206,14 @@ def infer(mbo: Mbo, by_row: Rebuilt) -> Inference:
 
     in_order = np.argsort(kept[start], kind="stable")  # commands in the order of their first facts
     first, last = kept[start][in_order], kept[stop][in_order]
-    orders = _commands(facts, first, last, role[stop][in_order], qty[in_order], aggressor, causes.all_open)
+    orders = _commands(facts, first, last, role[stop][in_order], qty[in_order], aggressor, causes)
     taker = np.full(len(is_command), -1)
     taker[kept] = np.argsort(in_order)[np.cumsum(role == _BEGINS) - 1]
     taker[facts.action != _F] = -1
     _with_removals(last, facts, history, by_book, taker)
-    executions = np.flatnonzero(mbo.fact == _F)
-    return Inference(
-        orders, first, last, executions, taker[executions], _maker_prices(facts, history)[executions]
-    )
+    executions = np.flatnonzero((mbo.fact == _F) & ~own)
+    maker_price = _maker_prices(facts, history)[executions]
+    return Inference(orders, first, last, executions, taker[executions], maker_price, np.flatnonzero(own))
 
 
 def _facts(mbo: Mbo, by_row: Rebuilt) -> _Facts:
@@ -230,14 +242,21 @@ def _by_book(facts: _Facts) -> np.ndarray:
     return np.argsort(facts.symbol, kind="stable") if many else np.arange(len(facts.symbol))
 
 
-def _causes(facts: _Facts, history: _History) -> _Causes:
+def _causes(facts: _Facts, history: _History, by_book: np.ndarray) -> _Causes:
     """Follow each order through its own facts."""
     from hftlab.kernels.results.book_states import follow_fills
 
     rows, new = history
     # the kernel follows outstanding quantity through all facts; F facts themselves are then done with
-    fill, filled = facts.action[rows] == _F, np.empty(len(rows), np.int64)
-    follow_fills(facts.action[rows], facts.size[rows], new, ~facts.refused[rows], filled)
+    every, fill = rows, facts.action[rows] == _F
+    filled, left = np.empty((2, len(rows)), np.int64)
+    clears = _scattered(by_book, np.cumsum((facts.action == _R)[by_book]), len(by_book))[rows]
+    cleared = clears != _previous(clears, 0)
+    follow_fills(facts.action[rows], facts.size[rows], new, ~facts.refused[rows], cleared, filled, left)
+    displayed = np.where(facts.size[rows] > 0, np.minimum(facts.size[rows], left), facts.size[rows])
+    refills = (facts.action[rows] == _M) & ~facts.refused[rows] & (filled > 0) & (left == 0)
+    refills &= facts.side[rows] != 0
+    took_nothing = fill & (facts.size[rows] > 0) & (left == 0)
     filled = filled[~fill]
     order = np.cumsum(new)[~fill]
     rows = rows[~fill]
@@ -258,7 +277,13 @@ def _causes(facts: _Facts, history: _History) -> _Causes:
     all_open = cancel & applied & known & (size >= open_before)
     left_by_fill = known & (action == _M) & applied & (price == price_before) & (size == open_before - filled)
     by_fill = (filled > 0) & np.where(cancel, (size > 0) & (size <= filled), left_by_fill)
-    return _Causes(*(_scattered(rows, values, len(facts.action)) for values in (taken, all_open, by_fill)))
+    displayed[~fill], took_nothing[~fill] = taken, by_fill
+    count = len(facts.action)
+    all_open = _scattered(rows, all_open, count)
+    taken, by_fill, refills = (
+        _scattered(every, values, count) for values in (displayed, took_nothing, refills)
+    )
+    return _Causes(taken, all_open, by_fill, refills)
 
 
 def _history(facts: _Facts) -> _History:
@@ -320,18 +345,25 @@ def _scattered(rows: np.ndarray, values: np.ndarray, count: int) -> np.ndarray:
 _BEGINS, _EXECUTES, _REMAINS, _RENEWS = range(4)  # what a fact is to its command
 
 
-def _aggressors(facts: _Facts, by_book: np.ndarray) -> np.ndarray:
-    """Per F, the order id of the last T before it at the same time that names one; 0 for none."""
+def _aggressors(facts: _Facts, by_book: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """What the last T before each F that names an order says, if it is of the same time.
+
+    Per fact, the order id of the aggressor from the other side (0 where no T names it), and whether an F is
+    of the aggressor's own order.
+    """
     named = ((facts.action == _T) & (facts.order_id != 0))[by_book]
     if not named.any():  # most feeds name no aggressor
-        return np.zeros(len(named), np.uint64)
+        return np.zeros(len(named), np.uint64), np.zeros(len(named), bool)
     last = np.maximum.accumulate(np.where(named, np.arange(len(named)), -1))
     before = by_book[np.maximum(last, 0)]
-    # a T is from the aggressor's side, its F facts are from the other
-    same = (last >= 0) & (facts.action[by_book] == _F) & (facts.side[before] == -facts.side[by_book])
+    same = (last >= 0) & (facts.action[by_book] == _F)
     for column in (facts.ts_ns, facts.symbol):
         same &= column[before] == column[by_book]
-    return _scattered(by_book, np.where(same, facts.order_id[before], np.uint64(0)), len(named))
+    side, own_side = facts.side[by_book], facts.side[before]
+    own = same & (side != 0) & (own_side == side) & (facts.order_id[before] == facts.order_id[by_book])
+    same &= own_side == -side
+    ids = np.where(same, facts.order_id[before], np.uint64(0))
+    return _scattered(by_book, ids, len(named)), _scattered(by_book, own, len(named))
 
 
 def _roles(facts: _Facts, kept: np.ndarray, aggressor: np.ndarray, causes: _Causes) -> np.ndarray:
@@ -377,17 +409,18 @@ def _commands(
     role: np.ndarray,
     qty: np.ndarray,
     aggressor: np.ndarray,
-    all_open: np.ndarray,
+    causes: _Causes,
 ) -> pa.Table:
     """One row per command, from its first and last kept fact and the role of the last."""
     taker = facts.action[first] == _F
     rests = taker & (role == _REMAINS)
     renewed = role == _RENEWS
     action = _COMMAND[facts.action[first]]
-    action[all_open[first]] = Action.CANCEL
+    action[causes.all_open[first]] = Action.CANCEL
+    action[causes.refills[first]] = Action.NEW
     action[renewed] = Action.REPLACE
     passive = (facts.crosses[last] | facts.snapshot[last]) & np.isin(facts.action[last], (_A, _M))
-    concluded = taker | passive | facts.snapshot[first]
+    concluded = taker | passive | facts.snapshot[first] | causes.refills[first]
     side = np.where(taker, -facts.side[first], facts.side[first])
     columns = [
         pa.array(facts.ts_ns[first]).cast(TIMESTAMP),

@@ -64,6 +64,7 @@ class Inspection:
     kind: str
     bytes: int
     rows: int
+    skipped: int  # rows of symbols that were not asked for
     first_ts: int | None
     last_ts: int | None
     rows_out_of_time_order: int  # earlier than the row before
@@ -106,6 +107,7 @@ def inspect_flow(flow: Flow, progress: Progress | None = None) -> Inspection:
         kind=flow.kind,
         bytes=size,
         rows=summary["rows"],
+        skipped=summary["skipped"],
         first_ts=survey.first_ts,
         last_ts=survey.last_ts,
         rows_out_of_time_order=survey.out_of_order,

@@ -20,7 +20,7 @@ from hftlab.replayer.plan import (
     Plan,
 )
 from hftlab.tape.compiler import check_tick_sizes
-from hftlab.tape.facts import read_facts
+from hftlab.tape.facts import FactReader
 from hftlab.tape.price_levels import LevelReader
 from hftlab.tape.tables import CheckedTable, as_arrow, frozen, only_symbols, read_orders
 
@@ -45,7 +45,8 @@ class Source:
                 f"{self.path or 'this table'}: found price levels (mbp), expected orders or facts by order "
                 "to match; levels can be rebuilt (mode rebuild)"
             )
-        facts: dict[str, Callable[[pa.Table, int], CheckedTable]] = {"mbo": read_facts, "mbp": LevelReader()}
+        facts: dict[str, Callable[[pa.Table, int], CheckedTable]]
+        facts = {"mbo": FactReader(), "mbp": LevelReader()}
         self.read = read_orders if plan.mode == "match" else facts[kind]
         self.marks_ends = False  # whether the source marks the ends of events, as far as it was read
         self.inferred = kind == "mbo" and plan.mode == "match"

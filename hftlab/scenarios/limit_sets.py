@@ -56,7 +56,7 @@ def risk(
     threads = _cores() if threads is None else require_positive("threads", threads)
     settings = config if isinstance(config, Config) else load_config(config)
     # compiled once: tapes are read-only, so all sets can run the same one at a time
-    tape, source = _tape(flow, sets.values(), settings, symbols, tick_size)
+    tape, source, skipped = _tape(flow, sets.values(), settings, symbols, tick_size)
     _check_symbols(sets.values(), tape)
     who, started = Accounts(tape), perf_counter()
     none = msgspec.structs.replace(settings, risk={})
@@ -69,7 +69,8 @@ def risk(
         except BaseException:  # Ctrl-C too: runs that have not begun must not begin
             pool.shutdown(cancel_futures=True)
             raise
-    return RiskReport(source, tape.rows, len(tape.symbols), threads, perf_counter() - started, done)
+    seconds = perf_counter() - started
+    return RiskReport(source, tape.rows, len(tape.symbols), threads, seconds, done, skipped)
 
 
 def which_limit_first(
@@ -91,7 +92,7 @@ def which_limit_first(
     """
     (gate,) = named(limits).values()
     settings = config if isinstance(config, Config) else load_config(config)
-    tape, _ = _tape(flow, [gate], settings, None, tick_size)
+    tape, *_ = _tape(flow, [gate], settings, None, tick_size)
     _check_symbols([gate], tape)
     who = Accounts(tape)
     if account is not None and account not in who.numbers:
@@ -140,23 +141,23 @@ def _cores() -> int:
 
 def _tape(
     flow: Any, limits: Iterable[Limits], config: Config, symbols: Any, tick_size: Any
-) -> tuple[Tape, str]:
-    """The whole flow as one tape that any of the sets can run, and the name of its source."""
+) -> tuple[Tape, str, int]:
+    """The whole flow as one tape that any of the sets can run, the name of its source, and rows left out."""
     if isinstance(flow, str | Path):
         flow = Tape.load(str(flow)) if Path(flow).suffix == ".tape" else open_flow(flow)
     if isinstance(flow, Tape):
         if symbols is not None or tick_size is not None:
             raise UsageError("symbols, tick_size: found some for a tape, which is compiled already")
-        return flow, "tape"
+        return flow, "tape", 0
     plan, name = make_plan(config=config, symbols=symbols, tick_size=tick_size), "table"
     if isinstance(flow, Flow):
         name = Path(flow.path).name
         plan = replace(plan, symbols=plan.symbols or flow.symbols, input=str(flow.path))
     source = Source(flow, plan)
     source.plan = replace(source.plan, chunk_rows=None)  # one tape, compiled once for all sets
-    ((checked, _, _),) = source.chunks()
+    ((checked, skipped, _),) = source.chunks()
     wide = any(gate.closes_positions for gate in limits)
-    return compile_checked(checked, rules_for(checked.symbols, tick_size, config), wide=wide), name
+    return compile_checked(checked, rules_for(checked.symbols, tick_size, config), wide=wide), name, skipped
 
 
 def _check_symbols(sets: Iterable[Limits], tape: Tape) -> None:

@@ -187,6 +187,7 @@ class RiskReport:
     threads: int
     seconds: float
     sets: tuple[RiskSet, ...]
+    skipped: int = 0  # commands of symbols that were not asked for
 
     def __getitem__(self, name: str) -> RiskSet:
         return next(each for each in self.sets if each.name == name)

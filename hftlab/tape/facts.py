@@ -14,9 +14,12 @@ from hftlab.codes import (
     MboAction,
     Side,
 )
+from hftlab.errors import TableError
 from hftlab.kernels.book.columns import Columns
+from hftlab.kernels.book.refills import FOLLOWED, KEYS, NEXT, mark_refills
 from hftlab.kernels.codes import NOTE
-from hftlab.schema import SEQ
+from hftlab.kernels.primitives.hash_index import copy_index, make_index
+from hftlab.schema import REFILLS_KEY, SEQ
 from hftlab.tape.tables import (
     ABSENT,
     CheckedTable,
@@ -52,6 +55,7 @@ class Mbo(NamedTuple):
     sequence: np.ndarray  # int64; the row number where there is none
     book: np.ndarray  # int32
     symbols: tuple[str, ...]  # by book number
+    requeues: bool = False  # whether a refill goes to the back of its level (Flow.refills)
 
 
 def read_mbo(table: Any, first_row: int = 0, what: str = "mbo table") -> Mbo:
@@ -78,6 +82,7 @@ def read_mbo(table: Any, first_row: int = 0, what: str = "mbo table") -> Mbo:
         reader.integers("sequence", "i8"),
         book,
         symbols,
+        _requeues(reader.table, what),
     )
     reader.finish()
     defaults = {"flags": np.uint8, "book": np.int32}
@@ -85,6 +90,15 @@ def read_mbo(table: Any, first_row: int = 0, what: str = "mbo table") -> Mbo:
     numbered = [name for name in ("ts", "sequence") if not getattr(columns, name).size]
     absent |= {name: np.arange(first_row, first_row + rows) for name in numbered}
     return columns._replace(**absent)
+
+
+def _requeues(table: pa.Table, what: str) -> bool:
+    """What the metadata of a table says that a refill does. Raises TableError for another word."""
+    rule = (table.schema.metadata or {}).get(REFILLS_KEY, b"keep")
+    if rule not in (b"keep", b"back"):
+        found = rule.decode(errors="replace")
+        raise TableError([f"metadata {REFILLS_KEY.decode()}: found {found!r}, expected keep or back"], what)
+    return rule == b"back"
 
 
 def read_mbp(table: Any, first_row: int = 0) -> Mbo:
@@ -106,23 +120,47 @@ def read_facts(table: Any, first_row: int = 0) -> CheckedTable:
 
     Raises TableError listing everything that is wrong with its shape.
     """
-    table = as_arrow(table)
-    checked = facts_to_commands(read_mbo(table, first_row), first_row)
+    return FactReader()(table, first_row)
+
+
+class FactReader:
+    """Reads one mbo table after the other; what is executed of which order passes from each to the next."""
+
+    def __init__(self) -> None:
+        self._refills = Refills()
+
+    def __call__(self, table: Any, first_row: int = 0) -> CheckedTable:
+        """Check an mbo table, as `read_facts` does.
+
+        Raises TableError listing everything that is wrong with its shape.
+        """
+        table = as_arrow(table)
+        mbo = read_mbo(table, first_row)
+        return _with_seq(table, facts_to_commands(mbo, first_row, self._refills.of(mbo)))
+
+
+def _with_seq(table: pa.Table, checked: CheckedTable) -> CheckedTable:
+    """The rows of a whole flow that these are, where the table says so."""
     place = table.schema.get_field_index(SEQ.name)
     if place < 0 or not table.schema.field(place).equals(SEQ, check_metadata=True):
         return checked
     return replace(checked, seq=frozen(table.column(place).to_numpy(), "i8"))
 
 
-def facts_to_commands(mbo: Mbo, first_row: int = 0) -> CheckedTable:
-    """Facts as commands that rest and remove without matching."""
+def facts_to_commands(mbo: Mbo, first_row: int = 0, refills: np.ndarray | None = None) -> CheckedTable:
+    """Facts as commands that rest and remove without matching.
+
+    `refills` (bool by row, [0] for none) tells the M that send their order to the back of its level although
+    they ask for no more than it had; by default what `Refills` finds in these facts.
+    """
+    refills = Refills().of(mbo) if refills is None else refills
     actions = mbo.fact.tobytes().translate(_ACTION_BYTES)  # a lookup by bytes: a tenth of one by indices
     columns = Columns(
         frozen(np.frombuffer(actions, "i1"), "i1"),
         mbo.side,
         ABSENT["i1"],
         ABSENT["i1"],
-        ABSENT["?"],
+        refills,  # as `post_only`, which no fact is: with PASSIVE it is opcodes.REQUEUE
         mbo.order_id,
         ABSENT["i8"],
         mbo.price,
@@ -138,3 +176,56 @@ def event_ends(mbo: Mbo) -> np.ndarray:
     """Whether each row ends an event; [0] where the source marks none, and every row does."""
     last = mbo.flags & MBO_FLAG_LAST != 0
     return frozen(last, "?") if last.any() else ABSENT["?"]
+
+
+class Refills:
+    """Finds refills in one mbo table after the other: executions may be told in one, their M in the next."""
+
+    def __init__(self) -> None:
+        self._numbers: dict[str, int] = {}  # of books, by symbol: a table has numbers of its own
+        self._index, self._followed = make_index(1), np.zeros(1, FOLLOWED)
+        self._lives, self._counts = np.zeros(0, np.int32), np.array([1, 0, 0])
+
+    def of(self, mbo: Mbo) -> np.ndarray:
+        """Whether each row is an M that gives its order more than executions left of it; [0] where none is.
+
+        Where refills keep their place, there are none to be found.
+        """
+        if not mbo.requeues:
+            return ABSENT["?"]
+        numbers = (self._numbers.setdefault(symbol, len(self._numbers)) for symbol in mbo.symbols)
+        books = np.fromiter(numbers, np.int32)
+        self._make_room(int(np.count_nonzero(mbo.fact == MboAction.A)))
+        marks = np.zeros(mbo.fact.size, np.bool_)
+        mark_refills(
+            frozen(mbo.fact, "i1"),
+            frozen(mbo.order_id, "i8"),
+            frozen(mbo.book if (books == np.arange(books.size)).all() else books[mbo.book], "i4"),
+            frozen(mbo.price, "i8"),
+            frozen(mbo.size, "i8"),
+            self._index,
+            self._followed,
+            self._lives,
+            self._counts,
+            marks,
+        )
+        return frozen(marks, "?") if marks.any() else ABSENT["?"]
+
+    def _make_room(self, orders: int) -> None:
+        """For so many orders more: the index stays at most half full."""
+        keys = int(self._counts[KEYS]) + orders
+        if 2 * keys > self._index.size:
+            larger = make_index(2 * keys)
+            copy_index(self._index, larger)
+            self._index = larger
+        self._followed = _grown(self._followed, int(self._counts[NEXT]) + orders)
+        self._lives = _grown(self._lives, len(self._numbers))
+
+
+def _grown(array: np.ndarray, size: int) -> np.ndarray:
+    """The same values with room for at least `size`, doubled where it is too small."""
+    if size <= array.size:
+        return array
+    larger = np.zeros(max(size, 2 * array.size), array.dtype)
+    larger[: array.size] = array
+    return larger

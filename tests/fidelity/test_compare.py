@@ -101,6 +101,13 @@ def write_rows(path, rows):
     return path
 
 
+def assert_complete(found):
+    """Every published row and every end of an event was compared, or counted with a reason."""
+    assert found.published_compared + sum(found.rows_not_compared.values()) == found.published_rows
+    assert found.rows + sum(found.events_not_compared.values()) == found.flow_events
+    assert found.not_compared == found.rows_not_compared | found.events_not_compared
+
+
 @pytest.fixture
 def story(tmp_path):
     story = Story(3)
@@ -192,7 +199,9 @@ def test_rows_that_can_not_be_compared_are_counted(story, tmp_path):
     assert long.not_compared == {"rows without an event of theirs in the flow": 7}
     seeded = compare(messages, book, initial_book=book)
     assert seeded.rows == 119
-    assert seeded.not_compared == {"rows that seed the book": 1}
+    assert seeded.not_compared == {"rows that seed the book": 1, "events that seed the book": 2}
+    for found in (short, long, seeded):
+        assert_complete(found)
 
 
 def test_a_book_that_began_empty(tmp_path):
@@ -272,7 +281,9 @@ def test_several_symbols(story, tmp_path):
         compare(tmp_path / "two.parquet", book, symbol="C")
     found = compare(tmp_path / "two.parquet", book, symbol="A")
     assert (found.rows, found.exact) == (60, 60)
-    assert found.not_compared == {"rows without an event of theirs in the flow": 60}
+    assert found.rows_not_compared == {"rows without an event of theirs in the flow": 60}
+    assert found.events_not_compared == {"events of other symbols": 60}
+    assert_complete(found)
 
 
 def test_message_numbers_that_go_back(story, tmp_path):
@@ -480,8 +491,21 @@ def test_databento_s_levels(facts_file, tmp_path, pretty):
     mbp_frame(pretty).write_csv(path := tmp_path / "mbp.csv")
     found = compare(facts_file, path)
     assert (found.kind, found.levels, found.rows, found.exact) == ("Databento MBP", 2, 5, 5)
-    assert found.not_compared == {"rows without an event of theirs in the flow": 1}
+    assert found.rows_not_compared == {
+        "rows inside an event, which end none": 2,
+        "rows without an event of theirs in the flow": 1,
+    }
+    assert found.published_rows == len(mbp_rows())
     assert found.ok
+    assert_complete(found)
+
+
+def test_databento_s_rows_without_flags(facts_file, tmp_path):
+    """Of rows that name one event the last is its book; the others are counted, not passed over."""
+    mbp_frame(False).drop("flags").write_csv(path := tmp_path / "mbp.csv")
+    found = compare(facts_file, path)
+    assert found.rows_not_compared["rows that another one of their event follows"] == 1
+    assert_complete(found)
 
 
 def test_databento_s_levels_as_parquet(facts_file, tmp_path):
@@ -587,7 +611,12 @@ def test_tickers_are_joined_by_update(tmp_path):
     )
     assert (found.kind, found.levels, found.rows, found.exact) == ("Binance bookTicker", 1, 4, 3)
     assert found.first.sequence == 10  # the snapshot's book isn't that of ticker 9
-    assert found.not_compared == {"bookTickers that another one follows within the same update": 2}
+    assert found.not_compared == {
+        "bookTickers that another one follows within the same update": 1,
+        "bookTickers after the last update": 1,
+    }
+    assert (found.published_rows, found.published_compared) == (5, 3)
+    assert_complete(found)
     assert any(note.startswith("by receive time instead of update id") for note in found.notes)
 
 
@@ -597,6 +626,7 @@ def test_events_outside_the_tickers(tmp_path):
     assert (found.rows, found.exact) == (1, 1)
     assert found.not_compared["events before the first bookTicker"] == 2
     assert found.not_compared["events after the last bookTicker"] == 1
+    assert_complete(found)
 
 
 def test_why_a_ticker_differs(tmp_path):
@@ -624,6 +654,8 @@ def test_tickers_of_other_symbols_and_no_tickers(tmp_path):
     found = compared(tmp_path, START, update(11), ticker(11, "1", "1", symbol="T"))
     assert (found.rows, found.ok, found.share) == (0, False, None)
     assert found.not_compared["bookTickers of other symbols"] == 1
+    assert found.not_compared["events of symbols without a bookTicker"] == 2
+    assert_complete(found)
     with pytest.raises(FormatError, match="found no bookTicker, expected best bids and asks"):
         compared(tmp_path, START, update(11))
 
@@ -847,6 +879,7 @@ def test_amzn_one_step(data_dir):
     found = compare(data_dir / AMZN, data_dir / AMZN, one_step=True)
     assert (found.rows, found.exact, found.not_compared[one_step.REVEALED]) == (43_561, 43_561, 13_953)
     assert found.ok
+    assert_complete(found)
 
 
 def test_aapl_one_step(data_dir):
@@ -856,13 +889,19 @@ def test_aapl_one_step(data_dir):
     best = compare(f"{prefix}message_50.csv.xz", f"{prefix}bbo_of_message_50.csv.xz", one_step=True)
     assert (deep.rows, deep.exact, deep.not_compared[one_step.REVEALED]) == (562, 562, 109)
     assert (best.rows, best.exact, best.not_compared[one_step.REVEALED]) == (84_772, 84_772, 7_224)
+    assert_complete(deep)
+    assert_complete(best)
 
 
 def test_btcusdt_against_its_tickers(data_dir):
     """Every update's best bid and ask, price and size, is the last ticker's up to it."""
     found = compare(data_dir / BTCUSDT, data_dir / BTCUSDT)
     assert (found.rows, found.exact, found.ok) == (3_450, 3_450, True)
-    assert found.not_compared == {"bookTickers that another one follows within the same update": 25_145}
+    assert found.not_compared == {
+        "bookTickers that another one follows within the same update": 25_136,
+        "bookTickers after the last update": 9,
+    }
+    assert_complete(found)
     assert found.notes[0].startswith("by receive time instead of update id it would be 99.51%")
 
 

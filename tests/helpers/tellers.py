@@ -1,8 +1,8 @@
 """Venues that tell all they shouldn't: seeded mbo facts for the certificate and its slow twin.
 
 A `Teller` keeps a book of its own and tells events of one instrument: orders, sweeps in and out of turn, with
-removals at once, at the end of the event, late or never, named and nameless aggressors, auctions, hidden
-trades, snapshots, and things about orders nobody knows.
+removals at once, at the end of the event, late or never, named and nameless aggressors, icebergs and orders
+that are moved across the spread, auctions, hidden trades, snapshots, and things about orders nobody knows.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 
 from hftlab.codes import MBO_FLAG_LAST, MBO_FLAG_SNAPSHOT, MboAction
-from hftlab.schema import MBO, code_array
+from hftlab.schema import MBO, REFILLS_KEY, code_array
 
 TICK = 1_000
 
@@ -65,11 +65,13 @@ class Teller:
             self.modify,
             self.replace,
             self.trade,
+            self.iceberg,
+            self.move_across,
             self.hidden,
             self.auction,
             self.stray,
         )
-        weights = np.array([6, 2, 2, 1, 5, 0.5, 0.5, 4 * self.noise + 0.01])
+        weights = np.array([6, 2, 2, 1, 5, 1, 0.7, 0.5, 0.5, 4 * self.noise + 0.01])
         while len(self.rows) < rows:
             self.ts += -3 if self.chance(self.disorder) else self.pick([0, 0, 1, 1, 7])
             self.rng.choice(events, p=weights / weights.sum())()
@@ -185,6 +187,52 @@ class Teller:
             self.orders[self.next_id - 1] = [-side, price, int(self.rng.integers(1, 9))]
             self.event.append(("A", *self.orders[self.next_id - 1], taker or self.next_id - 1))
 
+    def iceberg(self) -> None:
+        """The best orders are taken, listed in any order; one shows more of itself, or does so twice."""
+        side = self.pick([1, -1])
+        ids = [order_id for order_id, (other, _, _) in self.orders.items() if other == side]
+        ids.sort(key=lambda order_id: -side * self.orders[order_id][1])
+        makers = ids[: int(self.rng.integers(1, 4))]
+        if not makers:
+            return
+        refilled = self.pick(makers)
+        fills = [("F", *self.orders[order_id], order_id) for order_id in makers]
+        if self.chance(0.3):
+            fills.append(("F", *self.orders[refilled][:2], int(self.rng.integers(1, 5)), refilled))
+        self.event += [fills[place] for place in self.rng.permutation(len(fills))]
+        for order_id in makers:
+            side, price, qty = self.orders[order_id]
+            if order_id != refilled:
+                self.take_off(order_id, qty)
+                continue
+            order = self.orders.pop(order_id)
+            order[2] = qty if self.chance(0.6) else int(self.rng.integers(1, 9))
+            self.orders[order_id] = order
+            self.event.append(("M", side if self.chance(0.9) else 0, price, order[2], order_id))
+
+    def move_across(self) -> None:
+        """An order is moved to where it trades: its own F comes with those of the makers."""
+        if not self.orders:
+            return
+        own = self.pick(list(self.orders))
+        side = self.orders[own][0]
+        others = [order_id for order_id, (other, _, _) in self.orders.items() if other == -side]
+        makers = others[: int(self.rng.integers(0, 3))]
+        price = self.orders[makers[0]][1] if makers else 11
+        traded = sum(self.orders[order_id][2] for order_id in makers) or 1
+        named = self.pick([own, own, own, 0, self.stranger()])
+        self.event.append(("T", side if self.chance(0.9) else -side, price, traded, named))
+        self.event.append(("F", side, price, traded, own))
+        for order_id in makers:
+            self.event.append(("F", *self.orders[order_id], order_id))
+        for order_id in makers:
+            self.take_off(order_id, self.orders[order_id][2])
+        if self.chance(0.5):
+            self.take_off(own, self.orders[own][2])
+        else:
+            self.orders[own][1:] = [price, int(self.rng.integers(1, 9))]
+            self.event.append(("M", *self.orders[own], own))
+
     def hidden(self) -> None:
         self.event.append(("T", self.pick([1, -1, 0]), 10, int(self.rng.integers(0, 5)), 0))
 
@@ -228,8 +276,8 @@ def facts(seed: int, rows: int) -> list[Told]:
     return [next(following[number]) for number in places]
 
 
-def table_of(told: list[Told]) -> pa.Table:
-    """Facts as an mbo table of the feeds' schema."""
+def table_of(told: list[Told], refills: str = "keep") -> pa.Table:
+    """Facts as an mbo table of the feeds' schema, which says what refills do."""
     columns = {name: list(values) for name, values in zip(Told._fields, zip(*told, strict=True), strict=True)}
     action = np.array([MboAction[name] for name in columns["action"]], np.int8)
     stamps = pa.array(np.array(columns["ts"], np.int64)).cast(MBO.field("ts_event").type)
@@ -245,5 +293,5 @@ def table_of(told: list[Told]) -> pa.Table:
             arrays[field.name] if field.name in arrays else pa.array(columns[field.name], field.type)
             for field in MBO
         ],
-        schema=MBO,
+        schema=MBO.with_metadata(MBO.metadata | {REFILLS_KEY: refills.encode()}),
     )

@@ -19,7 +19,7 @@ from hftlab.errors import TableError
 from hftlab.feeds.flow import free_ids
 from hftlab.replayer.inference import SCHEMA, TAKER_ID_BASE, infer_orders
 from hftlab.schema import ORDERS
-from tests.helpers.facts import SIDES, mbo
+from tests.helpers.facts import SIDES, fact, mbo
 
 
 def told(table):
@@ -58,6 +58,26 @@ def one_message(table, first, last):
 
 def infer(*facts):
     return told(infer_orders(mbo(*facts)))
+
+
+def displayed(*facts):
+    """An A for each order that the facts execute, of all the lots they tell."""
+    adds = {}
+    for row in map(fact, facts):
+        if row["action"] == "F":
+            add = adds.setdefault((row["symbol"], row["order_id"]), row | {"size": 0})
+            add["size"] += row["size"]
+    letters = {number: letter for letter, number in SIDES.items()}
+    return [
+        f"A{order_id} {letters[row['side']]} {row['size']}@{row['price']} t0 ={symbol}"
+        for (symbol, order_id), row in adds.items()
+    ]
+
+
+def infer_takers(*facts):
+    """The commands behind facts whose makers are all displayed before them, without those of the makers."""
+    adds = displayed(*facts)
+    return infer(*adds, *facts)[len(adds) :]
 
 
 # ------------------------------------------------------------------ one fact, one command
@@ -125,14 +145,14 @@ def test_an_execution_is_an_order_from_the_other_side():
 
 
 def test_an_execution_of_an_unknown_order():
-    """Its side and price are told, and that is enough."""
-    assert infer("F7 S 20@10", "C7 S 20@10") == ["TAKE 0 B 20@10"]
+    """A command for it would take what is displayed of others instead, so there is none."""
+    assert infer("F7 S 20@10", "C7 S 20@10") == []
 
 
 def test_executions_of_one_moment_are_one_order():
     """Quantity is their sum, the limit the last and worst price."""
     facts = ("F1 S 20@10", "C1 S 20@10", "F2 S 5@10", "C2 S 5@10", "F3 S 1@12", "C3 S 1@12")
-    assert infer(*facts) == ["TAKE 0 B 26@12"]
+    assert infer_takers(*facts) == ["TAKE 0 B 26@12"]
 
 
 def test_fills_before_their_removals_are_one_order():
@@ -147,7 +167,7 @@ def test_fills_before_their_removals_are_one_order():
         "F3 S 1@12",
         "C3 S 1@12",
     )
-    assert infer(*facts) == ["TAKE 0 B 26@12"]
+    assert infer_takers(*facts) == ["TAKE 0 B 26@12"]
 
 
 @pytest.mark.parametrize(
@@ -161,20 +181,21 @@ def test_fills_before_their_removals_are_one_order():
 )
 def test_what_parts_two_incoming_orders(second, why):
     """Executions that one order can't have made are two."""
-    commands = infer("F1 S 20@10", "C1 S 20@10", second)
+    commands = infer_takers("F1 S 20@10", "C1 S 20@10", second)
     assert [command.split()[:2] for command in commands] == [["TAKE", "0"], ["TAKE", "1"]], why
 
 
 def test_a_seller_s_prices_fall():
     """For an incoming sell the worst price is the lowest."""
-    assert infer("F1 B 5@10", "C1 B 5@10", "F2 B 5@9", "C2 B 5@9") == ["TAKE 0 S 10@9"]
-    assert infer("F1 B 5@10", "C1 B 5@10", "F2 B 5@11", "C2 B 5@11") == ["TAKE 0 S 5@10", "TAKE 1 S 5@11"]
+    assert infer_takers("F1 B 5@10", "C1 B 5@10", "F2 B 5@9", "C2 B 5@9") == ["TAKE 0 S 10@9"]
+    rising = ("F1 B 5@10", "C1 B 5@10", "F2 B 5@11", "C2 B 5@11")
+    assert infer_takers(*rising) == ["TAKE 0 S 5@10", "TAKE 1 S 5@11"]
 
 
 def test_a_command_between_parts_them():
     """Whoever added an order in between came between."""
     facts = ("F1 S 5@10", "C1 S 5@10", "A9 S 1@20", "F2 S 5@10", "C2 S 5@10")
-    assert infer(*facts) == ["TAKE 0 B 5@10", "NEW 9 S 1@20", "TAKE 1 B 5@10"]
+    assert infer_takers(*facts) == ["TAKE 0 B 5@10", "NEW 9 S 1@20", "TAKE 1 B 5@10"]
 
 
 def test_a_remainder_rests_after_it_traded():
@@ -269,6 +290,50 @@ def test_a_cancel_larger_than_the_fill_keeps_the_difference():
     assert infer("A1 B 60@10", "F1 B 10@10", "C1 B 30@10")[1:] == ["TAKE 0 S 10@10", "REDUCE 1 20"]
 
 
+@pytest.mark.parametrize(
+    ("fills", "taken"),
+    [
+        (("F1 S 4@10", "F9 S 5@10", "F2 S 2@11"), "TAKE 0 B 6@11"),  # 9 was never added: CME's iceberg
+        (("F9 S 5@10", "F1 S 4@10"), "TAKE 0 B 4@10"),
+        (("F1 S 4@10", "F2 S 6@11", "F1 S 3@12"), "TAKE 0 B 10@11"),  # 1 has shown its four
+        (("F1 S 7@10",), "TAKE 0 B 4@10"),  # more than it has
+    ],
+)
+def test_an_incoming_order_has_only_the_lots_that_were_displayed(fills, taken):
+    """What no book showed would be taken from others."""
+    assert infer("A1 S 4@10", "A2 S 6@11", *fills)[2:] == [taken]
+
+
+def test_executions_of_nothing_displayed_are_no_order():
+    """Their C, of an order nobody knows, reports them."""
+    assert infer("A1 S 4@10", "F9 S 5@10", "C9 S 5@10") == ["NEW 1 S 4@10"]
+
+
+def test_after_a_clear_nothing_is_displayed():
+    """The order of before is not in the book any more."""
+    assert infer("A1 S 4@10", "R0 - 0@0", "F1 S 4@10") == ["NEW 1 S 4@10", "CLEAR"]
+
+
+def test_a_refill_is_a_new_order():
+    """An M of an order that executions left nothing of shows new lots, which stand behind the others."""
+    assert infer("A1 S 4@10", "F1 S 4@10", "M1 S 4@10") == ["NEW 1 S 4@10", "TAKE 0 B 4@10", "NEW 1 S 4@10"]
+    orders = infer_orders(mbo("A1 S 4@10", "F1 S 4@10", "M1 S 4@10"))
+    assert pl.from_arrow(orders)["origin"].cast(pl.String)[2] == "INFERRED"
+
+
+def test_a_refill_of_a_part_is_a_replace():
+    """The order is still open, and has more than executions left of it."""
+    assert infer("A1 S 4@10", "F1 S 3@10", "M1 S 4@10")[2:] == ["REPLACE 1 4@10"]
+
+
+def test_a_fill_of_the_aggressor_s_own_order_asks_for_nothing():
+    """The T names the order, with its side; its C or M is a command."""
+    facts = ("A1 S 2@10", "A2 B 2@9", "T1 S 2@9", "F1 S 2@9", "F2 B 2@9", "C2 B 2@9")
+    expected = ["NEW 1 S 2@10", "NEW 2 B 2@9", "TAKE 0 S 2@9"]
+    assert infer(*facts, "C1 S 2@10") == [*expected, "CANCEL 1"]
+    assert infer(*facts, "M1 S 1@9") == [*expected, "REPLACE 1 1@9"]
+
+
 def test_two_fills_of_one_order_are_two_takers():
     """One would have taken it all at once; the C may take off what both took."""
     facts = ("A1 B 60@10", "F1 B 20@10", "F1 B 40@10", "C1 B 60@10")
@@ -289,7 +354,8 @@ def test_executions_may_be_reported_one_by_one():
 
 def test_executions_of_more_than_there_was():
     """However much they are together, the removal only reports them: 2^63 lots here."""
-    assert infer("A1 B 5@10", *[f"F1 B {2**62}@10"] * 2, "C1 B 5@10", "A2 B 1@3")[3:] == ["NEW 2 B 1@3"]
+    commands = infer("A1 B 5@10", *[f"F1 B {2**62}@10"] * 2, "C1 B 5@10", "A2 B 1@3")
+    assert commands == ["NEW 1 B 5@10", "TAKE 0 S 5@10", "NEW 2 B 1@3"]
 
 
 def test_what_is_outstanding_ends_with_a_modify():
@@ -367,7 +433,7 @@ def test_a_refused_add_is_no_part_of_a_replace():
 def test_bad_sizes_stay_visible():
     """A size of zero or less becomes a command that the engine rejects; it hides in no sum."""
     facts = ("A1 B 0@10", "C2 B -4@10", "F3 B 5@10", "F4 B -5@10", "F5 B 5@10")
-    assert infer(*facts) == [
+    assert infer("A3 B 5@10", "A5 B 5@10", *facts)[2:] == [
         "NEW 1 B 0@10",
         "REDUCE 2 -4",
         "TAKE 0 S 5@10",
@@ -385,6 +451,8 @@ def test_the_table_is_orders_with_two_more_columns():
         mbo(
             "R - 0@0 snapshot",
             "A1 B 9@10 snapshot t3",
+            "A1 B 4@10 t3 =Y",
+            "A2 B 5@10 t3 =Y",
             "F1 B 4@10 t7 =Y",
             "C1 B 4@10 t7 =Y",
             "F2 B 5@10 t7 =Y",
@@ -397,10 +465,12 @@ def test_the_table_is_orders_with_two_more_columns():
     assert frame.select(columns).rows() == [
         ("X", "INFERRED", 100, "LIMIT", 0, False, None),
         ("X", "INFERRED", 101, "PASSIVE", 0, False, None),
-        ("Y", "INFERRED", 102, "LIMIT", 0, False, None),
-        ("X", "OBSERVED", 105, "LIMIT", 0, False, None),
+        ("Y", "OBSERVED", 102, "LIMIT", 0, False, None),
+        ("Y", "OBSERVED", 103, "LIMIT", 0, False, None),
+        ("Y", "INFERRED", 104, "LIMIT", 0, False, None),
+        ("X", "OBSERVED", 107, "LIMIT", 0, False, None),
     ]
-    assert frame["ts"].to_physical().to_list() == [1, 3, 7, 9]
+    assert frame["ts"].to_physical().to_list() == [1, 3, 3, 3, 7, 9]
     assert frame["origin"].unique().is_in([origin.name for origin in Origin]).all()
 
 
@@ -511,7 +581,7 @@ def test_free_ids_are_free(real, base, count):
 
 def test_takers_avoid_real_ids():
     """A venue whose own ids use the highest bit keeps them."""
-    assert infer(f"A{TAKER_ID_BASE + 4} B 5@10", "F1 B 5@10")[1] == "TAKE 5 S 5@10"
+    assert infer(f"A{TAKER_ID_BASE + 4} B 5@10", f"F{TAKER_ID_BASE + 4} B 5@10")[1] == "TAKE 5 S 5@10"
 
 
 # ------------------------------------------------------------------ conservation
@@ -530,13 +600,44 @@ def test_takers_avoid_real_ids():
     )
 )
 def test_nothing_is_invented_or_lost(rows):
-    """Whatever the facts: executed quantity is taken in full, adds and clears come through, order is kept."""
+    """Whatever the facts: what was displayed is taken in full, adds and clears come through, in order."""
     facts = [f"{a}{i} {side} {size}@{price} t{price}" for a, i, side, size, price in rows]
     table = infer_orders(mbo(*facts))
     frame = pl.from_arrow(table).with_columns(pl.col("action", "tif").cast(pl.String))
     takers = frame.filter(pl.col("order_id") >= TAKER_ID_BASE)
     assert takers["order_id"].n_unique() == takers.height
     new = frame.filter(pl.col("action") == "NEW")
-    assert new["qty"].sum() == sum(size for a, _, _, size, _ in rows if a in "FA")
+    assert new["qty"].sum() == sum(lots_that_came(rows))
     assert (frame["action"] == "CLEAR").sum() == sum(a == "R" for a, *_ in rows)
     assert frame["sequence"].is_sorted()
+
+
+def lots_that_came(rows):
+    """Of each A, each F of what its order displayed (but an aggressor's own), each M that refills an order.
+
+    Prices are times here, so the last T names who trades at its price.
+    """
+    open_qty, outstanding, trade = {}, {}, None
+    for action, order_id, side, size, price in rows:
+        told = outstanding.get(order_id, 0)
+        left = max(open_qty.get(order_id, 0) - told, 0)
+        if action == "R":
+            open_qty.clear()
+        elif action == "T":
+            trade = (order_id, side, price)
+        elif action == "F" and trade != (order_id, side, price):
+            yield min(size, left)
+            outstanding[order_id] = told + size
+        elif action == "A":
+            yield size
+            if order_id not in open_qty:
+                open_qty[order_id], outstanding[order_id] = size, 0
+        elif action == "C":
+            outstanding[order_id] = max(told - size, 0)
+            if size >= open_qty.get(order_id, size):
+                open_qty.pop(order_id, None)
+            else:
+                open_qty[order_id] -= size
+        elif action == "M" and order_id in open_qty:
+            yield size if told and not left else 0
+            open_qty[order_id], outstanding[order_id] = size, 0

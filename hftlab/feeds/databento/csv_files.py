@@ -7,8 +7,9 @@
 
 Times are ISO 8601 or integer nanoseconds, prices decimals or integers of 1e-9, whichever the file was written
 with ("pretty" or not); columns may stand in any order. `symbol` is there where it was asked for; without it,
-and where it is blank, instruments are named by their number. What is undefined, and the publishers after the
-first of a file, are treated as in DBN (`dbn.py`); the first broken row is an error.
+and where it is blank, instruments are named by their number. What is undefined, the publishers after
+the first of a file, and refills of CME's icebergs (`publisher_id` 1) are treated as in DBN (`dbn.py`); the
+first broken row is an error.
 """
 
 from __future__ import annotations
@@ -26,7 +27,15 @@ import pyarrow.compute as pc
 
 from hftlab.codes import NOT_A_VALUE, PRICE_SCALE, UNDEF_PRICE, MboAction, Side
 from hftlab.errors import FormatError, UsageError
-from hftlab.feeds.databento.rows import UNDEF_SIZE, Columns, notes_of_instruments, put_values, to_table
+from hftlab.feeds.databento.rows import (
+    CME_PUBLISHER,
+    UNDEF_SIZE,
+    Columns,
+    notes_of_instruments,
+    put_values,
+    refills_of,
+    to_table,
+)
 from hftlab.feeds.flow import Flow
 from hftlab.feeds.native import resliced
 from hftlab.feeds.parsing import cells, table_files
@@ -84,9 +93,11 @@ def load(path: Path, *, format: str | None = None, symbols: Iterable[str] | None
         (whole,) = batches(_WHOLE_TABLE)
         return whole
 
-    next(_Reading(file).batches(), None)
+    beginning = _Reading(file)
+    next(beginning.batches(), None)
     more = {"notes": notes, "faults": file.faults, "batches": batches}
-    return Flow(path, "databento_csv", "mbo", table, symbols=symbols, **more)
+    refills = refills_of(beginning.is_cme())
+    return Flow(path, "databento_csv", "mbo", table, symbols=symbols, refills=refills, **more)
 
 
 def _whole(bits: int, blank: int | None = None) -> Callable[[pa.Array], np.ndarray]:
@@ -121,6 +132,10 @@ class _Reading:
                 put_values(columns, self._odd)
                 yield from to_table(columns, self._numbers).to_batches()
             self._first += raw.num_rows
+
+    def is_cme(self) -> bool:
+        """Whether the first publisher that was met is CME's."""
+        return next(iter(self._publishers), None) == CME_PUBLISHER
 
     def notes(self) -> list[str]:
         """The counted quirks."""

@@ -4,7 +4,7 @@ What a file says of itself and how a record is laid out comes from Databento's o
 what columns become is the same for CSV (`databento_rows`). Records are viewed as one structured array (20 ns
 a record, against 600 for an object each). Their actions are this project's: A, M, C and R change the book; T
 and F tell of a trade, and the C that follows an F is what takes the size off. Flag 128 ends an event, flag 32
-marks a snapshot.
+marks a snapshot. Of the dataset GLBX.MDP3 (CME) an iceberg's refill goes to the back of its level.
 
 =============================== ==========================================================================
 in the file                     in the mbo table
@@ -38,7 +38,15 @@ import pyarrow.compute as pc
 from hftlab.codes import MboAction
 from hftlab.errors import FormatError
 from hftlab.feeds.databento.header import MAGIC, Header, read_header
-from hftlab.feeds.databento.rows import Columns, notes_of_instruments, put_values, room, to_table
+from hftlab.feeds.databento.rows import (
+    CME,
+    Columns,
+    notes_of_instruments,
+    put_values,
+    refills_of,
+    room,
+    to_table,
+)
 from hftlab.feeds.flow import Fault, Flow
 from hftlab.feeds.parsing import containers
 from hftlab.schema import MBO
@@ -110,7 +118,8 @@ def load(path: Path, *, format: str | None = None, symbols: Iterable[str] | None
         tables = list(batches(rows))
         return tables[0] if len(tables) == 1 else pa.concat_tables(tables).unify_dictionaries()
 
-    return Flow(path, "dbn", "mbo", table, symbols=symbols, notes=notes, faults=faults, batches=batches)
+    more = {"notes": notes, "faults": faults, "batches": batches}
+    return Flow(path, "dbn", "mbo", table, symbols=symbols, refills=refills_of(header.dataset == CME), **more)
 
 
 # ------------------------------------------------------------------ instruments

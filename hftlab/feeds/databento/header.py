@@ -50,6 +50,7 @@ class Header(NamedTuple):
     kinds: dict[int, str]
     only_mbo: bool  # whether the schema says so; live captures don't
     ts_out: bool
+    dataset: str
 
 
 def read_header(path: Path) -> Header:
@@ -82,6 +83,7 @@ def read_header(path: Path) -> Header:
         {getattr(dbn.RType, name).value: name for name in names},
         schema is not None,
         bool(metadata.ts_out),
+        str(metadata.dataset),
     )
 
 

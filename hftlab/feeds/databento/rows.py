@@ -13,9 +13,12 @@ import numpy as np
 import pyarrow as pa
 
 from hftlab.codes import NOT_A_VALUE, UNDEF_PRICE, MboAction
+from hftlab.feeds.flow import Refills
 from hftlab.schema import MBO, code_array
 
 UNDEF_SIZE = 2**32 - 1
+
+CME, CME_PUBLISHER = "GLBX.MDP3", 1  # the dataset of CME Globex, and its publisher's number
 
 TOB, MBP, MAYBE_BAD_BOOK, SNAPSHOT = 64, 16, 4, 32
 _FLAG_NOTES = {
@@ -41,6 +44,11 @@ class Columns(NamedTuple):
     order_id: np.ndarray
     flags: np.ndarray
     sequence: np.ndarray
+
+
+def refills_of(is_cme: bool) -> Refills:
+    """CME puts what refills an iceberg at the back of its level."""
+    return "back" if is_cme else "keep"
 
 
 def room(rows: int) -> Columns:

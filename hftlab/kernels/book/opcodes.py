@@ -13,6 +13,7 @@ NO_REST = 1 << 4  # what is left expires
 ALL_OR_NOTHING = 1 << 5  # FOK
 POST_ONLY = 1 << 6
 PASSIVE = 1 << 7  # a fact: rests whatever it crosses
+REQUEUE = PASSIVE | POST_ONLY  # of a REPLACE: a fact that gives up its place whatever it asks for
 MARKET = 1 << 8  # no price; its level is the far end of the ladder
 
 BOOK_SHIFT = 9

@@ -12,7 +12,7 @@ import numpy as np
 from hftlab.codes import MAX_QTY
 from hftlab.kernels.book.commands import Command
 from hftlab.kernels.book.ladder import BASE, BEST, MIRROR, SIZE, append, level_of, lower_best, remove, side_of
-from hftlab.kernels.book.opcodes import ALL_OR_NOTHING, NO_REST, PASSIVE, POST_ONLY, REJECTED, SELL
+from hftlab.kernels.book.opcodes import ALL_OR_NOTHING, NO_REST, PASSIVE, POST_ONLY, REJECTED, REQUEUE, SELL
 from hftlab.kernels.book.records import NARROW, ORDER
 from hftlab.kernels.codes import (
     ALLOW_SELF_TRADE,
@@ -267,7 +267,7 @@ def replace(books, grid, gate, fills, count, command, stamps):
     side = side_of(books, book, old_level)
     level = level_of(books, book, side, command.level)
     # in place: it keeps its priority, and passes the checks 8 to 16 of the gate
-    if level == old_level and qty <= open_qty and target == order_slot:
+    if level == old_level and qty <= open_qty and target == order_slot and op & REQUEUE != REQUEUE:
         if gate is not None:
             on_remove(grid, gate, Lots(book, side, level, order_slot, open_qty - qty, ZERO))
         books.orders[ix(order_slot)]["qty"] = qty
@@ -282,7 +282,7 @@ def replace(books, grid, gate, fills, count, command, stamps):
         lap(stamps, STAGE_RISK)
         if reason != 0:
             return REJECTED + reason, ZERO, ZERO, count
-    if op & POST_ONLY and crosses(books, book, side, level):
+    if op & REQUEUE == POST_ONLY and crosses(books, book, side, level):
         return REJECTED + POST_ONLY_WOULD_CROSS, ZERO, ZERO, count
     if overflows(books, level, qty, open_qty if level == old_level else ZERO):
         return REJECTED + CAPACITY_EXHAUSTED, ZERO, ZERO, count

@@ -2,7 +2,8 @@
 
 `run_states` is the loop of `batch.run` that also notes what crosses, and hashes the touch and the best
 levels after each command, so that the books of two runs can be compared. `run_queues` applies messages and
-notes where each executed order stood. `follow_fills` tells which removals only report an execution.
+notes where each executed order stood: at that moment, and with a group of executions taken out of the book
+whole, which `foresee` looks ahead for. `follow_fills` tells what executions leave of each order.
 """
 
 from __future__ import annotations
@@ -30,6 +31,8 @@ OPEN = 4  # of an execution: its order is open
 BEST_LEVEL = 8  # its level is the best of its side
 OLDEST = 16  # it is the first of its level's queue
 BEHIND_MODIFIED = 32  # the first of its level's queue was replaced since it was added
+EXCEEDS = 64  # it tells more lots than executions told before it left of its order
+NOT_OPEN = -1  # as a rank
 
 
 class States(NamedTuple):
@@ -125,6 +128,36 @@ def execution_place(books, modified, pending, book, order_slot):
 
 
 @helper
+def outlasts(books, pending, coming, slot):
+    """Whether an order keeps something when what was executed of it, and what is still to come, is gone."""
+    return books.orders[ix(slot)]["qty"] - pending[ix(slot)] > coming[ix(slot)]
+
+
+@helper
+def standing(books, modified, pending, coming, book, slot):
+    """(place, rank) of an executed order among those that outlast its group of executions."""
+    level = np.int64(books.orders[ix(slot)]["level"])
+    side = side_of(books, book, level)
+    place, rank = np.int64(OPEN | BEST_LEVEL), np.int64(0)
+    better = np.int64(books.heads[ix(book), BEST + side])
+    while better > level and place & BEST_LEVEL:
+        other = np.int64(books.orders[ix(better)]["next"])
+        while other != better and not outlasts(books, pending, coming, other):
+            other = np.int64(books.orders[ix(other)]["next"])
+        if other != better:
+            place = np.int64(OPEN)
+        better = np.int64(previous_bit(books.bitmap, better))
+    other = np.int64(books.orders[ix(level)]["next"])
+    while other != slot:
+        if outlasts(books, pending, coming, other):
+            if rank == 0 and modified[ix(other)]:
+                place |= BEHIND_MODIFIED
+            rank += 1
+        other = np.int64(books.orders[ix(other)]["next"])
+    return (place | OLDEST if rank == 0 else place), rank
+
+
+@helper
 def reports_execution(books, pending, book, command):
     """Whether a replacement leaves its order as the executions before it do, and at its price."""
     if (np.int64(command["op"]) >> opcodes.KIND_SHIFT) & opcodes.KIND_MASK != opcodes.REPLACE:
@@ -137,23 +170,54 @@ def reports_execution(books, pending, book, command):
     return level == level_of(books, book, side_of(books, book, level), np.int64(command["level"]))
 
 
+class Foresight(NamedTuple):
+    """What groups of executions will take of orders, as `foresee` finds it."""
+
+    later: np.ndarray  # int64 by row: of an execution, what is told of its order later in its group
+    rows: np.ndarray  # int64, ascending: where a group, or an order within it, begins
+    orders: np.ndarray  # int64: a row that names the order
+    qty: np.ndarray  # int64: what the group will tell of it
+
+
+class Standings(NamedTuple):
+    """What `run_queues` writes, by row, of executions."""
+
+    places: np.ndarray  # uint8: OPEN and further, what was told before thought away
+    ends: np.ndarray  # uint8: the same with all of its group thought away
+    ranks: np.ndarray  # int32: orders before it in its queue that outlast its group; NOT_OPEN
+
+
 @kernel
-def run_queues(books, commands, outputs, executed_qty, pending, modified, places):
-    """Apply all messages but executions, which change nothing, and write where the order of each stands."""
+def run_queues(books, commands, outputs, executed_qty, foresight, pending, coming, modified, standings):
+    """Apply all messages but executions, which change nothing, and write where the order of each stands.
+
+    `pending` and `coming` [orders] are scratch of zeros: what was executed and not removed, what is still to
+    come of the group; `modified` [orders] is False.
+    """
     books, commands, outputs = bare_books(books), bare_commands(commands), bare_outputs(outputs)
-    executed_qty, pending = bare(executed_qty), bare(pending)
-    modified, places = bare(modified), bare(places)
+    executed_qty, pending, coming = bare(executed_qty), bare(pending), bare(coming)
+    later, rows = bare(foresight.later), bare(foresight.rows)
+    orders, qtys = bare(foresight.orders), bare(foresight.qty)
+    places, ends, ranks = bare(standings.places), bare(standings.ends), bare(standings.ranks)
+    modified, begun = bare(modified), ZERO
     for index in range(commands.rows.size):
         at = ix(index)
+        while begun < rows.size and rows[ix(begun)] == index:
+            coming[ix(commands.rows[ix(orders[ix(begun)])]["slot"])] = qtys[ix(begun)]
+            begun += 1
         order_slot, qty = np.int64(commands.rows[at]["slot"]), np.int64(commands.rows[at]["qty"])
         op = np.int64(commands.rows[at]["op"])
         kind = (op >> opcodes.KIND_SHIFT) & opcodes.KIND_MASK
         if executed_qty[at] >= 0:
+            coming[ix(order_slot)] = later[at]
             if books.orders[ix(order_slot)]["qty"] != 0:
-                places[at] = execution_place(books, modified, pending, op >> opcodes.BOOK_SHIFT, order_slot)
-                pending[ix(order_slot)] += min(
-                    executed_qty[at], books.orders[ix(order_slot)]["qty"] - pending[ix(order_slot)]
-                )
+                book = op >> opcodes.BOOK_SHIFT
+                places[at] = execution_place(books, modified, pending, book, order_slot)
+                if executed_qty[at] > books.orders[ix(order_slot)]["qty"] - pending[ix(order_slot)]:
+                    places[at] |= EXCEEDS
+                ends[at], ranks[at] = standing(books, modified, pending, coming, book, order_slot)
+                left = books.orders[ix(order_slot)]["qty"] - pending[ix(order_slot)]
+                pending[ix(order_slot)] += min(executed_qty[at], left)
             continue
         reports = reports_execution(books, pending, op >> opcodes.BOOK_SHIFT, commands.rows[at])
         play(books, None, None, commands, outputs, np.int64(index), ZERO)
@@ -168,22 +232,56 @@ def run_queues(books, commands, outputs, executed_qty, pending, modified, places
 
 
 @kernel
-def follow_fills(action, size, new, applied, filled):
-    """What was filled of an order that no C or M has reported yet, before each fact that names one.
+def foresee(facts, group, executed_qty, added, new, starts, foresight):
+    """Fill `foresight`, but for the order of its rows; returns how many of those there are.
 
-    The facts are order by order; `new` tells where the next begins, `applied` which facts the books took.
-    What is executed of one order beyond 2^63 - 1 lots is left out.
+    `facts` are rows order by order; `new` tells where the next order begins, `group` the number of each one's
+    group, `executed_qty` the lots of an execution (-1: it is none), `added` whether it adds its order.
+    `starts` [groups] is the first row of each group.
     """
-    action, size, new, applied, filled = bare(action), bare(size), bare(new), bare(applied), bare(filled)
-    executed_qty = ZERO
+    facts, group, executed_qty, added = bare(facts), bare(group), bare(executed_qty), bare(added)
+    new, starts, later = bare(new), bare(starts), bare(foresight.later)
+    rows, orders, qtys = bare(foresight.rows), bare(foresight.orders), bare(foresight.qty)
+    count, taken, first = ZERO, ZERO, np.int64(-1)
+    for nth in range(facts.size):
+        at = ix(facts.size - 1 - nth)  # backwards: what comes later is known
+        if executed_qty[at] >= 0:
+            later[ix(facts[at])] = taken
+            taken += min(executed_qty[at], MAX_QTY - taken)
+            first = facts[at]
+        if new[at] or added[at] or group[ix(facts.size - 2 - nth)] != group[at]:
+            if first >= 0:
+                rows[ix(count)] = facts[at] if added[at] else starts[ix(group[at])]
+                orders[ix(count)] = first
+                qtys[ix(count)] = taken
+                count += 1
+            taken, first = ZERO, np.int64(-1)
+    return count
+
+
+@kernel
+def follow_fills(action, size, new, applied, cleared, filled, left):
+    """What was executed of an order that no C or M has reported, and what that leaves, before each fact.
+
+    The facts are order by order; `new` tells where the next begins, `applied` which facts the books took,
+    `cleared` whether the book was emptied since the order's fact before. What is executed of one order
+    beyond 2^63 - 1 lots is left out.
+    """
+    action, size, new, applied = bare(action), bare(size), bare(new), bare(applied)
+    cleared, filled, left = bare(cleared), bare(filled), bare(left)
+    executed_qty, open_qty = ZERO, ZERO
     for row in range(action.size):
         at = ix(row)
         if new[at]:
-            executed_qty = ZERO
-        filled[at] = executed_qty
+            executed_qty, open_qty = ZERO, ZERO
+        elif cleared[at]:
+            open_qty = ZERO
+        filled[at], left[at] = executed_qty, max(open_qty - executed_qty, ZERO)
         if action[at] == MBO_FILL:
             executed_qty += min(max(size[at], ZERO), MAX_QTY - executed_qty)
         elif action[at] == MBO_CANCEL:
             executed_qty = max(executed_qty - max(size[at], ZERO), ZERO)
+            if applied[at]:
+                open_qty -= min(size[at], open_qty)
         elif applied[at]:
-            executed_qty = ZERO
+            executed_qty, open_qty = ZERO, size[at]
