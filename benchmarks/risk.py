@@ -23,10 +23,10 @@ import pyarrow as pa
 
 import hftlab
 from hftlab import Limits
+from hftlab.engine.plan import make_plan
 from hftlab.engine.runner import run_events, run_tape
-from hftlab.engine.workers import opened_books
+from hftlab.engine.workers import check_rows, open_gate, opened_books
 from hftlab.files import cpu_name
-from hftlab.risk_gate.gate_run import GateRun
 from hftlab.risk_gate.manager import RiskManager
 from hftlab.tape.compiler import compile_checked, rules_for
 from hftlab.tape.tables import read_orders
@@ -82,10 +82,11 @@ def stages(tape: Tape, keys: dict[str, Any]) -> dict[str, float]:
     """Seconds of the two passes before a run."""
     manager, books = manager_of(keys), opened_books(tape)
     started = perf_counter()
-    gate = GateRun(manager, tape, books.orders.size, books.levels.size + 1)
+    plan = make_plan(tape, manager=manager)
+    gate = open_gate(plan, manager, books)
     numbered = perf_counter()
-    gate.look_at(0, tape.rows)
-    return {"numbering": numbered - started, "look_at": perf_counter() - numbered}
+    check_rows(gate, *plan.chunks)
+    return {"numbering": numbered - started, "row checks": perf_counter() - numbered}
 
 
 def works(tape: Tape, checks: bool) -> dict[str, Callable[[], float]]:

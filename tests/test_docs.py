@@ -4,6 +4,7 @@ import inspect
 import re
 from pathlib import Path
 
+import polars as pl
 import pytest
 
 import hftlab
@@ -80,3 +81,16 @@ def test_every_cause_is_explained():
     """docs/FIDELITY.md has a row for each cause of a certificate."""
     page = (ROOT / "docs" / "FIDELITY.md").read_text(encoding="utf-8")
     assert re.findall(r"^\| `([A-Z_]+)` \|", page, re.MULTILINE) == [cause.name for cause in Cause]
+
+
+def test_experiments_are_a_table():
+    """docs/experiments.csv parses, has no gaps, and says of every change whether it was kept."""
+    page = (ROOT / "docs" / "PERFORMANCE.md").read_text(encoding="utf-8")
+    table = pl.read_csv(ROOT / "docs" / "experiments.csv", try_parse_dates=True)
+    assert table.columns == ["date", "area", "change", "predicted", "measured", "kept", "commit"]
+    assert table.schema["date"] == pl.Date
+    assert set(table["kept"]) == {"yes", "no"}
+    assert table.null_count().sum_horizontal().item() == 0
+    assert table["change"].is_unique().all()
+    dropped = table.filter(kept="no").height
+    assert f"Of {table.height} experiments {dropped} were dropped" in page

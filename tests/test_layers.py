@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 import hftlab
+from hftlab.kernels import codes
 
 PACKAGE = Path(__file__).parents[1] / "hftlab"
 
@@ -50,6 +51,7 @@ MODULES_THAT_KNOW_KERNELS = {
 }
 
 MODULES = sorted(PACKAGE.rglob("*.py"))
+KERNELS = sorted((PACKAGE / "kernels").rglob("*.py"))
 
 
 def name_of(path):
@@ -208,12 +210,32 @@ def test_no_room_bears_the_name_of_a_public_function():
     assert rooms & set(hftlab.__all__) == {"__init__"} & set(hftlab.__all__)
 
 
-@pytest.mark.parametrize("path", [everywhere(path) for path in MODULES if "kernels" in path.parts])
+@pytest.mark.parametrize("path", [everywhere(path) for path in KERNELS])
 def test_kernels_know_only_integers(path):
     """A kernel imports numpy, numba, the codes and other kernels: no Arrow, no files, no configuration."""
     assert {room_of(name) for name in imports_of_ours(path)} <= {"codes", "kernels"}
     outside = {name.split(".")[0] for name in imports(path)} - {"hftlab"}
     assert outside <= KERNELS_MAY_IMPORT
+
+
+@pytest.mark.parametrize("path", [everywhere(path) for path in KERNELS])
+def test_codes_of_kernels_have_one_place(path):
+    """Only kernels/codes.py imports enumerations; other kernels take its integers, or plain constants."""
+    if name_of(path) != "kernels.codes":
+        found = {
+            alias.name
+            for node in nodes_that_run(parse(path))
+            if isinstance(node, ast.ImportFrom) and node.module == "hftlab.codes"
+            for alias in node.names
+        }
+        assert all(name.isupper() for name in found), found
+
+
+def test_codes_of_kernels_are_plain_integers():
+    """numba takes a module's integers as constants, and an enumeration's members not."""
+    values = {name: value for name, value in vars(codes).items() if name.isupper()}
+    assert len(values) > 60
+    assert {type(value) for value in values.values()} == {int}
 
 
 @pytest.mark.parametrize("path", [everywhere(path) for path in MODULES])
@@ -235,7 +257,7 @@ def test_numba_s_options_have_one_place(path):
         assert name_of(path) == "kernels.primitives.compile"
 
 
-@pytest.mark.parametrize("path", [everywhere(path) for path in MODULES if "cli" in path.parts])
+@pytest.mark.parametrize("path", [everywhere(path) for path in MODULES if room_of(name_of(path)) == "cli"])
 def test_commands_start_fast(path):
     """No command imports a heavy library before it runs."""
     heavy = {"numba", "numpy", "polars", "pyarrow", "matplotlib"}

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from functools import partial
 
 import hftlab
-from hftlab.engine import speculation
+from hftlab.engine import plan
 from hftlab.replayer import replayer
 from tests.helpers import flows, risk_flows
 from tests.helpers.gated_package import replayed
@@ -38,8 +38,8 @@ def behind_limits(keys: dict[str, object], **how: object) -> object:
 
 
 def on_threads(keys: dict[str, object], **how: object) -> object:
-    """A replay on two threads whose instruments are tied together, in pieces as small as the tests'."""
-    speculation.FIRST_PIECE, replayer.parts_for = 64, lambda threads, limits: threads
+    """A replay on two threads whose instruments are tied together, in chunks as small as the tests'."""
+    plan.FIRST_CHUNK, replayer.partitions_for = 64, lambda threads, limits: threads
     return behind_limits(TIED | keys, threads=2, **how)
 
 

@@ -17,8 +17,8 @@ from hftlab.benchmark.cases import Case
 from hftlab.benchmark.flows import make_flow
 from hftlab.engine.acks import Ack
 from hftlab.engine.order_book import OrderBook
+from hftlab.engine.plan import partitions_for
 from hftlab.engine.runner import run_events, run_tape
-from hftlab.engine.speculation import parts_for
 from hftlab.replayer.book_calls import calls_of, digest_of_acks, open_books
 from hftlab.results.digest import digest_of
 from hftlab.risk_gate.limits import Limits
@@ -50,7 +50,7 @@ class Prepared:
         self.table = table
         checked = read_orders(self.table)
         self.limits = Limits(**GATE) if case.risk else None
-        parts = parts_for(case.threads, self.limits)
+        parts = partitions_for(case.threads, self.limits)
         self.tape = compile_checked(checked, rules_for(checked.symbols, None, None), parts=parts)
 
     def manager(self) -> RiskManager | None:

@@ -1,6 +1,6 @@
 """The risk gate of one `OrderBook`: the state that kernels find at an address, and what it tells.
 
-It is a `RiskManager` for one symbol, with what a batch knows beforehand growing on the way: cells, when an
+It is a `RiskManager` for one symbol, with what a batch knows beforehand growing on the way: holdings, when an
 account is new; the table of repeated orders; the messages of the last second.
 """
 
@@ -16,7 +16,7 @@ from hftlab.codes import GateEvent, Reason, RiskState
 from hftlab.engine.live_books import Venue
 from hftlab.kernels.book.ladder import never_open
 from hftlab.kernels.engine import gated_event, live_books
-from hftlab.kernels.engine.event import NEEDS_CELL, NEEDS_INTAKE, NEEDS_LIMITS, NEEDS_MESSAGES
+from hftlab.kernels.engine.event import NEEDS_HOLDING, NEEDS_INTAKE, NEEDS_LIMITS, NEEDS_MESSAGES
 from hftlab.kernels.engine.gated_event import Guard
 from hftlab.kernels.risk_gate import gate as kernel
 from hftlab.kernels.risk_gate import row_checks
@@ -72,7 +72,7 @@ class BookGate:
         messages = FIRST_MESSAGES if "max_orders_per_second" in uses else 0
         self._times, self._senders = np.zeros(messages, np.int64), np.zeros(messages, np.int32)
         self._recent = np.zeros(0, np.int64)
-        self._node_cells, self._followed = np.zeros(0, np.int32), None
+        self._order_holdings, self._followed = np.zeros(0, np.int32), None
         self.know(np.array(manager.limits.accounts, np.int32))
         self._await_change()
         self.follow_nodes()
@@ -94,22 +94,22 @@ class BookGate:
     def follow_nodes(self) -> None:
         """The venue has new arrays: its orders stand elsewhere, or there is room for more of them."""
         arrays = self.venue.arrays
-        if self._node_cells.size != arrays.orders.size or self._followed is not arrays.orders:
+        if self._order_holdings.size != arrays.orders.size or self._followed is not arrays.orders:
             first = never_open(arrays.levels.size) + 1
             nodes = first + np.flatnonzero(arrays.orders["qty"][first:])
-            cells = self.know(arrays.accounts[nodes])
-            self._node_cells = np.zeros(arrays.orders.size, np.int32)
-            self._node_cells[nodes] = cells
+            holdings = self.know(arrays.accounts[nodes])
+            self._order_holdings = np.zeros(arrays.orders.size, np.int32)
+            self._order_holdings[nodes] = holdings
             self._followed = arrays.orders
         self.take_place()
 
     def know(self, accounts: np.ndarray) -> np.ndarray:
-        """The cells of accounts, made where there are none."""
+        """The holdings of accounts, made where there are none."""
         manager = self.manager
-        cells = manager.cells_of(accounts, ABSENT["i4"], accounts.size)
+        holdings = manager.holdings_of(accounts, ABSENT["i4"], accounts.size)
         more = manager.accounts.size - self._recent.size
         self._recent = np.append(self._recent, np.zeros(more, np.int64))
-        return cells
+        return holdings
 
     def take_place(self) -> None:
         """Make these the arrays that kernels find at `address`, with room for what one command may do.
@@ -117,18 +117,18 @@ class BookGate:
         The gate may cancel every order, and close the position of every account.
         """
         manager, venue = self.manager, self.venue
-        if venue.spare_fills < 2 * manager.cells.size:
-            venue.grow_fills(4 * manager.cells.size - venue.spare_fills, venue.arrays.fills.size)
-        self._events = np.empty(venue.slots + 4 * manager.cells.size, EVENT)
-        self.calls[gated_event.VENUE] = venue.address
+        if venue.spare_fills < 2 * manager.holdings.size:
+            venue.grow_fills(4 * manager.holdings.size - venue.spare_fills, venue.arrays.fills.size)
+        self._events = np.empty(venue.slots + 4 * manager.holdings.size, EVENT)
+        self.calls[gated_event.LIVE_BOOKS] = venue.address
         self.guard = Guard(
             self.calls,
-            manager.cells,
+            manager.holdings,
             manager.money,
             manager.accounts,
             manager.symbols,
             manager.sets,
-            self._node_cells,
+            self._order_holdings,
             manager.stop_order() if manager.has_money else ABSENT["i4"],
             manager.by_name(),
             self._events,
@@ -155,7 +155,7 @@ class BookGate:
     def serve(self, need: int, account: int) -> None:
         """Give what a command of an account needs before it can be looked at."""
         manager = self.manager
-        if need == NEEDS_CELL:
+        if need == NEEDS_HOLDING:
             self.know(np.array([account], np.int32))
         elif need == NEEDS_INTAKE:
             manager.grow_intake()
@@ -188,7 +188,7 @@ class BookGate:
         """Note what the gate has done by itself, where `fills` are those of its own orders."""
         count, done = int(self.counts[kernel.EVENTS]), 0
         told = self._events[:count]
-        numbers = self.manager.accounts["number"][self.manager.cells["account"][np.abs(told["cell"])]]
+        numbers = self.manager.accounts["number"][self.manager.holdings["account"][np.abs(told["holding"])]]
         for account, (_, kind, _, node, order_id, _, _, qty, *values) in zip(
             numbers.tolist(), told.tolist(), strict=True
         ):
@@ -215,10 +215,13 @@ class BookGate:
         state = max(int(manager.symbols["state"][0]), int(manager.clock[row_checks.ALL_STATE]))
         if place is None:
             return Position(0, 0, 0, 0, 0 if self._tracks_notional else None, RiskState(state), False)
-        cell, own = manager.cells[place + 1], manager.accounts[place]  # one book: a cell for each account
-        held = (int(cell[name]) for name in ("position", "open_buy", "open_sell", "open_orders"))
-        notional = int(cell["open_notional"]) if self._tracks_notional else None
-        stopped = bool(cell["stopped"] or own["stopped"])
+        holding, own = (
+            manager.holdings[place + 1],
+            manager.accounts[place],
+        )  # one book: one each
+        held = (int(holding[name]) for name in ("position", "open_buy", "open_sell", "open_orders"))
+        notional = int(holding["open_notional"]) if self._tracks_notional else None
+        stopped = bool(holding["stopped"] or own["stopped"])
         return Position(*held, notional, RiskState(max(state, int(own["state"]))), stopped)
 
     @property

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+from functools import partial
 from time import perf_counter
 
 import numpy as np
 
+from hftlab.engine.plan import make_plan
 from hftlab.engine.runner import TapeRun
 from hftlab.engine.workers import (
-    STEP,
+    BatchRun,
     Progress,
+    Worker,
     empty_outputs,
+    open_run,
     opened_books,
+    resting_in,
+    run_chunk,
 )
-from hftlab.kernels.results.book_states import States, run_queues
-from hftlab.kernels.results.book_states import run_states as states_kernel
-from hftlab.tape.open_orders import open_orders
+from hftlab.kernels.results import book_states
+from hftlab.kernels.results.book_states import States
 from hftlab.tape.tables import ABSENT, frozen
 from hftlab.tape.tape import Tape
 
@@ -25,44 +30,61 @@ def run_states(tape: Tape, levels: int = 0, progress: Progress | None = None) ->
 
     `levels` is how many a side are hashed after each command, 0 for none.
     """
-    books = opened_books(tape)
-    outputs = empty_outputs(tape, tape.width)
-    outputs = outputs._replace(fills=np.empty(2 * tape.incoming + tape.opening.count, outputs.fills.dtype))
-    hashed = tape.rows if levels else 0
-    states = States(
-        np.empty(tape.rows, np.uint8),
-        np.empty(hashed, np.int64),
-        np.empty(hashed, np.int64),
-    )
-    fills, start = 0, perf_counter()
-    for begin in range(0, tape.rows, STEP):
-        end = min(begin + STEP, tape.rows)
-        fills = states_kernel(books, tape.grid, tape.commands, outputs, levels, states, begin, end, fills)
-        if progress is not None:
-            progress(end - begin)
-    run = TapeRun(
+    plan = make_plan(tape)
+    run = open_run(plan, empty_outputs(tape, tape.width), None)
+    worker = StatesWorker(run, levels)
+    start = perf_counter()
+    for chunk in plan.chunks:
+        run_chunk([worker], None, chunk, progress)
+    outputs = run.outputs
+    return TapeRun(
         tape,
-        outputs.fills[:fills],
+        worker.written_fills,
         ABSENT["i8"],
         outputs.outcomes,
         outputs.filled,
         outputs.leaves,
         None,
-        lambda: open_orders(books, tape.grid, tape.slots, lambda nodes: tape.ids(books.entries[nodes])),
+        partial(resting_in, run.books, tape),
         perf_counter() - start,
-    )
-    return run, states
+    ), worker.states
 
 
-def queue_places(tape: Tape, told: np.ndarray) -> np.ndarray:
+class StatesWorker(Worker):
+    """A worker for all of a tape that notes what each command crossed and how the books looked after it."""
+
+    def __init__(self, run: BatchRun, levels: int) -> None:
+        """A worker for the only thread of a run without a gate."""
+        super().__init__(run.plan, run.books, run.outputs, run.plan.whole)
+        rows, self._levels = run.plan.tape.rows, levels
+        hashed = rows if levels else 0
+        self.states = States(np.empty(rows, np.uint8), np.empty(hashed, np.int64), np.empty(hashed, np.int64))
+
+    def apply(self, start: int, stop: int) -> tuple[int, int]:
+        """Apply the commands [start, stop) of the tape."""
+        self.fills = book_states.run_states(
+            self.books,
+            self.plan.tape.grid,
+            self.plan.tape.commands,
+            self.outputs,
+            self._levels,
+            self.states,
+            start,
+            stop,
+            self.fills,
+        )
+        return stop - start, 0
+
+
+def queue_places(tape: Tape, executed_qty: np.ndarray) -> np.ndarray:
     """Where the order of each execution stands, bits of kernels.states, on a rebuild tape of one part.
 
-    `told` is the lots that a row tells were executed of the order it names, -1 where it is no execution; the
-    book changes with the fact behind it.
+    `executed_qty` is how many lots a row says were executed of the order it names, -1 where it is no
+    execution; the book changes with the fact behind it.
     """
     books = opened_books(tape)
     outputs = empty_outputs(tape, tape.width)
     places, pending = np.zeros(tape.rows, np.uint8), np.zeros(books.orders.size, np.int64)
-    modified = np.zeros(books.orders.size, np.bool_)
-    run_queues(books, tape.commands, outputs, frozen(told, "i8"), pending, modified, places)
+    modified, executed = np.zeros(books.orders.size, np.bool_), frozen(executed_qty, "i8")
+    book_states.run_queues(books, tape.commands, outputs, executed, pending, modified, places)
     return places

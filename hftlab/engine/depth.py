@@ -2,21 +2,13 @@
 
 from __future__ import annotations
 
-from itertools import pairwise
-
 import numpy as np
 
-from hftlab.engine.speculation import is_tied
-from hftlab.engine.workers import (
-    empty_outputs,
-    longer,
-    open_gate,
-    opened_books,
-    places_by_row,
-    positions_between,
-    row_order,
-)
+from hftlab.engine.merge import row_order
+from hftlab.engine.plan import make_plan
+from hftlab.engine.workers import BatchRun, Worker, empty_outputs, open_run, run_chunk
 from hftlab.kernels.engine import batch
+from hftlab.kernels.engine.event import NEEDS_ROOM
 from hftlab.risk_gate.manager import RiskManager
 from hftlab.tape.tape import Tape
 
@@ -30,44 +22,60 @@ def run_depth(
 
     Values are level, lots and orders of the bids, then of the asks; a level of -1 is none.
     """
-    books, outputs = opened_books(tape), empty_outputs(tape, tape.width)
-    gate = open_gate(manager, tape, books)
-    room = 2 * tape.incoming + tape.opening.count + (gate.own_room if gate is not None else 0)
-    outputs = outputs._replace(fills=np.empty(room, outputs.fills.dtype))
-    last = np.full((len(tape.symbols), 6, levels), -1, np.int64)
-    last[:, [1, 2, 4, 5]] = 0
-    room = DEPTH_STEP + 2 * len(tape.symbols)
-    changes, values = np.empty((2, room), np.int64), np.empty((6, room, levels), np.int64)
-    state = gate.gate if gate is not None else None
-    visit, parts = None, list(pairwise(tape.parts.tolist()))
-    if manager is not None and is_tied(tape, manager):
-        visit = places_by_row(tape)
-        state, parts = gate.in_order(visit, 0), [(0, tape.rows)]
-    batch.run_depth(books, tape.grid, state, tape.commands, outputs, 0, 0, visit, last, changes, values)
-    places, tables = [np.empty((2, 0), np.int64)], [np.empty((6, 0, levels), np.int64)]
-    for first, end in gate.pieces() if gate is not None else [(0, tape.rows)]:
-        if gate is not None:
-            gate.look_at(first, end)
-            state = gate.with_limits(state)
-        for part in parts:
-            start, last_of_part = (
-                (first, end) if visit is not None else positions_between(tape, *part, first, end)
-            )
-            while start < last_of_part:
-                stop = min(start + DEPTH_STEP, last_of_part)
-                done, fills, count = batch.run_depth(
-                    books, tape.grid, state, tape.commands, outputs, start, stop, visit, last, changes, values
-                )
-                start += done
-                outputs = outputs._replace(fills=outputs.fills[fills:])
-                if done == 0:
-                    state, more = gate.make_room(state)
-                    outputs = outputs._replace(fills=longer(outputs.fills, more))
-                places.append(changes[:, :count].copy())
-                tables.append(values[:, :count].copy())
-    (found, book_of), table = np.concatenate(places, axis=1), np.concatenate(tables, axis=1)
+    plan = make_plan(tape, manager=manager)
+    run = open_run(plan, empty_outputs(tape, tape.width), manager)
+    worker = DepthWorker(run, levels)
+    for chunk in plan.chunks:
+        run_chunk([worker], run.gate, chunk, None)
+    (rows, books), values = np.concatenate(worker.changes, axis=1), np.concatenate(worker.values, axis=1)
     if tape.commands.order.size:
-        found = tape.input_rows(found)
-        order = row_order(found)
-        found, book_of, table = found[order], book_of[order], np.ascontiguousarray(table[:, order])
-    return found, book_of, table
+        rows = tape.input_rows(rows)
+        order = row_order(rows)
+        rows, books, values = rows[order], books[order], np.ascontiguousarray(values[:, order])
+    return rows, books, values
+
+
+class DepthWorker(Worker):
+    """A worker for all of a tape that keeps the best levels after each command that changed them."""
+
+    step = DEPTH_STEP
+
+    def __init__(self, run: BatchRun, levels: int) -> None:
+        """A worker for the only thread of a run, before its first row."""
+        plan, tape = run.plan, run.plan.tape
+        gate, visit = run.gate.shared if run.gate is not None else None, None
+        if plan.tied:
+            gate, visit = run.gate.in_order(plan.index_of_row, 0), plan.index_of_row
+        super().__init__(plan, run.books, run.outputs, plan.partitions[0], gate, visit)
+        room = DEPTH_STEP + 2 * len(tape.symbols)
+        self.changes = [np.empty((2, 0), np.int64)]  # of each step: indices of commands, and books
+        self.values = [np.empty((6, 0, levels), np.int64)]
+        self._last = np.full((len(tape.symbols), 6, levels), -1, np.int64)
+        self._last[:, [1, 2, 4, 5]] = 0
+        self._written = np.empty((2, room), np.int64), np.empty((6, room, levels), np.int64)
+        self._run(0, 0)  # takes the depth as it stands, so that it isn't a change
+
+    def _run(self, start: int, stop: int) -> tuple[int, int, int]:
+        """(Commands applied, fills written, changes written)."""
+        tape = self.plan.tape
+        return batch.run_depth(
+            self.books,
+            tape.grid,
+            self.gate,
+            tape.commands,
+            self.outputs,
+            start,
+            stop,
+            self.visit,
+            self._last,
+            *self._written,
+        )
+
+    def apply(self, start: int, stop: int) -> tuple[int, int]:
+        """Apply commands [start, stop), or some where many books change at once, and keep the changes."""
+        done, fills, count = self._run(start, stop)
+        self.outputs = self.outputs._replace(fills=self.outputs.fills[fills:])
+        changes, values = self._written
+        self.changes.append(changes[:, :count].copy())
+        self.values.append(values[:, :count].copy())
+        return done, 0 if done else NEEDS_ROOM

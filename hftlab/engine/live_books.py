@@ -48,7 +48,7 @@ class Venue:
         fills = slots + self.spare_fills if self.fixed_fills is None else self.fixed_fills
         self.slots = slots
         self._take(
-            live_books.Venue(
+            live_books.LiveBookArrays(
                 books.heads,
                 books.levels,
                 books.orders,
@@ -65,7 +65,7 @@ class Venue:
             )
         )
 
-    def _take(self, arrays: live_books.Venue) -> None:
+    def _take(self, arrays: live_books.LiveBookArrays) -> None:
         """Make these the arrays that kernels find at `address`."""
         self.arrays = arrays
         self._block = live_books.block_of(arrays)

@@ -326,9 +326,9 @@ class OrderBook:
             return Ack(_LEAVE_ALL[outcome], 0, qty, (), Reason.NONE)
         if outcome in _PLAIN:
             return _PLAIN[outcome]
-        if outcome >= gated_event.TOLD:
+        if outcome >= gated_event.ACTED:
             self._gate.take(time_ns() if ts is None else ts, ())
-            return self._answer(outcome - gated_event.TOLD, word, order_id, new_id, price, qty, account, ts)
+            return self._answer(outcome - gated_event.ACTED, word, order_id, new_id, price, qty, account, ts)
         if outcome >= event.DETAILS:
             return self._detailed(outcome - event.DETAILS)
         if outcome in _OUTCOMES:

@@ -4,30 +4,39 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from time import perf_counter
 
 import numpy as np
 
 from hftlab.engine.live_books import Venue
-from hftlab.engine.speculation import is_tied, run_apart, run_tied
+from hftlab.engine.merge import fills_in_input_order, touch_in_input_order
+from hftlab.engine.plan import RunPlan, make_plan
+from hftlab.engine.speculation import run_tied
 from hftlab.engine.workers import (
     STEP,
+    BatchRun,
     Progress,
+    Worker,
+    drive,
     empty_outputs,
-    in_input_order,
     longer,
     open_gate,
-    touch_in_order,
+    open_run,
+    resting_in,
+    run_chunk,
 )
+from hftlab.kernels.book.ladder import mark_levels
 from hftlab.kernels.book.records import WIDE
-from hftlab.kernels.engine import batch, event
-from hftlab.kernels.engine.batch import TOUCH_WIDTH
+from hftlab.kernels.book.touch import TOUCH_WIDTH, start_touch
+from hftlab.kernels.engine import event
+from hftlab.kernels.engine.batch import Outputs
 from hftlab.kernels.primitives import memory
 from hftlab.kernels.results.tables import put_in_order
-from hftlab.risk_gate.gate_run import GateOutputs
+from hftlab.kernels.risk_gate.risk import Risk
+from hftlab.risk_gate.gate_run import GateOutputs, own_room, with_buffers, with_more_room
 from hftlab.risk_gate.manager import RiskManager
-from hftlab.tape.open_orders import Resting, open_orders
+from hftlab.tape.open_orders import Resting
 from hftlab.tape.tables import ABSENT
 from hftlab.tape.tape import Tape
 
@@ -38,7 +47,7 @@ class TapeRun:
 
     tape: Tape
     fills: np.ndarray  # FILL, in input order; `row` is the input row
-    maker_ids: np.ndarray  # int64 by fill, or [0]: the tape tells
+    maker_ids: np.ndarray  # int64 by fill, or [0]: the tape knows them
     outcomes: np.ndarray  # uint8 by position
     filled: np.ndarray  # lots by position
     leaves: np.ndarray
@@ -46,7 +55,7 @@ class TapeRun:
     resting: Callable[[], Resting]
     seconds: float
     ordered: bool = False  # whether positions are input rows although the tape has several parts
-    gate: GateOutputs | None = None  # what the risk gate said, if there was one
+    gate: GateOutputs | None = None  # what the risk gate wrote, if there was one
     manager: RiskManager | None = None  # the gate as it was before
     fell_back: int = 0  # rows run in input order after a limit on money was touched
 
@@ -85,26 +94,50 @@ def run_tape(
     outputs = empty_outputs(tape, tape.width)
     before = manager.copy() if manager is not None else None
     start = perf_counter()
-    if manager is not None and is_tied(tape, manager):
-        played = run_tied(tape, outputs, threads, touch, progress, manager, before)
+    plan = make_plan(tape, threads, manager, touch)
+    if plan.tied:
+        run = run_tied(plan, outputs, manager, before, progress)
     else:
-        played = run_apart(tape, outputs, threads, touch, progress, manager)
+        run = run_apart(plan, outputs, manager, progress)
     seconds = perf_counter() - start
-    books, lanes, gate = played.books, played.lanes, played.gate
+    return _merged(run, before, seconds)
+
+
+def run_apart(
+    plan: RunPlan, outputs: Outputs, manager: RiskManager | None, progress: Progress | None
+) -> BatchRun:
+    """Run a tape whose partitions have nothing to do with one another, or that has one."""
+    run = open_run(plan, outputs, manager)
+    gate = run.gate.shared if run.gate is not None else None
+    run.workers = [Worker(plan, run.books, outputs, own, gate) for own in plan.partitions]
+    for chunk in plan.chunks:
+        run_chunk(run.workers, run.gate, chunk, progress)
+    if len(run.workers) > 1:
+        mark_levels(run.books)
+    return run
+
+
+def _merged(run: BatchRun, before: RiskManager | None, seconds: float) -> TapeRun:
+    """What the workers of a run have written, in input order."""
+    tape, outputs, workers = run.plan.tape, run.outputs, run.workers
+    touch = [worker.written_touch for worker in workers] if run.plan.touch else None
     return TapeRun(
         tape,
-        in_input_order(tape, [lane.outputs.fills[: lane.fills] for lane in lanes]),
+        fills_in_input_order(tape, [worker.written_fills for worker in workers]),
         ABSENT["i8"],
         outputs.outcomes,
         outputs.filled,
         outputs.leaves,
-        touch_in_order(tape, [lane.outputs.touch[: lane.touches] for lane in lanes]) if touch else None,
-        lambda: open_orders(books, tape.grid, tape.slots, lambda nodes: tape.ids(books.entries[nodes])),
+        touch_in_input_order(tape, touch) if touch is not None else None,
+        partial(resting_in, run.books, tape),
         seconds,
-        gate=gate.outputs([lane.gate for lane in lanes]) if gate is not None else None,
+        gate=run.gate.outputs([worker.gate for worker in workers]) if run.gate is not None else None,
         manager=before,
-        fell_back=played.fell_back,
+        fell_back=run.fell_back,
     )
+
+
+# ------------------------------------------------------------------ one event at a time
 
 
 def run_events(
@@ -118,62 +151,105 @@ def run_events(
 
     `kernel` is `run_events`, or one that takes and gives the same and measures what it does.
     """
-    checked, opening = tape.checked, tape.opening
-    slots = 1 << max(10, (2 * opening.count).bit_length())
-    venue = Venue(tape.grid, opening, slots, fills=2 * tape.incoming + opening.count)
-    before_run = manager.copy() if manager is not None else None
-    gate = open_gate(manager, tape, venue.books)
-    outputs = empty_outputs(tape, WIDE)
-    last, room = np.zeros((len(tape.symbols), TOUCH_WIDTH), np.int64), tape.rows
-    if touch:
-        batch.start_touch(venue.books, last)
-    if gate is not None:
-        venue.grow_fills(gate.own_room, 0)
-        room += len(venue.arrays.fills)
-    outputs = outputs._replace(touch=np.empty((room if touch else 0, TOUCH_WIDTH), np.int64), last_touch=last)
-    fills = touches = 0
+    before = manager.copy() if manager is not None else None
+    plan = make_plan(tape, manager=manager, touch=touch)
+    worker = EventWorker(plan, manager, kernel)
     start = perf_counter()
-    for first, end in gate.pieces() if gate is not None else [(0, tape.rows)]:
-        if gate is not None:
-            gate.change_limits(first, end)
-        done = first
-        while done < end:
-            before, stop = done, min(done + STEP, end)
-            done, fills, touches, need = kernel(
-                venue.address,
-                gate.risk() if gate is not None else None,
-                checked.columns._replace(action=checked.columns.action[:stop]),
-                checked.ts,
-                checked.first_row,
-                outputs,
-                checked.facts,
-                done,
-                fills,
-                touches,
-            )
-            if progress is not None:
-                progress(done - before)
-            if need == event.NEEDS_SLOTS:
-                venue.grow_slots()
-                if gate is not None:
-                    gate.follow_nodes(venue.books.orders.size)
-            elif need == event.NEEDS_INTAKE:
-                manager.grow_intake()
-            elif need == event.NEEDS_ROOM:
-                more = gate.make_own_room()
-                venue.grow_fills(more, fills)
-                outputs = outputs._replace(touch=longer(outputs.touch, more) if touch else outputs.touch)
-    return TapeRun(
-        tape,
-        venue.arrays.fills[:fills],
-        venue.arrays.makers[:fills],
-        outputs.outcomes,
-        outputs.filled,
-        outputs.leaves,
-        outputs.touch[:touches] if touch else None,
-        venue.resting,
-        perf_counter() - start,
-        ordered=True,
-        gate=gate.outputs([gate.gate], events=True) if gate is not None else None,
-        manager=before_run,
-    )
+    for chunk in plan.chunks:
+        worker.follow_changes(chunk.seq)
+        drive(worker, [(chunk.first, chunk.stop)], progress)
+    return worker.written(before, perf_counter() - start)
+
+
+class EventWorker:
+    """A worker for the rows of a table: it has live books and, where there is a manager, the gate of them."""
+
+    step = STEP
+
+    def __init__(self, plan: RunPlan, manager: RiskManager | None, kernel: Callable) -> None:
+        tape, opening = plan.tape, plan.tape.opening
+        self.tape, self.touch, self.manager, self.kernel = tape, plan.touch, manager, kernel
+        orders = 2 * tape.incoming + opening.count
+        slots = 1 << max(10, (2 * opening.count).bit_length())
+        self.live = Venue(tape.grid, opening, slots, fills=orders)
+        self.fills = self.touches = 0  # written so far
+        room, self.gate_run, self.gate = tape.rows, None, None
+        if manager is not None:
+            self.gate_run = open_gate(plan, manager, self.live.books)
+            self.gate = with_buffers(self.gate_run.by_row(), tape.incoming, orders)
+            self.live.grow_fills(own_room(self.gate), 0)
+            room += len(self.live.arrays.fills)
+        last = np.zeros((len(tape.symbols), TOUCH_WIDTH), np.int64)
+        if plan.touch:
+            start_touch(self.live.books, last)
+        touches = np.empty((room if plan.touch else 0, TOUCH_WIDTH), np.int64)
+        self.outputs = empty_outputs(tape, WIDE)._replace(touch=touches, last_touch=last)
+
+    def follow_changes(self, seq: int) -> None:
+        """Bring into force the limits that change at or before a row of the input."""
+        if self.gate is not None:
+            self.manager.follow_changes(seq)
+            self.gate = self.gate._replace(limits=self.manager.sets)
+
+    def apply(self, start: int, stop: int) -> tuple[int, int]:
+        """Apply rows [start, stop)."""
+        checked = self.tape.checked
+        done, self.fills, self.touches, need = self.kernel(
+            self.live.address,
+            self._risk(),
+            checked.columns._replace(action=checked.columns.action[:stop]),
+            checked.ts,
+            checked.first_row,
+            self.outputs,
+            checked.facts,
+            start,
+            self.fills,
+            self.touches,
+        )
+        return done - start, need
+
+    def _risk(self) -> Risk | None:
+        """The gate, and the memory of row checks as it is now."""
+        if self.gate is None:
+            return None
+        return Risk(self.gate, self.manager.intake._replace(refusals=self.gate_run.checks.refusals))
+
+    def grow(self, need: int) -> None:
+        """More slots for orders, memory for row checks, or room for what the gate does by itself."""
+        if need == event.NEEDS_SLOTS:
+            self._grow_slots()
+        elif need == event.NEEDS_INTAKE:
+            self.manager.grow_intake()
+        elif need == event.NEEDS_ROOM:
+            self._grow_room()
+
+    def _grow_slots(self) -> None:
+        self.live.grow_slots()
+        if self.gate is not None:
+            slots = np.zeros(self.live.books.orders.size, np.int32)
+            slots[: self.gate.order_holdings.size] = self.gate.order_holdings
+            self.gate = self.gate._replace(order_holdings=slots)
+
+    def _grow_room(self) -> None:
+        self.gate, more = with_more_room(self.gate)
+        self.live.grow_fills(more, self.fills)
+        if self.touch:
+            self.outputs = self.outputs._replace(touch=longer(self.outputs.touch, more))
+
+    def written(self, before: RiskManager | None, seconds: float) -> TapeRun:
+        """What the worker has written, which is in input order."""
+        fills, makers, outputs = self.live.arrays.fills, self.live.arrays.makers, self.outputs
+        return TapeRun(
+            self.tape,
+            fills[: self.fills],
+            makers[: self.fills],
+            outputs.outcomes,
+            outputs.filled,
+            outputs.leaves,
+            outputs.touch[: self.touches] if self.touch else None,
+            self.live.resting,
+            seconds,
+            ordered=True,
+            gate=self.gate_run.event_outputs(self.gate) if self.gate is not None else None,
+            manager=before,
+        )

@@ -1,22 +1,34 @@
-"""What the threads of a run do: lanes, each with whole instruments and outputs of its own."""
+"""Workers, which apply commands with memory of their own, and the one loop that drives them all.
+
+A worker has `step`, how many commands it applies at most before somebody looks at the clock, and two methods:
+`apply(start, stop)` returns how many commands it has done and what it needs before it can go on, `grow(need)`
+gives it that. `drive` is the loop. It runs every worker: those of threads, the event path, depth, states of
+books and the checks of rows.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
 from functools import partial
+from typing import Protocol
 
 import numpy as np
 
+from hftlab.engine.plan import Chunk, Partition, RunPlan
 from hftlab.kernels.book.ladder import Books, load_orders, make_books, never_open
 from hftlab.kernels.book.records import FILL
+from hftlab.kernels.book.touch import TOUCH_WIDTH, start_touch
 from hftlab.kernels.engine import batch
-from hftlab.kernels.engine.batch import TOUCH_ROW, TOUCH_WIDTH, Outputs
+from hftlab.kernels.engine.batch import Outputs
+from hftlab.kernels.engine.event import NEEDS_ROOM
 from hftlab.kernels.primitives import memory
 from hftlab.kernels.primitives.bitmap import Bitmap
 from hftlab.kernels.risk_gate.gate import Gate
 from hftlab.parallel import side_by_side
-from hftlab.risk_gate.gate_run import GateRun
+from hftlab.risk_gate.gate_run import GateRun, own_room, with_buffers, with_more_room
 from hftlab.risk_gate.manager import RiskManager
+from hftlab.tape.open_orders import Resting, open_orders
 from hftlab.tape.tape import Tape
 
 STEP = 1 << 18  # commands between looks at the clock, the progress bar and Ctrl-C
@@ -24,11 +36,161 @@ STEP = 1 << 18  # commands between looks at the clock, the progress bar and Ctrl
 Progress = Callable[[int], None]
 
 
-def open_gate(manager: RiskManager | None, tape: Tape, books: Books) -> GateRun | None:
-    """The gate for a run of a tape, with the orders that rest before it; None where there is no manager."""
-    if manager is None:
-        return None
-    return GateRun(manager, tape, books.orders.size, never_open(books.levels.size) + 1)
+# ------------------------------------------------------------------ the loop
+
+
+class Driven(Protocol):
+    """What `drive` runs."""
+
+    step: int
+
+    def apply(self, start: int, stop: int) -> tuple[int, int]:
+        """Apply commands [start, stop): (commands done, what is needed before the next, or 0)."""
+
+    def grow(self, need: int) -> None:
+        """Make what was needed larger."""
+
+
+def drive(worker: Driven, spans: Iterable[tuple[int, int]], progress: Progress | None = None) -> None:
+    """Have a worker apply all commands of some spans [start, stop), and grow what it needs on the way."""
+    for start, stop in spans:
+        while start < stop:
+            done, need = worker.apply(start, min(start + worker.step, stop))
+            start += done
+            if progress is not None:
+                progress(done)
+            if need:
+                worker.grow(need)
+
+
+def check_rows(gate: GateRun, chunk: Chunk) -> None:
+    """Bring the limits of a chunk into force, and decide what its rows decide by themselves."""
+    gate.manager.follow_changes(chunk.seq)
+    drive(gate.checks, [(chunk.first, chunk.stop)])
+    gate.place_reasons()
+
+
+def run_chunk(
+    workers: Sequence[Worker], gate: GateRun | None, chunk: Chunk, progress: Progress | None
+) -> None:
+    """Check the rows of a chunk, then apply their commands, a thread for each worker."""
+    if gate is not None:
+        check_rows(gate, chunk)
+        for worker in workers:
+            worker.use_limits(gate.manager.sets)
+    side_by_side(
+        [
+            partial(drive, worker, worker.spans(chunk), progress if i == 0 else None)
+            for i, worker in enumerate(workers)
+        ]
+    )
+
+
+# ------------------------------------------------------------------ workers
+
+
+class Worker:
+    """What one thread runs: some partitions of a tape, with books, a gate and buffers of its own.
+
+    Books, outcomes and the gate's state are shared with other workers, which have other instruments.
+    """
+
+    step = STEP
+
+    def __init__(
+        self,
+        plan: RunPlan,
+        books: Books,
+        outputs: Outputs,
+        partitions: list[Partition],
+        gate: Gate | None = None,
+        visit: np.ndarray | None = None,
+    ) -> None:
+        """A worker for partitions, or for all of the tape in the order in which to `visit` its commands."""
+        tape, rows = plan.tape, sum(stop - start for start, stop in partitions)
+        self.plan, self.partitions, self.visit = plan, partitions, visit
+        self.fills = self.touches = 0  # written so far
+        orders = min(rows, tape.incoming)
+        # each fill ends its maker or its taker: at most one of each per command that rests or trades
+        room = 2 * orders + tape.opening.count
+        self.gate = with_buffers(gate, orders, room) if gate is not None else None
+        if gate is not None:  # what the gate does by itself changes books too
+            room += own_room(gate)
+        last = np.zeros((len(tape.symbols), TOUCH_WIDTH), np.int64)
+        if plan.touch:
+            start_touch(books, last)
+        self.books = books if rows == tape.rows else with_own_bitmap(books)
+        touch_room = rows + (room if gate is not None else 0) if plan.touch else 0
+        self.outputs = outputs._replace(
+            fills=memory.empty(room, outputs.fills.dtype),
+            touch=np.empty((touch_room, TOUCH_WIDTH), np.int64),
+            last_touch=last,
+        )
+
+    def use_limits(self, limits: np.ndarray) -> None:
+        """Limits (LIMIT) that are in force from here on."""
+        self.gate = self.gate._replace(limits=limits)
+
+    def spans(self, chunk: Chunk) -> list[tuple[int, int]]:
+        """What the worker has to do of a chunk of rows."""
+        if self.visit is not None:
+            return [(chunk.first, chunk.stop)]
+        return [self.plan.indices(partition, chunk) for partition in self.partitions]
+
+    def apply(self, start: int, stop: int) -> tuple[int, int]:
+        """Apply the commands [start, stop) of the tape."""
+        tape, outputs = self.plan.tape, self.outputs
+        left = outputs._replace(fills=outputs.fills[self.fills :], touch=outputs.touch[self.touches :])
+        done, fills, touches = batch.run(
+            self.books, tape.grid, self.gate, tape.commands, left, start, stop, self.visit
+        )
+        self.fills, self.touches = self.fills + fills, self.touches + touches
+        return done, NEEDS_ROOM if done < stop - start else 0
+
+    def grow(self, _need: int) -> None:
+        """More room for what the gate does by itself: there is no other need."""
+        self.gate, more = with_more_room(self.gate)
+        outputs = self.outputs
+        touch = longer(outputs.touch, more) if len(outputs.touch) else outputs.touch
+        self.outputs = outputs._replace(fills=longer(outputs.fills, more), touch=touch)
+
+    @property
+    def written_fills(self) -> np.ndarray:
+        """FILL, by index of the tape."""
+        return self.outputs.fills[: self.fills]
+
+    @property
+    def written_touch(self) -> np.ndarray:
+        """Changes of the touch (int64 [changes, TOUCH_WIDTH]), by index of the tape."""
+        return self.outputs.touch[: self.touches]
+
+
+@dataclass
+class BatchRun:
+    """A run of a tape by workers: what they share, and who they are."""
+
+    plan: RunPlan
+    outputs: Outputs
+    books: Books
+    gate: GateRun | None
+    workers: list[Worker] = field(default_factory=list)
+    fell_back: int = 0  # rows run in input order after a limit was touched
+
+
+def open_run(plan: RunPlan, outputs: Outputs, manager: RiskManager | None) -> BatchRun:
+    """The run of a plan before its first row, without workers."""
+    books = opened_books(plan.tape)
+    return BatchRun(plan, outputs, books, open_gate(plan, manager, books) if manager is not None else None)
+
+
+# ------------------------------------------------------------------ memory
+
+
+def open_gate(plan: RunPlan, manager: RiskManager, books: Books) -> GateRun:
+    """The gate of a run, with the orders that rest before it."""
+    manager.mark_clock = plan.marks.clock.copy()
+    first_slot = never_open(books.levels.size) + 1
+    return GateRun(manager, plan.tape, plan.marks.rows, books.orders.size, first_slot)
 
 
 def opened_books(tape: Tape) -> Books:
@@ -40,6 +202,16 @@ def opened_books(tape: Tape) -> Books:
         books, opening.book, first + number, tape.opening_levels, opening.qty, -1 - number, opening.account
     )
     return books
+
+
+def resting_in(books: Books, tape: Tape) -> Resting:
+    """All open orders in the books of a tape, in priority order."""
+    return open_orders(books, tape.grid, tape.slots, lambda slots: tape.ids(books.entries[slots]))
+
+
+def with_own_bitmap(books: Books) -> Books:
+    """The same books for one of several workers: bits of different instruments are in one word."""
+    return books._replace(bitmap=Bitmap(*(floor.copy() for floor in books.bitmap)))
 
 
 def empty_outputs(tape: Tape, width: np.dtype) -> Outputs:
@@ -54,144 +226,6 @@ def empty_outputs(tape: Tape, width: np.dtype) -> Outputs:
         np.empty((0, TOUCH_WIDTH), np.int64),
         np.empty((0, TOUCH_WIDTH), np.int64),
     )
-
-
-def shares_of(tape: Tape, threads: int) -> list[list[tuple[int, int]]]:
-    """Positions for each thread, whole parts: within one, input rows ascend."""
-    bounds = list(zip(tape.parts[:-1].tolist(), tape.parts[1:].tolist(), strict=True))
-    if threads == 1:
-        return [bounds]
-    shares: list[list[tuple[int, int]]] = [[] for _ in range(min(threads, len(bounds)))]
-    loads = [0] * len(shares)
-    for start, stop in sorted(bounds, key=lambda part: part[0] - part[1]):
-        lightest = loads.index(min(loads))
-        loads[lightest] += stop - start
-        shares[lightest].append((start, stop))
-    return [share for share in shares if share]
-
-
-class Lane:
-    """What one thread runs, and what it writes: shared arrays where instruments are apart, else its own."""
-
-    def __init__(
-        self,
-        tape: Tape,
-        books: Books,
-        outputs: Outputs,
-        share: list[tuple[int, int]],
-        touch: bool,
-        gate_run: GateRun | None,
-        gate: Gate | None = None,
-        visit: np.ndarray | None = None,
-    ) -> None:
-        """A lane over shares of the positions, or over all in the order in which to `visit` them."""
-        rows = sum(stop - start for start, stop in share)
-        whole = rows == tape.rows
-        self.tape, self.share, self.gate_run, self.visit = tape, share, gate_run, visit
-        self.fills = self.touches = 0
-        # each fill ends its maker or its taker: at most one of each per command that rests or trades
-        room = 2 * (tape.incoming if whole else min(rows, tape.incoming)) + tape.opening.count
-        touch_room = rows if touch else 0
-        self.gate = gate
-        if gate_run is not None:  # what the gate does by itself changes books too
-            room += gate_run.own_room
-            touch_room += room if touch else 0
-            if gate is not None or not whole:
-                self.gate = gate_run.own(room, gate)
-            else:
-                self.gate = gate_run.gate
-        last = np.zeros((len(tape.symbols), TOUCH_WIDTH), np.int64)
-        if touch:
-            batch.start_touch(books, last)
-        if not whole:
-            books = books._replace(bitmap=Bitmap(*(floor.copy() for floor in books.bitmap)))
-        self.books = books
-        self.outputs = outputs._replace(
-            fills=memory.empty(room, outputs.fills.dtype),
-            touch=np.empty((touch_room, TOUCH_WIDTH), np.int64),
-            last_touch=last,
-        )
-
-    def run(self, first: int, last: int, progress: Progress | None) -> None:
-        """Apply the commands of input rows [first, last)."""
-        if self.gate_run is not None:
-            self.gate = self.gate_run.with_limits(self.gate)
-        for start, stop in self.share:
-            if self.visit is None:
-                begin, stop = positions_between(self.tape, start, stop, first, last)
-            else:
-                begin, stop = first, last
-            while begin < stop:
-                end = min(begin + STEP, stop)
-                outputs = self.outputs
-                here = outputs._replace(
-                    fills=outputs.fills[self.fills :], touch=outputs.touch[self.touches :]
-                )
-                tape = self.tape
-                done, fills, touches = batch.run(
-                    self.books, tape.grid, self.gate, tape.commands, here, begin, end, self.visit
-                )
-                begin, self.fills, self.touches = begin + done, self.fills + fills, self.touches + touches
-                if progress is not None:
-                    progress(done)
-                if begin < end:
-                    self._make_room()
-
-    def _make_room(self) -> None:
-        """More room for what the gate does by itself."""
-        self.gate, more = self.gate_run.make_room(self.gate)
-        outputs = self.outputs
-        touch = longer(outputs.touch, more) if len(outputs.touch) else outputs.touch
-        self.outputs = outputs._replace(fills=longer(outputs.fills, more), touch=touch)
-
-
-def run_lanes(lanes: list[Lane], first: int, last: int, progress: Progress | None) -> None:
-    """Apply the commands of input rows [first, last), a thread for each lane."""
-    side_by_side(
-        [partial(lane.run, first, last, progress if i == 0 else None) for i, lane in enumerate(lanes)]
-    )
-
-
-def places_by_row(tape: Tape) -> np.ndarray:
-    """Where each input row is on a tape of several parts (int32)."""
-    places = np.empty(tape.rows, np.int32)
-    places[tape.commands.order] = np.arange(tape.rows, dtype=np.int32)
-    return places
-
-
-def positions_between(tape: Tape, start: int, stop: int, first: int, last: int) -> tuple[int, int]:
-    """Where input rows [first, last) are among the positions [start, stop) of a part."""
-    if (first, last) == (0, tape.rows):
-        return start, stop
-    order = tape.commands.order
-    if not order.size:
-        return first, last
-    return tuple(start + int(i) for i in np.searchsorted(order[start:stop], (first, last)))
-
-
-def row_order(rows: np.ndarray) -> np.ndarray:
-    """The stable order that sorts records by input row; parts are sorted, so they are only merged."""
-    return np.argsort(rows, kind="stable")
-
-
-def in_input_order(tape: Tape, parts: list[np.ndarray]) -> np.ndarray:
-    """Fills that lanes have written, by input row; those of one lane are changed where they are."""
-    fills = parts[0] if len(parts) == 1 else np.concatenate(parts)
-    if not tape.commands.order.size:
-        return fills
-    own = fills["row"] < 0  # of orders of the gate
-    rows = tape.input_rows(np.where(own, -1 - fills["row"], fills["row"]) if own.any() else fills["row"])
-    fills["row"] = np.where(own, -1 - rows, rows) if own.any() else rows
-    return fills.take(row_order(rows))  # an index in brackets takes eight times as long
-
-
-def touch_in_order(tape: Tape, parts: list[np.ndarray]) -> np.ndarray:
-    """Changes of the touch that lanes have written, by input row, as `in_input_order`."""
-    touches = parts[0] if len(parts) == 1 else np.concatenate(parts)
-    if not tape.commands.order.size:
-        return touches
-    touches[:, TOUCH_ROW] = tape.input_rows(touches[:, TOUCH_ROW])
-    return touches.take(row_order(touches[:, TOUCH_ROW]), axis=0)
 
 
 def longer(rows: np.ndarray, more: int) -> np.ndarray:

@@ -24,9 +24,9 @@ from hftlab.feeds import bitstamp, generic, itch, lobster, native, pitch
 from hftlab.feeds.binance import feed as binance
 from hftlab.feeds.databento import csv_files, dbn
 from hftlab.feeds.flow import Fault, Flow
-from hftlab.feeds.parsing import containers
+from hftlab.feeds.parsing import containers as source  # the name that feeds of other packages import
 
-__all__ = ["ENTRY_POINTS", "FEEDS", "Fault", "Flow", "open_flow", "registry", "split_symbols"]
+__all__ = ["ENTRY_POINTS", "FEEDS", "Fault", "Flow", "open_flow", "registry", "source", "split_symbols"]
 
 ENTRY_POINTS = "hftlab.feeds"  # where an installed package offers feeds of its own: name -> module
 FEEDS: dict[str, ModuleType] = {
@@ -85,7 +85,7 @@ def open_flow(
     path, asked = Path(path), format and format.lower()
     if asked and asked not in registry():
         raise UsageError(f"unknown format {format!r}, expected one of {', '.join(registry())}")
-    containers.container(path)  # a file that isn't there is said before what a feed would want to know of it
+    source.container(path)  # a file that isn't there is said before what a feed would want to know of it
     if initial_book is not None and initial_book is not False:
         options["initial_book"] = initial_book
     feed = registry()[asked or _detect(path)]
@@ -107,7 +107,7 @@ def _refuse_unknown(options: dict[str, Any], feed: ModuleType) -> None:
 
 def _detect(path: Path) -> str:
     """The first feed that recognises the file."""
-    head = containers.head(path)
+    head = source.head(path)
     for name, feed in registry().items():
         if feed.sniff(path, head):
             return name

@@ -454,7 +454,7 @@ def _names(path: Path, head: bytes) -> list[str] | None:
         except FormatError:
             return None
     line = table_files.first_line(text)
-    return table_files.cells_of(line, table_files.delimiter_of(line))
+    return table_files.holdings_of(line, table_files.delimiter_of(line))
 
 
 def hint(path: Path, head: bytes) -> str | None:

@@ -18,8 +18,9 @@ from hftlab.replayer.plan import make_plan
 from hftlab.replayer.replayer import replay
 from hftlab.replayer.source import Source
 from hftlab.results.digest import digest_of
+from hftlab.risk_gate.control_rows import first_control
 from hftlab.risk_gate.limits import Limits
-from hftlab.risk_gate.manager import RiskManager, first_control
+from hftlab.risk_gate.manager import RiskManager
 from hftlab.tape.compiler import compile_checked, rules_for
 from hftlab.tape.tables import CheckedTable, first_rows
 from hftlab.tape.tape import Tape

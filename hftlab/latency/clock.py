@@ -134,9 +134,10 @@ def _resolution(differences: np.ndarray) -> float:
 
 def _tightest(counter: int, which: int) -> tuple[int, int, int]:
     """(ticks, ns, ticks within which both were read) of the reading that was interrupted least."""
-    values = np.empty((BRACKETS, 3), np.int64)
+    values = np.empty((BRACKETS, kernel.BRACKET), np.int64)
     kernel.brackets(counter, which, values)
-    before, ns, after = values[np.argmin(values[:, 2] - values[:, 0])].tolist()
+    widths = values[:, kernel.TICKS_AFTER] - values[:, kernel.TICKS_BEFORE]
+    before, ns, after = values[np.argmin(widths)].tolist()
     return (before + after) // 2, ns, after - before
 
 

@@ -184,8 +184,8 @@ class LatencyProfiler:
         return profiled.Probe(
             settings,
             due,
-            _counts(2, profiled.CELLS, length),
-            np.zeros((2, profiled.CELLS, TALLY), np.int64),
+            _counts(2, profiled.CASES, length),
+            np.zeros((2, profiled.CASES, TALLY), np.int64),
             np.zeros((LONGEST, clock_kernel.LONG), np.int64),
             np.zeros(clock_kernel.SEEN, np.int64),
             np.zeros((LONGEST, clock_kernel.LONG), np.int64),

@@ -13,9 +13,9 @@ import polars as pl
 
 from hftlab.codes import BookState, Effect, EventType, LatencyStage
 from hftlab.errors import UsageError
-from hftlab.kernels.engine.profiled import EFFECTS, RESPONSE, SERVICE, STATES, Probe
+from hftlab.kernels.codes import BOOK_STATES, EFFECTS, STAGE_LOOKUP
+from hftlab.kernels.engine.profiled import RESPONSE, SERVICE, Probe
 from hftlab.kernels.primitives.histogram import COUNT, MAX, MIN
-from hftlab.kernels.primitives.stage_clock import LOOKUP
 from hftlab.latency.histogram import Histogram, write_hlog
 
 VIEWS = {"effect": Effect, "state": BookState, "stage": LatencyStage}
@@ -43,7 +43,11 @@ class Latencies:
         """(event type, effect, state, histogram) of what occurred."""
         counts, tallies = self.probe.counts[which], self.probe.tallies[which]
         for cell in np.flatnonzero(tallies.any(axis=1)).tolist():
-            event, effect, state = cell // STATES // EFFECTS, cell // STATES % EFFECTS, cell % STATES
+            event, effect, state = (
+                cell // BOOK_STATES // EFFECTS,
+                cell // BOOK_STATES % EFFECTS,
+                cell % BOOK_STATES,
+            )
             names = EventType(event).name, Effect(effect).name, BookState(state).name
             yield *names, self._of(counts[cell], tallies[cell])
 
@@ -100,7 +104,7 @@ class Latencies:
         """
         tallies = self.probe.stage_tallies
         return {
-            (EventType(event).name, LatencyStage(stage + LOOKUP).name): self._of(
+            (EventType(event).name, LatencyStage(stage + STAGE_LOOKUP).name): self._of(
                 self.probe.stage_counts[stage, event], tallies[stage, event]
             )
             for stage, event in np.argwhere(tallies.any(axis=2)).tolist()

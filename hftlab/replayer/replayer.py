@@ -13,8 +13,8 @@ import numpy as np
 import pyarrow as pa
 
 from hftlab.config.settings import Config
+from hftlab.engine.plan import partitions_for
 from hftlab.engine.runner import Progress, TapeRun, run_events, run_tape
-from hftlab.engine.speculation import parts_for
 from hftlab.errors import UsageError
 from hftlab.feeds import Flow, open_flow
 from hftlab.replayer.plan import (
@@ -30,8 +30,9 @@ from hftlab.results.digest import Digest
 from hftlab.results.positions import changes_of_fills, of_fills
 from hftlab.results.result import Counts, Result
 from hftlab.results.run_folder import RunWriter
+from hftlab.risk_gate.control_rows import first_control
 from hftlab.risk_gate.limits import Limits
-from hftlab.risk_gate.manager import RiskManager, first_control
+from hftlab.risk_gate.manager import RiskManager
 from hftlab.tape.compiler import compile_checked, rules_for
 from hftlab.tape.open_orders import Resting, nothing
 from hftlab.tape.tables import ABSENT, CheckedTable, frozen
@@ -182,7 +183,7 @@ def _single(plan: Plan, tape: Tape, skipped: int, seconds: dict[str, float]) -> 
 def _compile(plan: Plan, checked: CheckedTable, opening: Resting) -> Tape:
     rules = rules_for(checked.symbols, plan.tick_size, plan.config)
     wide = plan.limits is not None and plan.limits.closes_positions
-    return compile_checked(checked, rules, opening, parts_for(plan.threads, plan.limits), wide)
+    return compile_checked(checked, rules, opening, partitions_for(plan.threads, plan.limits), wide)
 
 
 def _replay_source(source: Source, plan: Plan, writer: RunWriter | Handover | None) -> Result:

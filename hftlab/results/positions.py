@@ -14,7 +14,7 @@ from hftlab.codes import NOT_A_VALUE
 from hftlab.kernels.primitives import hash_index
 from hftlab.kernels.primitives.int256 import WORDS
 from hftlab.kernels.results import positions
-from hftlab.kernels.results.positions import CELL, Changes, Holdings
+from hftlab.kernels.results.positions import HOLDING, Changes, Holdings
 from hftlab.kernels.results.tables import MAKER_ACCOUNT, SEQ, SYMBOL, TAKER_ACCOUNT
 from hftlab.kernels.risk_gate.records import FEE
 from hftlab.results.tables import Fills
@@ -22,7 +22,7 @@ from hftlab.risk_gate.limits import Limits
 from hftlab.tape.open_orders import Resting
 
 FEE_KEYS = frozenset({"maker_fee_bps", "taker_fee_bps", "maker_fee_per_lot", "taker_fee_per_lot"})
-FIRST_CELLS = 64
+FIRST_HOLDINGS = 64
 FIRST_WIDE = 3  # rows: nobody's, and two for the next fill
 
 
@@ -32,12 +32,12 @@ class Positions:
     def __init__(self, limits: Limits | None = None) -> None:
         self._limits = limits if limits is not None and limits.uses & FEE_KEYS else None
         self._changes = list(self._limits.changes) if self._limits is not None else []
-        self._fees = np.zeros(0 if self._limits is None else 1, FEE)  # by cell, if there are any
-        self._index = hash_index.make_index(FIRST_CELLS)
-        self._known = 1  # cells, the one of nobody included
+        self._fees = np.zeros(0 if self._limits is None else 1, FEE)  # by holding, if there are any
+        self._index = hash_index.make_index(FIRST_HOLDINGS)
+        self._known = 1  # holdings, the one of nobody included
         self._holdings = Holdings(
-            np.zeros(FIRST_CELLS, CELL),
-            np.zeros((FIRST_CELLS, 2, WORDS), np.int64),
+            np.zeros(FIRST_HOLDINGS, HOLDING),
+            np.zeros((FIRST_HOLDINGS, 2, WORDS), np.int64),
             np.zeros((FIRST_WIDE, positions.WIDE_COLUMNS, WORDS), np.int64),
             np.ones(1, np.int64),
             np.zeros(0, np.int64),
@@ -45,44 +45,44 @@ class Positions:
 
     def add(self, fills: Fills, symbols: tuple[str, ...]) -> None:
         """Book the next fills of a flow; `symbols` are those of its books so far."""
-        self._book(fills, symbols, self._cells_of(fills, symbols), _no_changes(0))
+        self._book(fills, symbols, self._holdings_of(fills, symbols), _no_changes(0))
 
     def add_with_changes(self, fills: Fills, symbols: tuple[str, ...]) -> pa.Table:
         """Book them and say what each left behind: the rows of `pnl`."""
-        numbers = self._cells_of(fills, symbols)
+        numbers = self._holdings_of(fills, symbols)
         rows = fills.sides.size + np.count_nonzero(numbers[0] != numbers[1])
         changes = _no_changes(rows)
         self._book(fills, symbols, numbers, changes)
-        cells, at = self._holdings.cells, changes.cells
+        holdings, at = self._holdings.records, changes.numbers
         seq, ts, *values = changes.longs
         return pa.Table.from_arrays(
             [
                 pa.array(seq),
                 pa.array(ts).view(schema.TIMESTAMP),
-                _symbols(symbols, cells["book"][at]),
-                pa.array(cells["account"][at]),
+                _symbols(symbols, holdings["book"][at]),
+                pa.array(holdings["account"][at]),
                 *(_whole(column) for column in values),
             ],
             schema=schema.POSITION_CHANGES,
         )
 
     def table(self, symbols: tuple[str, ...], resting: Resting) -> pa.Table:
-        """What every cell that has traded or has open orders holds, by name of symbol, then account."""
+        """What every holding that has traded or has open orders holds, by name of symbol, then account."""
         self._know_symbols(symbols)
         open_lots, orders = self._open(resting)
         values = np.empty((positions.TO_SOLD_NOTIONAL + 1, self._known), np.int64)
-        positions.list_cells(self._holdings, values)
-        cells = self._holdings.cells[: self._known]
+        positions.list_holdings(self._holdings, values)
+        holdings = self._holdings.records[: self._known]
         is_there = (values[positions.TO_BOUGHT] != 0) | (values[positions.TO_SOLD] != 0) | (orders != 0)
         there = np.flatnonzero(is_there)
         rank = np.empty(len(symbols), np.int64)
         rank[sorted(range(len(symbols)), key=symbols.__getitem__)] = np.arange(len(symbols))
-        there = there[np.lexsort((cells["account"][there], rank[cells["book"][there]]))]
-        book = cells["book"][there]
+        there = there[np.lexsort((holdings["account"][there], rank[holdings["book"][there]]))]
+        book = holdings["book"][there]
         return pa.Table.from_arrays(
             [
                 _symbols(symbols, book),
-                pa.array(cells["account"][there]),
+                pa.array(holdings["account"][there]),
                 *(_whole(column) for column in values[:, there]),
                 _whole(self._holdings.last[book]),
                 *(_whole(column) for column in open_lots[:2, there]),
@@ -93,7 +93,7 @@ class Positions:
         )
 
     def _open(self, resting: Resting) -> tuple[np.ndarray, np.ndarray]:
-        """Lots and notional (int64 [3, cells]) and number of the open orders of each cell."""
+        """Lots and notional (int64 [3, holdings]) and number of the open orders of each holding."""
         numbers = self._numbers(resting.book, resting.account)
         sums, orders = np.zeros((self._known, 3, WORDS), np.int64), np.zeros(self._known, np.int64)
         positions.count_open(numbers, resting.side, resting.price, resting.qty, sums, orders)
@@ -101,35 +101,35 @@ class Positions:
         positions.list_sums(sums, values)
         return values, orders
 
-    # -------------------------------------------------------------- cells
+    # -------------------------------------------------------------- holdings
 
     def _know_symbols(self, symbols: tuple[str, ...]) -> None:
         last = self._holdings.last
         more = np.full(len(symbols) - last.size, NOT_A_VALUE, np.int64)
         self._holdings = self._holdings._replace(last=np.append(last, more))
 
-    def _cells_of(self, fills: Fills, symbols: tuple[str, ...]) -> np.ndarray:
-        """The numbers of the takers' cells and of the makers', int32 [2, fills]."""
+    def _holdings_of(self, fills: Fills, symbols: tuple[str, ...]) -> np.ndarray:
+        """The numbers of the takers' holdings and of the makers', int32 [2, fills]."""
         self._know_symbols(symbols)
         books = fills.ints[SYMBOL]
         return np.stack([self._numbers(books, fills.ints[who]) for who in (TAKER_ACCOUNT, MAKER_ACCOUNT)])
 
     def _numbers(self, books: np.ndarray, accounts: np.ndarray) -> np.ndarray:
-        """The number of each cell; new ones get the next."""
+        """The number of each holding; new ones get the next."""
         numbers, done = np.empty(books.size, np.int32), 0
         while True:
-            done, self._known = positions.find_cells(
-                self._index, self._holdings.cells, self._known, books, accounts, done, numbers
+            done, self._known = positions.find_holdings(
+                self._index, self._holdings.records, self._known, books, accounts, done, numbers
             )
             if done == numbers.size:
                 return numbers
             self._make_room()
 
     def _make_room(self) -> None:
-        """Twice as many cells."""
-        holdings, size = self._holdings, 2 * self._holdings.cells.size
+        """Twice as many holdings."""
+        holdings, size = self._holdings, 2 * self._holdings.records.size
         self._holdings = holdings._replace(
-            cells=_longer(holdings.cells, size), notional=_longer(holdings.notional, size)
+            records=_longer(holdings.records, size), notional=_longer(holdings.notional, size)
         )
         index = hash_index.make_index(size)
         hash_index.copy_index(self._index, index)
@@ -160,9 +160,9 @@ class Positions:
             self._holdings = self._holdings._replace(wide=_longer(wide, 2 * len(wide)))
 
     def _look_up_fees(self, symbols: tuple[str, ...]) -> None:
-        """Follow the cells."""
+        """Follow the holdings."""
         if self._limits is not None:
-            new = self._holdings.cells[self._fees.size : self._known]
+            new = self._holdings.records[self._fees.size : self._known]
             self._fees = np.append(self._fees, self._limits.fees(new["account"], symbols, new["book"]))
 
 

@@ -16,9 +16,9 @@ from hftlab.codes import NOT_A_VALUE, UNDEF_PRICE, Action, Anomaly, GateEvent, R
 from hftlab.engine.book_states import run_states
 from hftlab.engine.depth import run_depth
 from hftlab.engine.runner import TapeRun, run_tape
-from hftlab.kernels.book.columns import NOTE
 from hftlab.kernels.book.opcodes import REJECTED
-from hftlab.kernels.engine.batch import TOUCH_BOOK, TOUCH_LEVEL, TOUCH_ROW
+from hftlab.kernels.book.touch import TOUCH_BOOK, TOUCH_LEVEL, TOUCH_ROW
+from hftlab.kernels.codes import NOTE
 from hftlab.kernels.primitives import memory
 from hftlab.kernels.results import tables
 from hftlab.kernels.results.book_states import CROSSED
@@ -159,20 +159,20 @@ def gate_table(run: TapeRun) -> pa.Table:
     if told is None:
         return schema.GATE.empty_table()
     events = told.events
-    cells = told.cells[np.abs(events["cell"])]
+    holdings = told.holdings[np.abs(events["holding"])]
     has_order = events["node"] >= 0
     rows = events["row"].astype(np.int64)
     struck = events["kind"] == GateEvent.STOP_LOSS
-    of_account = struck & (events["cell"] < 0)
+    of_account = struck & (events["holding"] < 0)
     symbols = pa.DictionaryArray.from_arrays(
-        pa.array(cells["book"], mask=of_account), pa.array(tape.symbols, pa.string())
+        pa.array(holdings["book"], mask=of_account), pa.array(tape.symbols, pa.string())
     )
     return make_table(
         schema.GATE,
         tape.seq(rows),
         time_array(tape.ts(rows)),
         symbols,
-        told.numbers[cells["account"]],
+        told.numbers[holdings["account"]],
         schema.code_array(events["kind"].astype(np.int8), GateEvent),
         pa.array(np.ascontiguousarray(events["order_id"]).view("u8"), mask=~has_order),
         np.ascontiguousarray(events["qty"]),
@@ -190,7 +190,8 @@ def l1_table(run: TapeRun) -> pa.Table:
     tables.expand_touch(run.touch, tape.grid, rows_of(tape), longs, books, empty)
 
     def side(index: int) -> list[pa.Array]:
-        price, lots, orders = longs[2 + 3 * index : 5 + 3 * index]
+        start = tables.TOUCH_COLUMNS_FROM + tables.TOUCH_COLUMNS * index
+        price, lots, orders = longs[start : start + tables.TOUCH_COLUMNS]
         none = empty[index]
         return [pa.array(price, mask=none if none.any() else None), pa.array(lots), pa.array(orders)]
 

@@ -1,7 +1,6 @@
 """The state of the risk gate over a flow: accounts, positions, message rates, limits in force.
 
-A `RiskManager` outlives the pieces a flow is cut into. For each tape it makes a `GateRun`: what the kernels
-need to know by row, and room for what they say.
+A `RiskManager` outlives the chunks a flow is cut into: it knows accounts and limits, and nothing of tapes.
 """
 
 from __future__ import annotations
@@ -10,35 +9,33 @@ import copy
 
 import numpy as np
 
-from hftlab.codes import Action, RiskControl
 from hftlab.kernels.primitives import memory
 from hftlab.kernels.primitives.hash_index import copy_index, make_index
 from hftlab.kernels.risk_gate import repeated_orders, row_checks
-from hftlab.kernels.risk_gate.gate import ACCOUNT, CELL, MONEY, REFUSAL, SYMBOL
+from hftlab.kernels.risk_gate.gate import ACCOUNT, HOLDING, MONEY, REFUSAL, SYMBOL
 from hftlab.kernels.risk_gate.records import FIXED, LIMIT
 from hftlab.kernels.risk_gate.repeated_orders import NO_TIME, REPEAT
 from hftlab.kernels.risk_gate.row_checks import TERM, Intake
 from hftlab.risk_gate.limits import Limits
 from hftlab.risk_gate.message_times import NO_MESSAGES
-from hftlab.tape.tables import CheckedTable
 
-FIRST_CELLS, FIRST_REPEATS = 1 << 10, 1 << 14
+FIRST_HOLDINGS, FIRST_REPEATS = 1 << 10, 1 << 14
 FIRST_MESSAGES = 16  # times of messages an account has room for; a power of two
 RINGS = 4  # as much room for them as accounts start with, so that they may ask for more
-LOT = 1 << 16  # cells
-NEAR = 1 << 20  # cells of a table of all accounts and books: 4 MB
+BATCH = 1 << 16  # holdings
+TABLE_ROOM = 1 << 20  # accounts times books of a table that has them all: 4 MB
 
 
 class RiskManager:
-    """Accounts and cells (an account in a symbol) with their limits and what they hold."""
+    """Accounts and holdings (of an account in a symbol) with their limits and positions."""
 
     def __init__(self, limits: Limits) -> None:
         self.limits = limits
         self.changes = list(limits.changes)
         self.has_money = limits.ties_instruments
-        self.index = make_index(FIRST_CELLS)
-        self.known = 1  # cells, the one of nobody included
-        self.cells, self.terms = np.zeros(1, CELL), np.zeros(1, TERM)
+        self.index = make_index(FIRST_HOLDINGS)
+        self.known = 1  # holdings, the one of nobody included
+        self.holdings, self.terms = np.zeros(1, HOLDING), np.zeros(1, TERM)
         self.money = np.zeros(1 if self.has_money else 0, MONEY)
         self.accounts = np.zeros(0, ACCOUNT)
         self.numbers: dict[int, int] = {}  # account -> its place in `accounts`
@@ -85,14 +82,22 @@ class RiskManager:
         new["mark"], new["has_mark"] = np.where(fixed, references["price"], 0), fixed
         self.names, self.symbols = names, np.concatenate([self.symbols, new])
 
-    def cells_of(self, accounts: np.ndarray, books: np.ndarray, rows: int) -> np.ndarray:
-        """The cell of each row, made where there is none; a column that is absent means 0."""
-        cells, done = memory.empty(rows, np.int32), 0
+    def holdings_of(self, accounts: np.ndarray, books: np.ndarray, rows: int) -> np.ndarray:
+        """The holding of each row, made where there is none; a column that is absent means 0."""
+        holdings, done = memory.empty(rows, np.int32), 0
         new, first = np.empty((rows, 2), np.int32), self.known
-        near, lowest = _near(accounts, books, rows)
+        table, lowest = _small_table(accounts, books, rows)
         while True:
-            done, self.known = row_checks.number_cells(
-                accounts, books, self.index, near, lowest, self.known, done, cells, new[self.known - first :]
+            done, self.known = row_checks.number_holdings(
+                accounts,
+                books,
+                self.index,
+                table,
+                lowest,
+                self.known,
+                done,
+                holdings,
+                new[self.known - first :],
             )
             if done == rows:
                 break
@@ -100,32 +105,32 @@ class RiskManager:
             copy_index(self.index, larger)
             self.index = larger
         if self.known > first:
-            self._make_cells(*new[: self.known - first].T)
-        return cells
+            self._add_holdings(*new[: self.known - first].T)
+        return holdings
 
-    def _make_cells(self, numbers: np.ndarray, books: np.ndarray) -> None:
-        """Cells of these accounts and books, in lots: looking limits up takes room for each of a lot."""
-        first, more = self.cells.size, numbers.size
-        self.cells, self.terms = _longer(self.cells, more), _longer(self.terms, more)
+    def _add_holdings(self, numbers: np.ndarray, books: np.ndarray) -> None:
+        """Holdings of these accounts and books, in batches: looking limits up takes room for each."""
+        first, more = self.holdings.size, numbers.size
+        self.holdings, self.terms = _longer(self.holdings, more), _longer(self.terms, more)
         if self.has_money:
             self.money = _longer(self.money, more)
-        for start in range(0, more, LOT):
-            stop = min(start + LOT, more)
-            self._fill_cells(slice(first + start, first + stop), numbers[start:stop], books[start:stop])
+        for start in range(0, more, BATCH):
+            stop = min(start + BATCH, more)
+            self._fill_holdings(slice(first + start, first + stop), numbers[start:stop], books[start:stop])
 
-    def _fill_cells(self, which: slice, numbers: np.ndarray, books: np.ndarray) -> None:
+    def _fill_holdings(self, which: slice, numbers: np.ndarray, books: np.ndarray) -> None:
         there, first, place = np.unique(numbers, return_index=True, return_inverse=True)
         fresh = [n for n in there[np.argsort(first)].tolist() if n not in self.numbers]
         if fresh:
             self._add_accounts(np.array(fresh, np.int32))
-        cells = self.cells[which]
-        cells["account"] = np.array([self.numbers[n] for n in there.tolist()], np.int32)[place]
-        cells["book"] = books
-        cells["group"] = self.group_of[cells["account"]]
-        self.terms["account"][which] = cells["account"]
-        self._set_cell_limits(which)
+        holdings = self.holdings[which]
+        holdings["account"] = np.array([self.numbers[n] for n in there.tolist()], np.int32)[place]
+        holdings["book"] = books
+        holdings["group"] = self.group_of[holdings["account"]]
+        self.terms["account"][which] = holdings["account"]
+        self._set_holding_limits(which)
         if self.has_money:
-            capital = self.accounts["capital"][cells["account"]]
+            capital = self.accounts["capital"][holdings["account"]]
             self.money["peak"][which] = self.money["equity"][which] = capital
 
     def _add_accounts(self, numbers: np.ndarray) -> None:
@@ -168,19 +173,24 @@ class RiskManager:
         accounts["by_position"], accounts["closes"] = limits["scope"], limits["close"]
         return limits
 
-    def _set_cell_limits(self, which: slice) -> None:
-        cells = self.cells[which]
-        numbers = self.accounts["number"][cells["account"]]
-        sets, records = self.limits.cell_limits(numbers, self.names, cells["book"])
-        cells["limits"] = self.terms["limits"][which] = sets + self.sets.size
+    def _set_holding_limits(self, which: slice) -> None:
+        holdings = self.holdings[which]
+        numbers = self.accounts["number"][holdings["account"]]
+        sets, records = self.limits.cell_limits(numbers, self.names, holdings["book"])
+        holdings["limits"] = self.terms["limits"][which] = sets + self.sets.size
         self.sets = np.concatenate([self.sets, records])
+
+    def follow_changes(self, seq: int) -> None:
+        """Bring into force what changes at or before a row of the input."""
+        while self.changes and self.changes[0][0] <= seq:
+            self.change(self.changes.pop(0)[1])
 
     def change(self, limits: Limits) -> None:
         """Other limits from here on."""
         self.limits, self.sets = limits, np.zeros(0, LIMIT)
         if self.accounts.size:
             self._set_account_limits(slice(None))
-            self._set_cell_limits(slice(1, None))
+            self._set_holding_limits(slice(1, None))
 
     # -- runs
 
@@ -214,10 +224,10 @@ class RiskManager:
 
     def stop_order(self) -> np.ndarray:
         """Cells by account number, then by name of symbol."""
-        cells = self.cells[1:]
+        holdings = self.holdings[1:]
         rank = np.empty(len(self.names), np.int64)
         rank[self.by_name()] = np.arange(len(self.names))
-        order = np.lexsort((rank[cells["book"]], self.accounts["number"][cells["account"]]))
+        order = np.lexsort((rank[holdings["book"]], self.accounts["number"][holdings["account"]]))
         return (order + 1).astype(np.int32)
 
     def by_name(self) -> np.ndarray:
@@ -225,12 +235,12 @@ class RiskManager:
         return np.array(sorted(range(len(self.names)), key=self.names.__getitem__), np.int32)
 
 
-def _near(accounts: np.ndarray, books: np.ndarray, rows: int) -> tuple[np.ndarray, np.int64]:
+def _small_table(accounts: np.ndarray, books: np.ndarray, rows: int) -> tuple[np.ndarray, np.int64]:
     """An empty table of all accounts by all books, and its lowest account; [0, 0] where it would be large."""
     spans = [(int(c.min()), int(c.max())) if c.size else (0, 0) for c in (accounts, books)] if rows else []
     (lowest, highest), (lowest_book, highest_book) = spans or [(0, -1), (0, -1)]
     shape = highest - lowest + 1, highest_book + 1
-    if lowest_book < 0 or shape[0] * shape[1] > min(NEAR, rows):
+    if lowest_book < 0 or shape[0] * shape[1] > min(TABLE_ROOM, rows):
         shape = 0, 0
     return memory.zeros(shape, np.int32), np.int64(lowest)
 
@@ -240,19 +250,3 @@ def _longer(records: np.ndarray, more: int) -> np.ndarray:
     longer = memory.zeros(records.size + more, records.dtype)
     longer[: records.size] = records
     return longer
-
-
-def first_control(checked: CheckedTable) -> int | None:
-    """The first RISK_CONTROL of a table."""
-    row = checked.columns.action.tobytes().find(bytes([Action.RISK_CONTROL]))  # a tenth of a comparison
-    return None if row < 0 else row
-
-
-def first_kill(checked: CheckedTable) -> int:
-    """The first row that kills an account or everything, so reaches all books; if none, how many rows."""
-    if first_control(checked) is None:
-        return checked.rows
-    kills = (RiskControl.ACCOUNT_KILLED, RiskControl.ALL_KILLED)
-    rows = np.flatnonzero(checked.columns.action == Action.RISK_CONTROL)
-    rows = rows[np.isin(checked.columns.qty[rows], kills)]
-    return int(rows[0]) if rows.size else checked.rows

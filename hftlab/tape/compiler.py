@@ -18,11 +18,11 @@ from hftlab.config.settings import Instrument
 from hftlab.errors import UsageError, split_symbols
 from hftlab.kernels.book import opcodes, tape_compiler
 from hftlab.kernels.book.columns import Columns
+from hftlab.kernels.book.commands import Commands
 from hftlab.kernels.book.ladder import never_open
 from hftlab.kernels.book.price_grid import Grid, make_rules
 from hftlab.kernels.book.records import COMMAND, NARROW, WIDE
 from hftlab.kernels.book.tape_compiler import Slots, Target
-from hftlab.kernels.engine.batch import Commands
 from hftlab.kernels.primitives import memory
 from hftlab.kernels.primitives.hash_index import copy_index, fill_index, make_index
 from hftlab.parallel import cut, side_by_side
@@ -270,11 +270,11 @@ def _compile(
             slots = slots._replace(index=larger)
             done = write_from(done)
         used = int(slots.counts[tape_compiler.NEXT]) - fresh
-        return -(-used // tape_compiler.LOT) * tape_compiler.LOT, int(progress[tape_compiler.INVALID])
+        return -(-used // tape_compiler.BATCH) * tape_compiler.BATCH, int(progress[tape_compiler.INVALID])
 
     used, invalid = zip(*side_by_side([partial(write, part) for part in range(parts)]), strict=True)
     moves = zip(starts[1:-1].tolist(), starts[2:].tolist(), np.cumsum(used).tolist(), strict=False)
-    move = partial(tape_compiler.move_nodes, target.rows, target.targets)
+    move = partial(tape_compiler.move_order_slots, target.rows, target.targets)
     side_by_side([partial(move, start, stop, fresh, by) for start, stop, by in moves])
     return opening.count + sum(used), sum(invalid)
 
@@ -292,7 +292,7 @@ def _direct_ids(totals: np.ndarray, opening: Resting, most: int) -> tuple[int, i
 
 
 def _scratch() -> np.ndarray:
-    return np.empty((3, tape_compiler.BLOCK), np.int64)
+    return np.empty((tape_compiler.KINDS, tape_compiler.BLOCK), np.int64)
 
 
 def _ends_orders(columns: Columns) -> bool:

@@ -14,7 +14,8 @@ from hftlab.codes import (
     MboAction,
     Side,
 )
-from hftlab.kernels.book.columns import NOTE, Columns
+from hftlab.kernels.book.columns import Columns
+from hftlab.kernels.codes import NOTE
 from hftlab.schema import SEQ
 from hftlab.tape.tables import (
     ABSENT,

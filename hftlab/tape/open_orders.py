@@ -14,8 +14,8 @@ import pyarrow as pa
 
 from hftlab import schema
 from hftlab.kernels.book.ladder import Books
+from hftlab.kernels.book.open_orders import list_orders
 from hftlab.kernels.book.price_grid import PAGE, PAGE_BITS, Grid
-from hftlab.kernels.results.tables import list_orders
 from hftlab.schema import make_table, symbol_array
 
 

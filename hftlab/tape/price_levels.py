@@ -14,7 +14,8 @@ import numpy as np
 
 from hftlab.codes import NOT_A_VALUE, Action, MboAction
 from hftlab.errors import TableError
-from hftlab.kernels.book.columns import NOTE, Columns
+from hftlab.kernels.book.columns import Columns
+from hftlab.kernels.codes import NOTE
 from hftlab.tape.facts import Mbo, event_ends, read_mbp
 from hftlab.tape.tables import ABSENT, CheckedTable, frozen
 

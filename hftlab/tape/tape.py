@@ -21,9 +21,9 @@ from hftlab.codes import Action
 from hftlab.errors import FormatError
 from hftlab.files import new_file
 from hftlab.kernels.book.columns import Columns
+from hftlab.kernels.book.commands import Commands
 from hftlab.kernels.book.price_grid import RULE, Grid
 from hftlab.kernels.book.records import COMMAND, NARROW, WIDE
-from hftlab.kernels.engine.batch import Commands
 from hftlab.kernels.primitives.hash_index import ENTRY
 from hftlab.tape.open_orders import Resting
 from hftlab.tape.tables import CheckedTable, frozen

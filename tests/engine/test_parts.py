@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 import hftlab
 from hftlab.kernels.book import opcodes
 from hftlab.kernels.book.records import WIDE
-from hftlab.kernels.book.tape_compiler import LOT
+from hftlab.kernels.book.tape_compiler import BATCH
 from hftlab.parallel import cut, side_by_side
 from hftlab.tape.compiler import compile_checked, rules_for
 
@@ -144,10 +144,10 @@ def test_parts_are_the_rows_of_their_symbols_with_nodes_of_their_own(parts):
         assert (np.diff(order[start:stop]) > 0).all()
         assert not set(books[start:stop]) & set(books[:start])
         nodes = rows["slot"][start:stop]
-        lots = set(((nodes[nodes > unknown] - unknown - 1) // LOT).tolist())
+        lots = set(((nodes[nodes > unknown] - unknown - 1) // BATCH).tolist())
         assert not lots & taken
         taken |= lots
-    assert several.slots == LOT * len(taken)
+    assert several.slots == BATCH * len(taken)
 
 
 def test_a_tape_of_two_threads_is_the_same_every_time(tmp_path):

@@ -16,7 +16,7 @@ import pytest
 import hftlab
 from hftlab.cli import main
 from hftlab.codes import Action, GateEvent, Reason, RiskControl
-from hftlab.engine import speculation
+from hftlab.engine import plan, speculation
 from hftlab.replayer import replayer
 from tests.helpers import flows, risk_flows
 from tests.helpers.gated_package import replayed
@@ -34,8 +34,8 @@ STRIKING = {"stop_loss_percentage": 10_000, "capital": LOW // 5, "stop_loss_acti
 @pytest.fixture(autouse=True)
 def _short_pieces(monkeypatch):
     """Audits every 64, 256, 1024 rows, so that these flows have several; tapes in parts, as if it paid."""
-    monkeypatch.setattr(speculation, "FIRST_PIECE", 64)
-    monkeypatch.setattr(replayer, "parts_for", lambda threads, limits: threads)
+    monkeypatch.setattr(plan, "FIRST_CHUNK", 64)
+    monkeypatch.setattr(replayer, "partitions_for", lambda threads, limits: threads)
 
 
 def tied(name: str, seed: int, money: dict[str, Any], *, kills: bool = False) -> risk_flows.RiskFlow:
@@ -185,24 +185,24 @@ def test_random_limits_and_changes_of_them():
 
 def test_loose_limits_really_run_side_by_side(monkeypatch):
     """With limits that don't bind every row is run by one of two threads, once, and by nobody else."""
-    lanes, in_order = [], []
-    run_lanes, go_on = speculation.run_lanes, speculation._TiedRun.in_order
+    chunks, in_order = [], []
+    run_chunk, go_on = speculation.run_chunk, speculation.run_in_order
 
-    def noted(these, first, last, progress):
-        lanes.append((len(these), first, last))
-        run_lanes(these, first, last, progress)
+    def noted(workers, gate, chunk, progress):
+        chunks.append((len(workers), chunk.first, chunk.stop))
+        run_chunk(workers, gate, chunk, progress)
 
     def noted_order(run, first, progress):
-        in_order.append(run.tape.rows - first)
+        in_order.append(run.plan.tape.rows - first)
         go_on(run, first, progress)
 
-    monkeypatch.setattr(speculation, "run_lanes", noted)
-    monkeypatch.setattr(speculation._TiedRun, "in_order", noted_order)
+    monkeypatch.setattr(speculation, "run_chunk", noted)
+    monkeypatch.setattr(speculation, "run_in_order", noted_order)
     flow = tied("busy", 3, LOOSE)
     flow = replace(flow, limits=replace(flow.limits, changes=[]))
     _, run = replayed(flow, names=("fills",), threads=2)
     bounds = [0, 64, 64 + 256, ROWS]
-    assert lanes[:3] == [(2, *bounds[i : i + 2]) for i in range(3)]
+    assert chunks[:3] == [(2, *bounds[i : i + 2]) for i in range(3)]
     assert in_order[0] == 0
     assert fallbacks(run) == {"pieces": 0, "rows": 0}
 
@@ -240,7 +240,7 @@ def test_a_tape_of_several_parts_on_one_thread():
 @pytest.mark.parametrize(("case", "parts"), [("portfolio", 1), ("strike", 1), ("kill_alone", 2)])
 def test_a_flow_behind_limits_on_money_is_not_cut_for_threads(monkeypatch, case, parts):
     """One thread takes less time for it; what comes of it is the same, and nothing falls back."""
-    monkeypatch.setattr(replayer, "parts_for", speculation.parts_for)
+    monkeypatch.setattr(replayer, "partitions_for", plan.partitions_for)
     money, kills = CASES[case]
     flow = tied("losers", 0, money, kills=kills)
     expected, alone = replayed(flow)

@@ -65,7 +65,7 @@ def test_the_feed_of_the_documentation_works(ticks):
     """What the page shows, installed as it says, is recognised, read and replayed."""
     assert list(registry()) == [*(name for name in FEEDS if name != "generic"), "ticks", "generic"]
     flow = hftlab.open_flow(ticks)
-    assert (flow.format, flow.kind, flow.num_rows, flow.notes) == ("ticks", "mbo", 3, ["facts: 3"])
+    assert (flow.format, flow.kind, flow.num_rows, flow.notes) == ("ticks", "mbo", 3, ["messages: 3"])
     book = hftlab.replay(flow, mode="rebuild", record=("book",)).book
     assert book.select("side", "price", "qty").rows() == [(1, 100_250_000_000, 6), (-1, 100_500_000_000, 5)]
     assert hftlab.open_flow(ticks, format="ticks", size_factor=100).table()["size"].to_pylist() == [

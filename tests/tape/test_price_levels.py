@@ -14,7 +14,7 @@ import hftlab
 from hftlab.cli import main
 from hftlab.codes import NOT_A_VALUE, Action, MboAction, Status
 from hftlab.errors import TableError, UsageError
-from hftlab.kernels.book.columns import NOTE
+from hftlab.kernels.codes import NOTE
 from hftlab.schema import MBP, code_array
 from hftlab.tape.price_levels import LevelReader
 

@@ -56,7 +56,7 @@ _BITS = {bits: f"a whole number of {bits} bits" for bits in (8, 16, 32, 64)}
 def sniff(path: Path, head: bytes) -> bool:
     """Whether the header is one of Databento's, of any schema."""
     text = table_files.first_text(path, head)
-    return bool(text) and set(table_files.cells_of(table_files.first_line(text), ",")) >= _TELLING
+    return bool(text) and set(table_files.holdings_of(table_files.first_line(text), ",")) >= _TELLING
 
 
 def load(path: Path, *, format: str | None = None, symbols: Iterable[str] | None = None) -> Flow:

@@ -126,7 +126,7 @@ def delimiter_of(line: str) -> str:
     return max(DELIMITERS, key=line.count)
 
 
-def cells_of(line: str, delimiter: str) -> list[str]:
+def holdings_of(line: str, delimiter: str) -> list[str]:
     """The cells of a line."""
     return [cell.strip() for cell in next(csv.reader([line], delimiter=delimiter), [])]
 
@@ -257,7 +257,7 @@ class Csv(_Lines):
         self.delimiter = delimiter or delimiter_of(line)
         self.headless = header is not None
         self._first_row = 1 if self.headless else 2
-        self.names = list(header) if header is not None else cells_of(line, self.delimiter)
+        self.names = list(header) if header is not None else holdings_of(line, self.delimiter)
         twice = [name for name in dict.fromkeys(self.names) if self.names.count(name) > 1]
         if twice:
             found = f"the column {twice[0]} {self.names.count(twice[0])} times"

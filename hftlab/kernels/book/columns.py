@@ -6,15 +6,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from hftlab.codes import Action, OrderType, RiskControl, Tif
+from hftlab.kernels.codes import MARKET_ORDER, NEW, REPLACE
 from hftlab.kernels.primitives.compile import helper
-from hftlab.kernels.primitives.intrinsics import bare, ix
-
-NEW, CANCEL, REDUCE, REPLACE = (int(a) for a in (Action.NEW, Action.CANCEL, Action.REDUCE, Action.REPLACE))
-MASS_CANCEL, CLEAR, RISK_CONTROL = (int(Action[a]) for a in ("MASS_CANCEL", "CLEAR", "RISK_CONTROL"))
-LAST_CONTROL = max(int(control) for control in RiskControl)
-NOTE = 7  # a fact without effect
-MARKET, PASSIVE, IOC, FOK = int(OrderType.MARKET), int(OrderType.PASSIVE), int(Tif.IOC), int(Tif.FOK)
+from hftlab.kernels.primitives.intrinsics import ZERO, bare, ix
 
 
 class Columns(NamedTuple):
@@ -53,11 +47,52 @@ def bare_columns(columns):
 
 @helper
 def value_at(column, row):
-    """A cell, or 0 where the column is absent."""
-    return np.int64(column[ix(row)]) if column.size else np.int64(0)
+    """The value in a row, or 0 where the column is absent."""
+    return np.int64(column[ix(row)]) if column.size else ZERO
+
+
+class RawCommand(NamedTuple):
+    """A row of an orders table, int64 each, as the event path and the gate's first checks take it."""
+
+    row: int  # what its fills are noted under
+    book: int
+    action: int
+    side: int
+    order_type: int
+    tif: int
+    post_only: int
+    key: int  # order id
+    new_key: int  # of a REPLACE; where the column is absent the same
+    price: int
+    qty: int
+    account: int
+    flags: int  # of the op, besides those of its columns: opcodes.PASSIVE where rows are facts
+    time: int  # ns, for the risk gate
+
+
+@helper
+def raw_command(columns, row, flags, time):
+    """A row as one bundle; the compiler leaves out what nobody reads of it."""
+    key = columns.order_id[ix(row)]
+    return RawCommand(
+        np.int64(row),
+        value_at(columns.book, row),
+        value_at(columns.action, row),
+        value_at(columns.side, row),
+        value_at(columns.order_type, row),
+        value_at(columns.tif, row),
+        value_at(columns.post_only, row),
+        key,
+        columns.new_order_id[ix(row)] if columns.new_order_id.size else key,
+        value_at(columns.price, row),
+        value_at(columns.qty, row),
+        value_at(columns.account, row),
+        np.int64(flags),
+        np.int64(time),
+    )
 
 
 @helper
 def names_price(action, order_type):
     """Whether a command's price means something."""
-    return (action == NEW and order_type != MARKET) or action == REPLACE
+    return (action == NEW and order_type != MARKET_ORDER) or action == REPLACE

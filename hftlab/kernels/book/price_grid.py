@@ -1,7 +1,7 @@
 """Where a price stands on its book's ladder.
 
 A ladder is cut into pages of 64 ticks. Only pages in use exist, in price order, so a book with one order
-at 0.01 and one at 199,999.99 needs two. A price's *rung* is its page's position times 64 plus the tick's
+at 0.01 and one at 199,999.99 needs two. A price's *rung* is its page's index times 64 plus the tick's
 place in the page; rungs keep the order of prices, so kernels compare rungs and never see a price.
 """
 
@@ -63,15 +63,15 @@ def is_multiple(price, rules, book):
 
 
 class Grid(NamedTuple):
-    """The ladders of every book; `pages` is an index (page, book) -> position + 1."""
+    """The ladders of every book; `pages` is an index (page, book) -> index + 1 in `numbers`."""
 
     rules: np.ndarray  # RULE [books]
     first: np.ndarray  # int64 [books] lowest page of a ladder without holes; only if `whole`
     whole: np.ndarray  # bool [books] whether the ladder has no holes
     sizes: np.ndarray  # int64 [books] rungs
     bases: np.ndarray  # int64 [books] first level of the book (see ladder.py)
-    numbers: np.ndarray  # int64 [pages] page number at each position, book after book
-    starts: np.ndarray  # int64 [books] where a book's positions start in `numbers`
+    numbers: np.ndarray  # int64 [pages] page number of each, book after book
+    starts: np.ndarray  # int64 [books] where a book's pages start in `numbers`
     pages: np.ndarray  # ENTRY
 
     @property

@@ -17,8 +17,8 @@ def _order(qty: np.dtype) -> np.dtype:
         [
             ("qty", qty),  # open lots; 0: not open
             ("level", "i4"),  # where it rests
-            ("prev", "i4"),  # older neighbour in the queue; of a level's own node: the youngest order
-            ("next", "i4"),  # younger neighbour; of a level's own node: the oldest order
+            ("prev", "i4"),  # older neighbour in the queue; of a level's own slot: the youngest order
+            ("next", "i4"),  # younger neighbour; of a level's own slot: the oldest order
         ],
         align=True,
     )
@@ -28,7 +28,7 @@ def _command(qty: np.dtype) -> np.dtype:
     return np.dtype(
         [
             ("op", "i4"),  # what to do: see opcodes.py; instrument from bit 9 up
-            ("slot", "i4"),  # the node of the order it names
+            ("slot", "i4"),  # that of the order it names
             ("level", "i4"),  # where a NEW would rest; the unmirrored level for a REPLACE
             ("qty", qty),  # lots; the reason of an INVALID
         ],
@@ -62,4 +62,4 @@ LEVEL = np.dtype(
         ("count", "i4"),  # open orders
     ],
     align=True,
-)  # 16 bytes; its queue begins and ends at the node of the same number
+)  # 16 bytes; its queue begins and ends at the slot of the same number

@@ -11,25 +11,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from hftlab.codes import NO_SLOT, NOT_A_VALUE, Reason
+from hftlab.codes import NO_SLOT, NOT_A_VALUE
 from hftlab.kernels.book import opcodes
-from hftlab.kernels.book.columns import (
-    CANCEL,
-    CLEAR,
-    FOK,
-    IOC,
-    LAST_CONTROL,
-    MARKET,
-    NEW,
-    NOTE,
-    PASSIVE,
-    REDUCE,
-    REPLACE,
-    RISK_CONTROL,
-    bare_columns,
-    names_price,
-    value_at,
-)
+from hftlab.kernels.book.columns import bare_columns, names_price, value_at
 from hftlab.kernels.book.price_grid import (
     PAGE_BITS,
     bare_grid,
@@ -39,14 +23,28 @@ from hftlab.kernels.book.price_grid import (
     ticks_in,
     top_level,
 )
+from hftlab.kernels.codes import (
+    CANCEL,
+    CLEAR,
+    FOK,
+    INVALID_PRICE,
+    INVALID_QTY,
+    IOC,
+    LAST_CONTROL,
+    MARKET_ORDER,
+    NEW,
+    NOTE,
+    PASSIVE_ORDER,
+    REDUCE,
+    REPLACE,
+    RISK_CONTROL,
+)
 from hftlab.kernels.primitives.compile import helper, kernel
 from hftlab.kernels.primitives.hash_index import discard, find, home, store
-from hftlab.kernels.primitives.intrinsics import bare, ix, prefetch
+from hftlab.kernels.primitives.intrinsics import INDEX_AHEAD, ZERO, bare, ix, prefetch
 
-INVALID_QTY, INVALID_PRICE = int(Reason.INVALID_QTY), int(Reason.INVALID_PRICE)
-
-LOOKAHEAD = 8  # rows whose index entry is fetched early
-BLOCK = 1024  # rows that are put in order of their kind at a time; with as many places thrice as scratch
+BLOCK = 1024  # rows that are put in order of their kind at a time
+IN_TURN, REDUCTIONS, OTHERS, KINDS = range(4)  # of the scratch for that, so many places each
 
 
 @helper
@@ -67,7 +65,7 @@ def check(action, order_type, price, qty, rules, book):
 @helper
 def rest_flags(order_type, post_only):
     """Op flags of what may rest: how it deals with a price that crosses."""
-    if order_type == PASSIVE:
+    if order_type == PASSIVE_ORDER:
         return opcodes.PASSIVE
     return opcodes.POST_ONLY if post_only else 0
 
@@ -75,7 +73,7 @@ def rest_flags(order_type, post_only):
 @helper
 def flags_of(order_type, tif, post_only):
     """Op flags of a NEW."""
-    if order_type == MARKET:
+    if order_type == MARKET_ORDER:
         return opcodes.MARKET | opcodes.NO_REST | (opcodes.ALL_OR_NOTHING if tif == FOK else 0)
     flags = rest_flags(order_type, post_only)
     if tif == IOC:
@@ -119,7 +117,7 @@ def list_incoming(actions, start, stop, rows):
     Nobody can predict which rows those are, and a wrong guess costs more than the rest of the survey: listed
     without a question first, 5.9 -> 2.8 ns a row.
     """
-    count = np.int64(0)
+    count = ZERO
     for row in range(start, stop):
         action = actions[ix(row)]
         rows[ix(count)] = row
@@ -140,13 +138,13 @@ def survey(columns, rules, divisors, per_book, totals, scratch, first, last):
     """Learn price ranges and totals over those of the rows [first, last) that are valid by themselves.
 
     `divisors` [books], RULE, become the greatest common divisor of each book's prices. `scratch` is
-    [3, BLOCK].
+    [KINDS, BLOCK].
     """
     columns = bare_columns(columns)
     rules, divisors = bare(rules), bare(divisors)
     per_book, totals = bare(per_book), bare(totals)
-    rows = bare(scratch)[0]
-    widest, incoming, renames = totals[WIDEST], np.int64(0), np.int64(0)
+    rows = bare(scratch)[IN_TURN]
+    widest, incoming, renames = totals[WIDEST], ZERO, ZERO
     id_low, id_high = totals[ID_LOW], totals[ID_HIGH]
     for start in range(first, last, BLOCK):
         stop = min(start + BLOCK, last)
@@ -158,14 +156,17 @@ def survey(columns, rules, divisors, per_book, totals, scratch, first, last):
             price, qty = value_at(columns.price, row), value_at(columns.qty, row)
             if check(action, order_type, price, qty, rules, book) != 0:
                 continue
+            # what the tape must hold, and how wide its quantities and ids are
             incoming += 1
             widest = max(widest, qty)
             order_id = columns.order_id[ix(row)]
+            # an order that a REPLACE leaves needs a slot like a NEW one
             renamed = action == REPLACE and columns.new_order_id.size
             if renamed and columns.new_order_id[ix(row)] != order_id:
                 renames += 1
                 order_id = columns.new_order_id[ix(row)]
             id_low, id_high = min(id_low, order_id), max(id_high, order_id)
+            # how far the ladder of each book must reach, and its tick
             if names_price(action, order_type):
                 per_book[book, PRICES] += 1
                 per_book[book, LOWEST] = min(per_book[book, LOWEST], price)
@@ -204,24 +205,24 @@ def mark_pages(columns, rules, wanted, index, used, start):
 
 
 class Slots(NamedTuple):
-    """Order id -> node while a tape is compiled, and which nodes are free.
+    """Order id -> slot while a tape is compiled, and which slots are free.
 
-    An order is certainly dead after its CANCEL, so its node is given out again: the orders of a run stay
+    An order is certainly dead after its CANCEL, so its slot is given out again: the orders of a run stay
     as close together in memory as they can without knowing what will trade. Each part of a tape has slots of
-    its own, filled by a thread of its own, and `move_nodes` puts its nodes behind those of the parts before.
+    its own, filled by a thread of its own, and `move_order_slots` puts them behind those of the parts before.
     """
 
-    direct: np.ndarray  # int32 [ids]: node by id where ids are dense, else [0]
+    direct: np.ndarray  # int32 [ids]: slot by id where ids are dense, else [0]
     lowest: np.ndarray  # int64 [1]: the id at direct[0]
     index: np.ndarray  # ENTRY: where they are not
-    books: np.ndarray  # int32 [slots]: book of each node, from the first order's on
-    links: np.ndarray  # int32 [slots]: next free node
+    books: np.ndarray  # int32 [slots]: book of each slot, from the first order's on
+    links: np.ndarray  # int32 [slots]: next free slot
     counts: np.ndarray  # int64 [4]: see below
 
 
-# of counts: first node never used, keys in the index, first node, a free node (or NO_SLOT)
+# of counts: first slot never used, keys in the index, first slot, a free slot (or NO_SLOT)
 NEXT, KEYS, FIRST, FREE = range(4)
-LOT = 64  # each part has a multiple of so many nodes, so that threads share no cache lines of orders
+BATCH = 64  # each part has a multiple of so many slots, so that threads share no cache lines of orders
 
 
 @helper
@@ -238,56 +239,58 @@ def bare_slots(slots):
 
 
 @helper
-def give_node(slots, book):
-    """A node for an order."""
+def give_order_slot(slots, book):
+    """A slot for an order."""
     counts = slots.counts
-    node = counts[FREE]
-    if node != NO_SLOT:
-        counts[FREE] = slots.links[ix(node - counts[FIRST])]
+    order_slot = counts[FREE]
+    if order_slot != NO_SLOT:
+        counts[FREE] = slots.links[ix(order_slot - counts[FIRST])]
     else:
-        node = counts[NEXT]
-        counts[NEXT] = node + 1
-    slots.books[ix(node - counts[FIRST])] = book
-    return node
+        order_slot = counts[NEXT]
+        counts[NEXT] = order_slot + 1
+    slots.books[ix(order_slot - counts[FIRST])] = book
+    return order_slot
 
 
 @helper
-def free_node(slots, node):
-    """A node whose order is dead."""
-    slots.links[ix(node - slots.counts[FIRST])] = slots.counts[FREE]
-    slots.counts[FREE] = node
+def free_order_slot(slots, order_slot):
+    """A slot whose order is dead."""
+    slots.links[ix(order_slot - slots.counts[FIRST])] = slots.counts[FREE]
+    slots.counts[FREE] = order_slot
 
 
 @helper
-def node_of(slots, key, book, wanted, final):
-    """Node of an order, NO_SLOT if it has none, -1 on a clash of ids between books.
+def order_slot_of(slots, key, book, wanted, final):
+    """Slot of an order, NO_SLOT if it has none, -1 on a clash of ids between books.
 
     `wanted` gives it one if need be; `final` says it won't be open after this command.
     """
+    # dense ids are places in a table; as an unsigned number one below the lowest is beyond its end, too
     place = key - slots.lowest[0]
     if ix(place) < ix(slots.direct.size):
-        node = np.int64(slots.direct[ix(place)])
-        if node != NO_SLOT:
-            if slots.books[ix(node - slots.counts[FIRST])] != book:
+        order_slot = np.int64(slots.direct[ix(place)])
+        if order_slot != NO_SLOT:
+            if slots.books[ix(order_slot - slots.counts[FIRST])] != book:
                 return np.int64(-1)
             if final:
                 slots.direct[ix(place)] = NO_SLOT
-                free_node(slots, node)
+                free_order_slot(slots, order_slot)
         elif wanted:
-            node = give_node(slots, book)
-            slots.direct[ix(place)] = node
-        return node
+            order_slot = give_order_slot(slots, book)
+            slots.direct[ix(place)] = order_slot
+        return order_slot
+    # all others are looked up; what is taken out here closes its gap, so that searches stay short
     place = find(slots.index, key, book)
-    node = np.int64(slots.index[ix(place)]["value"])
-    if node == NO_SLOT and wanted:
-        node = give_node(slots, book)
-        store(slots.index, place, key, book, node)
+    order_slot = np.int64(slots.index[ix(place)]["value"])
+    if order_slot == NO_SLOT and wanted:
+        order_slot = give_order_slot(slots, book)
+        store(slots.index, place, key, book, order_slot)
         slots.counts[KEYS] += 1
-    elif node != NO_SLOT and final:
+    elif order_slot != NO_SLOT and final:
         discard(slots.index, place)
         slots.counts[KEYS] -= 1
-        free_node(slots, node)
-    return node
+        free_order_slot(slots, order_slot)
+    return order_slot
 
 
 @helper
@@ -301,7 +304,7 @@ class Target(NamedTuple):
     """Where one part of a compiled tape is written, in input order, by one thread."""
 
     rows: np.ndarray  # COMMAND [n]
-    order: np.ndarray  # int32 [n] input row of each position, or [0] where there is one part
+    order: np.ndarray  # int32 [n] input row of each command, or [0] where there is one part
     targets: np.ndarray  # int32 [n], or [0] where no id changes
     part_of: np.ndarray  # int32 [books]
     max_qty: np.ndarray  # int64 [1] the largest quantity of this width
@@ -313,8 +316,8 @@ PLACE, INVALID = range(2)  # of progress: where the next command goes, how many 
 
 @helper
 def list_part(columns, part_of, part, start, stop, rows):
-    """The rows of a part among [start, stop), into `rows`; returns how many. Nothing here asks."""
-    count = np.int64(0)
+    """The rows of a part among [start, stop), into `rows`; returns how many. Without a branch."""
+    count = ZERO
     for row in range(start, stop):
         rows[ix(count)] = row
         count += part_of[ix(columns.book[ix(row)])] == part
@@ -323,22 +326,22 @@ def list_part(columns, part_of, part, start, stop, rows):
 
 @helper
 def put_by_kind(actions, start, stop, rows):
-    """The rows [start, stop) into rows[0]: those of NEW, then those of REDUCE, then the others.
+    """The rows [start, stop) into rows[IN_TURN]: those of NEW, then those of REDUCE, then the others.
 
-    `rows` [3, BLOCK]. Whether a row is one or the other can't be predicted: nothing here asks.
+    `rows` [KINDS, BLOCK]. Whether a row is one or the other can't be predicted: no branch is taken on it.
     """
-    adds, removes = np.int64(0), np.int64(0)
+    adds, removes = ZERO, ZERO
     for row in range(start, stop):
         action = actions[ix(row)]
-        rows[0, ix(adds)] = row
-        rows[1, ix(removes)] = row
-        rows[2, ix(row - start - adds - removes)] = row
+        rows[IN_TURN, ix(adds)] = row
+        rows[REDUCTIONS, ix(removes)] = row
+        rows[OTHERS, ix(row - start - adds - removes)] = row
         adds += action == NEW
         removes += action == REDUCE
     for i in range(removes):
-        rows[0, ix(adds + i)] = rows[1, ix(i)]
+        rows[IN_TURN, ix(adds + i)] = rows[REDUCTIONS, ix(i)]
     for i in range(stop - start - adds - removes):
-        rows[0, ix(adds + removes + i)] = rows[2, ix(i)]
+        rows[IN_TURN, ix(adds + removes + i)] = rows[OTHERS, ix(i)]
 
 
 @kernel
@@ -348,37 +351,41 @@ def compile_rows(columns, rules, grid, slots, target, passive, by_kind, part, st
     It stops early when the id index could become more than half full (give it a larger one and call again),
     and returns -1 when ids clash between books in a direct table (call again with an index).
 
-    Where no row ends an order for certain (no CANCEL) and none changes an id, an id's node never changes,
-    and the order in which rows get their nodes means nothing. Such rows, of one part, may be compiled
+    Where no row ends an order for certain (no CANCEL) and none changes an id, an id's slot never changes,
+    and the order in which rows get their slots means nothing. Such rows, of one part, may be compiled
     `by_kind`, a block at a time, so that the kind of the next is known (12.2 -> 8.9 ns).
     """
     columns, grid, slots = bare_columns(columns), bare_grid(grid), bare_slots(slots)
     rules = bare(rules)
     rows, order, targets = bare(target.rows), bare(target.order), bare(target.targets)
     part_of, progress = bare(target.part_of), bare(target.progress)
+    # what every row needs is read once: where to write, what a CANCEL takes, whether rows are listed first
     place = progress[PLACE]
     everything = target.max_qty[0]
     facts = opcodes.PASSIVE if passive else 0
-    in_turn = bare(scratch)
-    unknown = slots.counts[FIRST] - 1  # the node that is never open
+    scratch = bare(scratch)
+    unknown = slots.counts[FIRST] - 1  # the slot that is never open
     listed = by_kind or order.size > 0
     for begin in range(start, rows.size, BLOCK):
+        # by blocks, so that the index is checked for room once for many rows, and rows can be listed ahead
         count = min(BLOCK, rows.size - begin)
         if slots.direct.size == 0 and 2 * (slots.counts[KEYS] + count + 2) > slots.index.size:
             progress[PLACE] = place
             return begin
         if by_kind:
-            put_by_kind(columns.action, begin, begin + count, in_turn)
+            put_by_kind(columns.action, begin, begin + count, scratch)
         elif order.size:
-            count = list_part(columns, part_of, part, begin, begin + count, in_turn[0])
+            count = list_part(columns, part_of, part, begin, begin + count, scratch[IN_TURN])
         for i in range(count):
-            row = in_turn[0, ix(i)] if listed else np.int64(begin + i)
-            ahead = min(i + LOOKAHEAD, count - 1)
-            look_ahead(slots, columns, in_turn[0, ix(ahead)] if listed else np.int64(begin + ahead))
+            # a search of the index waits for memory: the entry of a coming row is fetched while this one runs
+            row = scratch[IN_TURN, ix(i)] if listed else np.int64(begin + i)
+            ahead = min(i + INDEX_AHEAD, count - 1)
+            look_ahead(slots, columns, scratch[IN_TURN, ix(ahead)] if listed else np.int64(begin + ahead))
             action, order_type = value_at(columns.action, row), value_at(columns.order_type, row)
             price, qty = value_at(columns.price, row), value_at(columns.qty, row)
             book, key = value_at(columns.book, row), columns.order_id[ix(row)]
-            slot, renamed, level = np.int64(NO_SLOT), np.int64(NO_SLOT), np.int64(0)
+            order_slot, renamed, level = np.int64(NO_SLOT), np.int64(NO_SLOT), ZERO
+            # a row that is wrong by itself stays on the tape with its reason: every row has an outcome
             reason = check(action, order_type, price, qty, rules, book)
             if reason != 0:
                 op, qty = opcodes.INVALID << opcodes.KIND_SHIFT, np.int64(reason)
@@ -387,37 +394,42 @@ def compile_rows(columns, rules, grid, slots, target, passive, by_kind, part, st
                 side = opcodes.SELL if columns.side[ix(row)] < 0 else opcodes.BUY
                 flags = flags_of(order_type, value_at(columns.tif, row), value_at(columns.post_only, row))
                 op = side | flags | facts
-                slot = node_of(slots, key, book, not flags & opcodes.NO_REST, False)
-                if order_type == MARKET:
+                # an order that cannot rest needs no slot, yet must find that its id is taken
+                order_slot = order_slot_of(slots, key, book, not flags & opcodes.NO_REST, False)
+                if order_type == MARKET_ORDER:
                     level = top_level(grid, book, side)
                 else:
                     level = price_level(grid, book, side, rung_of(grid, book, price))
             elif action in (CANCEL, REDUCE):
+                # a CANCEL is a REDUCE by everything: one kind less for the processor to guess
                 op = opcodes.REDUCE << opcodes.KIND_SHIFT
                 qty = everything if action == CANCEL else min(qty, everything)
-                slot = node_of(slots, key, book, False, action == CANCEL)
+                order_slot = order_slot_of(slots, key, book, False, action == CANCEL)
             elif action == REPLACE:
                 op = (opcodes.REPLACE << opcodes.KIND_SHIFT) | facts
                 op |= rest_flags(order_type, value_at(columns.post_only, row))
+                # its side is that of its order, which only the book knows: it carries the rung
                 level = rung_of(grid, book, price)
-                slot = node_of(slots, key, book, False, False)
-                renamed = slot
+                order_slot = order_slot_of(slots, key, book, False, False)
+                renamed = order_slot
                 if targets.size and columns.new_order_id[ix(row)] != key:
                     new_key = columns.new_order_id[ix(row)]
-                    renamed = node_of(slots, new_key, book, slot != NO_SLOT, False)
+                    renamed = order_slot_of(slots, new_key, book, order_slot != NO_SLOT, False)
             elif action == NOTE:
-                op, qty = opcodes.NOTHING << opcodes.KIND_SHIFT, np.int64(0)
+                op, qty = opcodes.NOTHING << opcodes.KIND_SHIFT, ZERO
             elif action == RISK_CONTROL:
                 op = opcodes.CONTROL << opcodes.KIND_SHIFT
             else:
                 op = (opcodes.CLEAR if action == CLEAR else opcodes.MASS_CANCEL) << opcodes.KIND_SHIFT
-                qty = np.int64(0)
-            if slot < 0 or renamed < 0:
+                qty = ZERO
+            # a direct table has one place for an id, and two books use it
+            if order_slot < 0 or renamed < 0:
                 return -1
+            # in input order even where rows were compiled by kind
             at = ix(row) if by_kind else ix(place)
             place += 1
             rows[at]["op"] = op | (book << opcodes.BOOK_SHIFT)
-            rows[at]["slot"] = slot if slot != NO_SLOT else unknown
+            rows[at]["slot"] = order_slot if order_slot != NO_SLOT else unknown
             rows[at]["level"] = level
             rows[at]["qty"] = qty
             if order.size:
@@ -429,13 +441,13 @@ def compile_rows(columns, rules, grid, slots, target, passive, by_kind, part, st
 
 
 @kernel
-def move_nodes(rows, targets, start, stop, first, by):
-    """Add `by` to the nodes from `first` on that the commands [start, stop) name."""
+def move_order_slots(rows, targets, start, stop, first, by):
+    """Add `by` to the slots from `first` on that the commands [start, stop) name."""
     rows, targets = bare(rows), bare(targets)
     for place in range(start, stop):
-        slot = np.int64(rows[ix(place)]["slot"])
-        rows[ix(place)]["slot"] = slot + by * (slot >= first)
+        order_slot = np.int64(rows[ix(place)]["slot"])
+        rows[ix(place)]["slot"] = order_slot + by * (order_slot >= first)
     if targets.size:
         for place in range(start, stop):
-            slot = np.int64(targets[ix(place)])
-            targets[ix(place)] = slot + by * (slot >= first)
+            order_slot = np.int64(targets[ix(place)])
+            targets[ix(place)] = order_slot + by * (order_slot >= first)

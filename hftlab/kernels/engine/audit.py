@@ -5,7 +5,7 @@ the same rows in input order: it rebuilds every account's money from the fills, 
 due, and stops at the first row where such a limit may have had something to say. Up to there the threads'
 results are the exact ones. It may stop too early, which costs time; never too late.
 
-What it keeps is a gate of its own (cells, symbols, money, accounts), moved by the functions that move the
+What it keeps is a gate of its own (holdings, symbols, money, accounts), moved by the functions that move the
 real one.
 """
 
@@ -15,23 +15,31 @@ from typing import NamedTuple
 
 import numpy as np
 
-from hftlab.codes import Reason
-from hftlab.kernels.book.columns import (
-    LAST_CONTROL,
-    MARKET,
-    NEW,
-    REPLACE,
-    RISK_CONTROL,
-    bare_columns,
-    value_at,
-)
-from hftlab.kernels.book.ladder import BEST, bare_books
+from hftlab.kernels.book.columns import bare_columns, value_at
+from hftlab.kernels.book.ladder import ASK, BEST, BID, bare_books
 from hftlab.kernels.book.opcodes import REJECTED
 from hftlab.kernels.book.price_grid import bare_grid, book_of, level_price
-from hftlab.kernels.engine.batch import TOUCH_BOOK, TOUCH_LEVEL, TOUCH_ROW
+from hftlab.kernels.book.touch import TOUCH_BOOK, TOUCH_LEVEL, TOUCH_ROW
+from hftlab.kernels.codes import (
+    ACTIVE,
+    CAPACITY_EXHAUSTED,
+    LAST_CONTROL,
+    MARKET_ORDER,
+    MAX_NOTIONAL,
+    MAX_OPEN_NOTIONAL,
+    MAX_OPEN_ORDERS,
+    MAX_POSITION,
+    NEW,
+    POST_ONLY_WOULD_CROSS,
+    PRICE_BAND,
+    REASONS,
+    REPLACE,
+    RISK_CONTROL,
+    SELF_TRADE,
+)
 from hftlab.kernels.matching.stop_loss import (
     account_strikes,
-    cell_strikes,
+    holding_strikes,
     is_marking,
     lift,
     take_marks,
@@ -40,11 +48,10 @@ from hftlab.kernels.matching.stop_loss import (
 from hftlab.kernels.primitives import int128
 from hftlab.kernels.primitives.compile import helper, kernel
 from hftlab.kernels.primitives.hash_index import lookup
-from hftlab.kernels.primitives.intrinsics import bare, ix, prefetch
-from hftlab.kernels.risk_gate.gate import ACTIVE, CHECKS_PORTFOLIO, NEXT_MARK, bare_gate, settle
+from hftlab.kernels.primitives.intrinsics import HOLDINGS_AHEAD, ZERO, bare, ix, prefetch
+from hftlab.kernels.risk_gate.book_checks import growth_of
+from hftlab.kernels.risk_gate.gate import CHECKS_PORTFOLIO, NEXT_MARK, bare_gate, settle
 from hftlab.kernels.risk_gate.records import ON_ALL, ON_SYMBOL, SCOPE_SHIFT, STATE_MASK
-
-LOOKAHEAD = 12  # rows
 
 # bits of `reached`: an order with this outcome came as far as the check of stop losses, of portfolio value
 STOPS, PORTFOLIO = 1, 2
@@ -53,11 +60,11 @@ STOPS, PORTFOLIO = 1, 2
 def reached_checks() -> np.ndarray:
     """By outcome byte of a NEW or REPLACE that was run without them: which of the two checks it gets to."""
     reached = np.full(256, STOPS | PORTFOLIO, np.uint8)
-    between = {"PRICE_BAND", "MAX_NOTIONAL", "MAX_POSITION", "MAX_OPEN_ORDERS", "MAX_OPEN_NOTIONAL"}
-    behind = {"SELF_TRADE", "POST_ONLY_WOULD_CROSS", "CAPACITY_EXHAUSTED"}
-    for reason in Reason:
-        if reason.name not in behind:
-            reached[REJECTED + reason] = STOPS if reason.name in between else 0
+    reached[REJECTED : REJECTED + REASONS] = 0
+    for reason in (PRICE_BAND, MAX_NOTIONAL, MAX_POSITION, MAX_OPEN_ORDERS, MAX_OPEN_NOTIONAL):
+        reached[REJECTED + reason] = STOPS
+    for reason in (SELF_TRADE, POST_ONLY_WOULD_CROSS, CAPACITY_EXHAUSTED):
+        reached[REJECTED + reason] = STOPS | PORTFOLIO
     return reached
 
 
@@ -66,11 +73,11 @@ class Trail(NamedTuple):
 
     fills: np.ndarray  # FILL by input row; `row` is that
     touch: np.ndarray  # int64 [changes, TOUCH_WIDTH] by input row, or [0, TOUCH_WIDTH] where no mark needs it
-    outcomes: np.ndarray  # uint8 by position
-    positions: np.ndarray  # int32 [rows]: where each input row is on the tape
-    row_cells: np.ndarray  # int32 [rows]: the sender's
+    outcomes: np.ndarray  # uint8 by index on the tape
+    tape_indices: np.ndarray  # int32 [rows]: where each input row is on the tape
+    row_holdings: np.ndarray  # int32 [rows]: the sender's
     reached: np.ndarray  # uint8 [256]: see reached_checks
-    index: np.ndarray  # ENTRY: (account, book) -> cell
+    index: np.ndarray  # ENTRY: (account, book) -> holding
 
 
 @helper
@@ -80,8 +87,8 @@ def bare_trail(trail):
         bare(trail.fills),
         bare(trail.touch),
         bare(trail.outcomes),
-        bare(trail.positions),
-        bare(trail.row_cells),
+        bare(trail.tape_indices),
+        bare(trail.row_holdings),
         bare(trail.reached),
         bare(trail.index),
     )
@@ -92,12 +99,12 @@ def mark_strikes(books, grid, gate):
     """Mark all positions; whether any stop strikes at it."""
     gate.counts[NEXT_MARK] += 1
     take_marks(books, grid, gate)
-    first = np.int64(0)
+    first = ZERO
     while first < gate.stop_order.size:
         number, last, value = value_account(gate, first)
         if gate.accounts[ix(number)]["by_position"]:
             for i in range(first, last):
-                if cell_strikes(gate, np.int64(gate.stop_order[ix(i)])):
+                if holding_strikes(gate, np.int64(gate.stop_order[ix(i)])):
                     return True
         elif account_strikes(gate.accounts[ix(number)], value):
             return True
@@ -108,15 +115,12 @@ def mark_strikes(books, grid, gate):
 @helper
 def would_exceed(gate, account, position, book, qty, price):
     """Whether an order may bring the portfolio value above its limit; quantity and position as of a buyer."""
-    more = qty  # by which |position| grows
-    if position < 0:
-        more = position + qty + position if position + qty > 0 else np.int64(0)
-    symbol = gate.symbols[ix(book)]
+    growth, symbol = growth_of(position, qty), gate.symbols[ix(book)]
     each = abs(np.int64(symbol["mark"])) if symbol["has_mark"] else abs(price)
-    if more <= 0 or each == 0:
+    if growth <= 0 or each == 0:
         return False
     gross = (np.int64(account["gross_high"]), np.int64(account["gross_low"]))
-    return int128.exceeds(int128.add(gross, int128.multiply(each, more)), np.int64(account["portfolio"]))
+    return int128.exceeds(int128.add(gross, int128.multiply(each, growth)), np.int64(account["portfolio"]))
 
 
 @helper
@@ -125,26 +129,26 @@ def may_bind(gate, columns, trail, row):
     action = value_at(columns.action, row)
     if action not in (NEW, REPLACE):
         return False
-    position = ix(trail.positions[ix(row)])
-    reached = trail.reached[ix(trail.outcomes[position])]
+    index = ix(trail.tape_indices[ix(row)])
+    reached = trail.reached[ix(trail.outcomes[index])]
     if reached == 0:
         return False
     if action == NEW:
-        cell, sells = np.int64(trail.row_cells[ix(row)]), np.int64(columns.side[ix(row)]) < 0
+        holding, sells = np.int64(trail.row_holdings[ix(row)]), np.int64(columns.side[ix(row)]) < 0
     else:  # the owner is known where the gate was asked
-        cell = np.int64(gate.owners[position])
-        cell, sells = abs(cell), cell < 0
-        if cell == 0:
+        holding = np.int64(gate.owners[index])
+        holding, sells = abs(holding), holding < 0
+        if holding == 0:
             return False
-    place = gate.cells[ix(cell)]
+    place = gate.holdings[ix(holding)]
     account = gate.accounts[ix(place["account"])]
     if place["stopped"] or account["stopped"]:
         return True
     if not reached & PORTFOLIO or not gate.counts[CHECKS_PORTFOLIO]:
         return False
     held = np.int64(place["position"])
-    market = action == NEW and value_at(columns.order_type, row) == MARKET
-    price = np.int64(0) if market else value_at(columns.price, row)
+    market = action == NEW and value_at(columns.order_type, row) == MARKET_ORDER
+    price = ZERO if market else value_at(columns.price, row)
     qty, book = value_at(columns.qty, row), np.int64(place["book"])
     return would_exceed(gate, account, -held if sells else held, book, qty, price)
 
@@ -172,32 +176,34 @@ def follow_control(gate, columns, row):
 
 
 @kernel
-def audit(books, grid, gate, columns, trail, asks, start, stop):
+def audit(books, grid, gate, columns, trail, checks_orders, start, stop):
     """The first of input rows [start, stop) at which a limit on money may bind, or `stop`.
 
     The gate's marks are input rows; its money is that before `start`, and afterwards that before the row
-    returned, but for what the marking at it has changed. `asks` says whether there can be anything to ask of
-    single orders: a portfolio value, or a stop that has struck earlier. Of the books only the touch is kept.
+    returned, but for what the marking at it has changed. `checks_orders` says whether single orders can be
+    refused: by a portfolio value, or a stop that has struck earlier. Of the books only the touch is kept.
     """
     books, grid, gate = bare_books(books), bare_grid(grid), bare_gate(gate)
     columns, trail = bare_columns(columns), bare_trail(trail)
-    fill, touch, last = np.int64(0), np.int64(0), trail.row_cells.size - 1
+    fill, touch, last = ZERO, ZERO, trail.row_holdings.size - 1
     for nth in range(start, stop):
         row = np.int64(nth)
+        # what may bind at a row is asked before what the row has done is followed
         if is_marking(gate, row) and mark_strikes(books, grid, gate):
             return row
-        if asks:
-            prefetch(gate.cells, np.int64(trail.row_cells[ix(min(row + LOOKAHEAD, last))]))
+        if checks_orders:
+            prefetch(gate.holdings, np.int64(trail.row_holdings[ix(min(row + HOLDINGS_AHEAD, last))]))
             if may_bind(gate, columns, trail, row):
                 return row
             if value_at(columns.action, row) == RISK_CONTROL:
                 follow_control(gate, columns, row)
+        # then its fills move the money, and its changes of the touch the marks
         while fill < trail.fills.size and trail.fills[ix(fill)]["row"] == row:
             book_fill(grid, gate, trail, trail.fills[ix(fill)])
             fill += 1
         while touch < trail.touch.shape[0] and trail.touch[ix(touch), TOUCH_ROW] == row:
             book = ix(trail.touch[ix(touch), TOUCH_BOOK])
-            books.heads[book, BEST] = trail.touch[ix(touch), TOUCH_LEVEL]
-            books.heads[book, BEST + 1] = trail.touch[ix(touch), TOUCH_LEVEL + 1]
+            books.heads[book, BEST + BID] = trail.touch[ix(touch), TOUCH_LEVEL + BID]
+            books.heads[book, BEST + ASK] = trail.touch[ix(touch), TOUCH_LEVEL + ASK]
             touch += 1
     return np.int64(stop)

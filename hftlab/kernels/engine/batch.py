@@ -10,33 +10,44 @@ from typing import NamedTuple
 import numpy as np
 
 from hftlab.kernels.book import opcodes
-from hftlab.kernels.book.ladder import BASE, BEST, SIZE, bare_books
+from hftlab.kernels.book.commands import Command, bare_commands
+from hftlab.kernels.book.ladder import ASK, BASE, BEST, BID, SIZE, bare_books
 from hftlab.kernels.book.price_grid import bare_grid
-from hftlab.kernels.matching.price_time import APPLIED, CANCELLED, NO_EFFECT, add, reduce, remove_all, replace
+from hftlab.kernels.book.touch import (
+    TOUCH_BOOK,
+    TOUCH_COUNT,
+    TOUCH_LEVEL,
+    TOUCH_QTY,
+    TOUCH_ROW,
+    TOUCH_WIDTH,
+    touch_of,
+)
+from hftlab.kernels.codes import APPLIED, CANCELLED, NO_EFFECT
+from hftlab.kernels.matching.price_time import add, reduce, remove_all, replace
 from hftlab.kernels.matching.stop_loss import control, has_room, is_marking, mark, reaches_all
 from hftlab.kernels.primitives.bitmap import NONE, previous_bit
 from hftlab.kernels.primitives.compile import helper, kernel, unless_none
-from hftlab.kernels.primitives.intrinsics import bare, bare_rows, choose, ix, likely, prefetch
+from hftlab.kernels.primitives.intrinsics import (
+    ORDERS_AHEAD,
+    ZERO,
+    bare,
+    bare_rows,
+    choose,
+    ix,
+    likely,
+    prefetch,
+)
 from hftlab.kernels.risk_gate.gate import EVENTS, bare_gate
 
-TOUCH_ROW, TOUCH_LEVEL, TOUCH_QTY, TOUCH_COUNT, TOUCH_BOOK = 0, 1, 3, 5, 7  # + side
-TOUCH_WIDTH = 8
+# values of a rank of one side of the depth; the columns are those of bids, then those of asks
+DEPTH_LEVEL, DEPTH_QTY, DEPTH_COUNT, DEPTH_WIDTH = range(4)
+CHANGE_INDEX, CHANGE_BOOK = 0, 1  # rows of its changes
 
-LOOKAHEAD = 16  # commands; the future of a batch is known
-NEAR = 1 << 17  # nodes of orders (2 MB)
-
-
-class Commands(NamedTuple):
-    """A compiled tape as the kernel sees it; all read-only."""
-
-    rows: np.ndarray  # COMMAND [n]
-    order: np.ndarray  # int32 [n]: input row of each, or [0] where that is the position
-    targets: np.ndarray  # int32 [n]: node of a REPLACE's new id, or [0] where ids never change
-    accounts: np.ndarray  # int32 [input rows], or [0] where there are none
+CACHED_ORDERS = 1 << 17  # (2 MB) so many stay in the cache, and their neighbours need no prefetch
 
 
 class Outputs(NamedTuple):
-    """What a run writes: an outcome per position, fills, and (where asked for) changes of the touch."""
+    """What a run writes: an outcome per command, fills, and (where asked for) changes of the touch."""
 
     fills: np.ndarray  # FILL [capacity]
     outcomes: np.ndarray  # uint8 [n]: see opcodes.py
@@ -44,14 +55,6 @@ class Outputs(NamedTuple):
     leaves: np.ndarray  # [n] lots
     touch: np.ndarray  # int64 [rows, TOUCH_WIDTH], or [0, TOUCH_WIDTH] when not recorded
     last_touch: np.ndarray  # int64 [books, TOUCH_WIDTH]
-
-
-@helper
-def bare_commands(commands):
-    """The same tape without reference counts (see intrinsics.py)."""
-    return Commands(
-        bare(commands.rows), bare(commands.order), bare(commands.targets), bare(commands.accounts)
-    )
 
 
 @helper
@@ -68,60 +71,28 @@ def bare_outputs(outputs):
 
 
 @helper
-def step(
-    books, grid, gate, fills, count, row, op, slot, target, level, qty, entry, account, cell, early, stamps
-):
+def step(books, grid, gate, fills, count, command, stamps):
     """Apply one command; returns (outcome, filled, leaves, count of fills written).
 
-    `gate` is None where there is none; `cell` and `early` are for it: whose the command is, and what was
-    decided by the rows alone. `stamps` is None where no stages are measured.
+    `gate` is None where there is none, `stamps` where no stages are measured.
     """
-    kind = (op >> opcodes.KIND_SHIFT) & opcodes.KIND_MASK
-    book = np.int64(op >> opcodes.BOOK_SHIFT)
+    kind = (command.op >> opcodes.KIND_SHIFT) & opcodes.KIND_MASK
     if likely(kind == opcodes.ADD):
-        return add(
-            books,
-            grid,
-            gate,
-            fills,
-            count,
-            row,
-            book,
-            op,
-            slot,
-            level,
-            qty,
-            entry,
-            account,
-            cell,
-            early,
-            stamps,
-        )
+        return add(books, grid, gate, fills, count, command, stamps)
     if likely(kind == opcodes.REDUCE):
-        return reduce(books, grid, gate, count, book, slot, qty)
+        return reduce(books, grid, gate, count, command)
     if kind == opcodes.REPLACE:
-        return replace(
-            books, grid, gate, fills, count, row, book, op, slot, target, level, qty, entry, early, stamps
-        )
+        return replace(books, grid, gate, fills, count, command, stamps)
     if kind == opcodes.INVALID:
-        return opcodes.REJECTED + qty, np.int64(0), np.int64(0), count
+        return opcodes.REJECTED + command.qty, ZERO, ZERO, count
     if kind == opcodes.NOTHING:
-        return NO_EFFECT, np.int64(0), np.int64(0), count
+        return NO_EFFECT, ZERO, ZERO, count
     if kind == opcodes.CONTROL:
         if gate is not None:
-            control(books, grid, gate, row, book, qty, account)
-        return APPLIED, np.int64(0), np.int64(0), count
-    remove_all(books, grid, gate, book, account, kind == opcodes.CLEAR)
-    return CANCELLED, np.int64(0), np.int64(0), count
-
-
-@helper
-def touch_of(books, book, side):
-    """(level, lots, orders) of the best level of a side; of an empty side the level is none of its own."""
-    level = np.int64(books.heads[ix(book), BEST + side])
-    there = np.int64(level >= books.heads[ix(book), BASE] + side * books.heads[ix(book), SIZE])
-    best = books.levels[ix(level & -there)]
-    return level, best["qty"] & -there, np.int64(best["count"]) & -there
+            control(books, grid, gate, command)
+        return APPLIED, ZERO, ZERO, count
+    remove_all(books, grid, gate, command.book, command.account, kind == opcodes.CLEAR)
+    return CANCELLED, ZERO, ZERO, count
 
 
 @helper
@@ -131,16 +102,18 @@ def note_touch(books, outputs, book, row, count):
     One question for all six values: each on its own would be a branch.
     """
     last = outputs.last_touch
-    bid, bid_qty, bids = touch_of(books, book, 0)
-    ask, ask_qty, asks = touch_of(books, book, 1)
+    bid, bid_qty, bids = touch_of(books, book, BID)
+    ask, ask_qty, asks = touch_of(books, book, ASK)
     place = ix(book)
-    changed = (bid ^ last[place, 1]) | (ask ^ last[place, 2]) | (bid_qty ^ last[place, 3])
-    changed |= (ask_qty ^ last[place, 4]) | (bids ^ last[place, 5]) | (asks ^ last[place, 6])
+    changed = (bid ^ last[place, TOUCH_LEVEL + BID]) | (ask ^ last[place, TOUCH_LEVEL + ASK])
+    changed |= (bid_qty ^ last[place, TOUCH_QTY + BID]) | (ask_qty ^ last[place, TOUCH_QTY + ASK])
+    changed |= (bids ^ last[place, TOUCH_COUNT + BID]) | (asks ^ last[place, TOUCH_COUNT + ASK])
     if changed:
-        last[place, 1], last[place, 2], last[place, 3] = bid, ask, bid_qty
-        last[place, 4], last[place, 5], last[place, 6] = ask_qty, bids, asks
+        last[place, TOUCH_LEVEL + BID], last[place, TOUCH_LEVEL + ASK] = bid, ask
+        last[place, TOUCH_QTY + BID], last[place, TOUCH_QTY + ASK] = bid_qty, ask_qty
+        last[place, TOUCH_COUNT + BID], last[place, TOUCH_COUNT + ASK] = bids, asks
         outputs.touch[ix(count), TOUCH_ROW] = row
-        for column in range(1, TOUCH_BOOK):
+        for column in range(TOUCH_LEVEL, TOUCH_BOOK):
             outputs.touch[ix(count), ix(column)] = last[place, ix(column)]
         outputs.touch[ix(count), TOUCH_BOOK] = book
         count += 1
@@ -148,15 +121,15 @@ def note_touch(books, outputs, book, row, count):
 
 
 @helper
-def look_ahead(books, rows, position):
+def look_ahead(books, rows, index):
     """Bring what coming commands will touch into the cache: first their orders, then where those lead.
 
     The second step pays where the books don't fit the second-level cache.
     """
-    if position + 2 * LOOKAHEAD < rows.size:
-        prefetch(books.orders, np.int64(rows[ix(position + 2 * LOOKAHEAD)]["slot"]))
-        if books.orders.size > NEAR:
-            row = rows[ix(position + LOOKAHEAD)]
+    if index + 2 * ORDERS_AHEAD < rows.size:
+        prefetch(books.orders, np.int64(rows[ix(index + 2 * ORDERS_AHEAD)]["slot"]))
+        if books.orders.size > CACHED_ORDERS:
+            row = rows[ix(index + ORDERS_AHEAD)]
             leaving = (np.int64(row["op"]) >> opcodes.KIND_SHIFT) & opcodes.KIND_MASK != opcodes.ADD
             order, level = books.orders[ix(row["slot"])], np.int64(row["level"])
             prefetch(books.orders, choose(leaving, np.int64(order["prev"]), level))
@@ -165,62 +138,63 @@ def look_ahead(books, rows, position):
 
 
 @helper
-def look_ahead_for_gate(gate, rows, position):
-    """Bring the cells of a coming command, its sender's and its order's owner's, into the cache."""
-    if position + 2 * LOOKAHEAD < rows.size:
-        prefetch(gate.node_cells, np.int64(rows[ix(position + 2 * LOOKAHEAD)]["slot"]))
-        ahead = ix(position + LOOKAHEAD)
-        prefetch(gate.cells, np.int64(gate.row_cells[ahead]))
-        prefetch(gate.cells, np.int64(gate.node_cells[ix(rows[ahead]["slot"])]))
+def look_ahead_for_gate(gate, rows, index):
+    """Bring the holdings of a coming command, its sender's and its order's owner's, into the cache."""
+    if index + 2 * ORDERS_AHEAD < rows.size:
+        prefetch(gate.order_holdings, np.int64(rows[ix(index + 2 * ORDERS_AHEAD)]["slot"]))
+        ahead = ix(index + ORDERS_AHEAD)
+        prefetch(gate.holdings, np.int64(gate.row_holdings[ahead]))
+        prefetch(gate.holdings, np.int64(gate.order_holdings[ix(rows[ahead]["slot"])]))
 
 
 @helper
-def play(books, grid, gate, commands, outputs, position, count):
-    """Apply the command at a position and write its outcome; returns (book, fills written)."""
-    look_ahead(books, commands.rows, position)
-    if gate is not None:
-        look_ahead_for_gate(gate, commands.rows, position)
-    place = ix(position)
+def command_at(gate, commands, index):
+    """The command at an index of a tape."""
+    place = ix(index)
     command = commands.rows[place]
-    op = np.int64(command["op"])
-    slot = np.int64(command["slot"])
-    account = np.int64(0)
+    op, order_slot, account = np.int64(command["op"]), np.int64(command["slot"]), ZERO
     if commands.accounts.size:
-        row = np.int64(commands.order[place]) if commands.order.size else position
+        row = np.int64(commands.order[place]) if commands.order.size else index
         account = np.int64(commands.accounts[ix(row)])
-    cell, early = np.int64(0), np.int64(0)
+    holding, row_reason = ZERO, ZERO
     if gate is not None:
-        cell, early = np.int64(gate.row_cells[place]), np.int64(gate.early[place])
-    outcome, filled, leaves, count = step(
-        books,
-        grid,
-        gate,
-        outputs.fills,
-        count,
-        position,
+        holding, row_reason = np.int64(gate.row_holdings[place]), np.int64(gate.row_reasons[place])
+    return Command(
+        index,
+        op >> opcodes.BOOK_SHIFT,
         op,
-        slot,
-        np.int64(commands.targets[place]) if commands.targets.size else slot,
+        order_slot,
+        np.int64(commands.targets[place]) if commands.targets.size else order_slot,
         np.int64(command["level"]),
         np.int64(command["qty"]),
-        position,
+        index,
         account,
-        cell,
-        early,
-        None,
+        holding,
+        row_reason,
     )
+
+
+@helper
+def play(books, grid, gate, commands, outputs, index, count):
+    """Apply the command at an index and write its outcome; returns (book, fills written)."""
+    look_ahead(books, commands.rows, index)
+    if gate is not None:
+        look_ahead_for_gate(gate, commands.rows, index)
+    place = ix(index)
+    command = command_at(gate, commands, index)
+    outcome, filled, leaves, count = step(books, grid, gate, outputs.fills, count, command, None)
     outputs.outcomes[place] = outcome
     outputs.filled[place] = filled
     outputs.leaves[place] = leaves
-    return op >> opcodes.BOOK_SHIFT, count
+    return command.book, count
 
 
 @helper
-def is_everywhere(rows, position):
-    """Whether the command at a position may change every book."""
-    op = np.int64(rows[ix(position)]["op"])
+def is_everywhere(rows, index):
+    """Whether the command at an index may change every book."""
+    op = np.int64(rows[ix(index)]["op"])
     return (op >> opcodes.KIND_SHIFT) & opcodes.KIND_MASK == opcodes.CONTROL and reaches_all(
-        np.int64(rows[ix(position)]["qty"])
+        np.int64(rows[ix(index)]["qty"])
     )
 
 
@@ -241,26 +215,27 @@ def bare_visit(visit):
 @helper
 def loop(books, grid, gate, commands, outputs, start, stop, visit):
     """`run`, with everything bare."""
-    count, touches = np.int64(0), np.int64(0)
+    count, touches = ZERO, ZERO
     for nth in range(start, stop):
-        position = np.int64(nth)
+        index = np.int64(nth)
         if visit is not None:
-            position = np.int64(visit[ix(nth)])
-        everywhere = False  # whether books other than the command's may have changed
+            index = np.int64(visit[ix(nth)])
+        # positions are marked before the command; what stops do then may be in any book
+        everywhere = False
         if gate is not None:
-            everywhere = is_everywhere(commands.rows, position)
-            if is_marking(gate, position):
+            everywhere = is_everywhere(commands.rows, index)
+            if is_marking(gate, index):
                 if not has_room(gate):
                     return nth - start, count, touches
                 happened = gate.counts[EVENTS]
-                count = mark(books, grid, gate, outputs.fills, count, position)
+                count = mark(books, grid, gate, outputs.fills, count, index)
                 everywhere |= gate.counts[EVENTS] != happened
-        book, count = play(books, grid, gate, commands, outputs, position, count)
+        book, count = play(books, grid, gate, commands, outputs, index, count)
         if outputs.touch.size:
             if gate is not None and everywhere:
-                touches = note_touches(books, gate, outputs, position, touches)
+                touches = note_touches(books, gate, outputs, index, touches)
             else:
-                touches = note_touch(books, outputs, book, position, touches)
+                touches = note_touch(books, outputs, book, index, touches)
     return stop - start, count, touches
 
 
@@ -269,7 +244,7 @@ def run(books, grid, gate, commands, outputs, start, stop, visit):
     """Apply commands [start, stop); returns (commands applied, fills written, touches written).
 
     `gate` is None for a run without one. A run with one stops before a command when the room for what the
-    gate does by itself gets short. `visit` is None, or the positions to visit one after the other: start and
+    gate does by itself gets short. `visit` is None, or the indices to visit one after the other: start and
     stop then count those.
     """
     return loop(
@@ -284,19 +259,6 @@ def run(books, grid, gate, commands, outputs, start, stop, visit):
     )
 
 
-@kernel
-def start_touch(books, last):
-    """Take the touch as it stands before the first command, so that it isn't a change."""
-    books, last = bare_books(books), bare(last)
-    for book in range(last.shape[0]):
-        for side in range(2):
-            level = np.int64(books.heads[book, BEST + side])
-            last[book, TOUCH_LEVEL + side] = level
-            if level >= 0:
-                last[book, TOUCH_QTY + side] = books.levels[level]["qty"]
-                last[book, TOUCH_COUNT + side] = books.levels[level]["count"]
-
-
 @helper
 def note_depth(books, book, last, values, count):
     """Write the best levels of a book at `count` if they changed; returns whether they did.
@@ -308,35 +270,37 @@ def note_depth(books, book, last, values, count):
         bottom = books.heads[book, BASE] + side * books.heads[book, SIZE]
         level = np.int64(books.heads[book, BEST + side])
         for rank in range(last.shape[2]):
-            qty, orders = np.int64(0), np.int64(0)
+            # past the last level of the side there is nothing: the bitmap may have found another's below
+            qty, orders = ZERO, ZERO
             if level < bottom:
                 level = np.int64(NONE)
             else:
                 qty, orders = books.levels[level]["qty"], np.int64(books.levels[level]["count"])
-            column = 3 * side
+            column = DEPTH_WIDTH * side
             if (
-                last[book, column, rank] != level
-                or last[book, column + 1, rank] != qty
-                or last[book, column + 2, rank] != orders
+                last[book, column + DEPTH_LEVEL, rank] != level
+                or last[book, column + DEPTH_QTY, rank] != qty
+                or last[book, column + DEPTH_COUNT, rank] != orders
             ):
                 changed = True
-                last[book, column, rank] = level
-                last[book, column + 1, rank] = qty
-                last[book, column + 2, rank] = orders
+                last[book, column + DEPTH_LEVEL, rank] = level
+                last[book, column + DEPTH_QTY, rank] = qty
+                last[book, column + DEPTH_COUNT, rank] = orders
             if level >= 0:
                 level = np.int64(previous_bit(books.bitmap, level))
+    # a change is written whole, so that each row of the table stands for itself
     if changed:
-        for column in range(6):
+        for column in range(2 * DEPTH_WIDTH):
             for rank in range(last.shape[2]):
                 values[column, count, rank] = last[book, column, rank]
     return changed
 
 
 @helper
-def note_change(books, book, position, last, changes, values, count):
+def note_change(books, book, index, last, changes, values, count):
     """`note_depth`, and where; returns how many changes have been written."""
     if note_depth(books, book, last, values, count):
-        changes[0, count], changes[1, count] = position, book
+        changes[CHANGE_INDEX, count], changes[CHANGE_BOOK, count] = index, book
         count += 1
     return count
 
@@ -344,32 +308,34 @@ def note_change(books, book, position, last, changes, values, count):
 @helper
 def depth_loop(books, grid, gate, commands, outputs, start, stop, visit, last, changes, values):
     """`run_depth`, with everything bare."""
-    fills, count, all_books = np.int64(0), np.int64(0), last.shape[0]
+    fills, count, all_books = ZERO, ZERO, last.shape[0]
+    # the depth as it stands is no change: it is only taken note of
     if start == stop:
         for book in range(all_books):
             note_depth(books, book, last, values, 0)
     for nth in range(start, stop):
-        position = np.int64(nth)
+        index = np.int64(nth)
         if visit is not None:
-            position = np.int64(visit[ix(nth)])
+            index = np.int64(visit[ix(nth)])
+        # one command, or the marking before it, may change every book
         if count + all_books >= changes.shape[1]:
             return nth - start, fills, count
         everywhere = False
         if gate is not None:
-            everywhere = is_everywhere(commands.rows, position)
-            if is_marking(gate, position):
+            everywhere = is_everywhere(commands.rows, index)
+            if is_marking(gate, index):
                 if not has_room(gate):
                     return nth - start, fills, count
                 happened = gate.counts[EVENTS]
-                fills = mark(books, grid, gate, outputs.fills, fills, position)
+                fills = mark(books, grid, gate, outputs.fills, fills, index)
                 everywhere |= gate.counts[EVENTS] != happened
-        book, fills = play(books, grid, gate, commands, outputs, position, fills)
+        book, fills = play(books, grid, gate, commands, outputs, index, fills)
         if gate is not None and everywhere:
             for i in range(all_books):
                 each = np.int64(gate.names[ix(i)])
-                count = note_change(books, each, position, last, changes, values, count)
+                count = note_change(books, each, index, last, changes, values, count)
         else:
-            count = note_change(books, book, position, last, changes, values, count)
+            count = note_change(books, book, index, last, changes, values, count)
     return stop - start, fills, count
 
 
@@ -377,7 +343,7 @@ def depth_loop(books, grid, gate, commands, outputs, start, stop, visit, last, c
 def run_depth(books, grid, gate, commands, outputs, start, stop, visit, last, changes, values):
     """`run` that also writes the best levels after each command that changed them.
 
-    `changes` [2, rows] takes positions and books; returns (commands applied, fills written, changes written).
+    `changes` [2, rows] takes indices and books; returns (commands applied, fills written, changes written).
     It stops early when the room for changes, or for what the gate does by itself, gets short. With
     start = stop it takes the depth as it stands. `visit` is as for `run`.
     """

@@ -10,85 +10,70 @@ from typing import NamedTuple
 
 import numpy as np
 
-from hftlab.codes import NO_SLOT
+from hftlab.codes import MAX_QTY, NO_SLOT
 from hftlab.kernels.book import opcodes
-from hftlab.kernels.book.columns import (
+from hftlab.kernels.book.columns import Columns, RawCommand, bare_columns, raw_command, value_at
+from hftlab.kernels.book.commands import Command
+from hftlab.kernels.book.price_grid import NO_RUNG, book_of, price_level, rung_of, top_level
+from hftlab.kernels.book.tape_compiler import check, flags_of, rest_flags
+from hftlab.kernels.codes import (
     CANCEL,
+    CANCELLED,
     CLEAR,
-    MARKET,
+    FILLED,
+    MARKET_ORDER,
     MASS_CANCEL,
     NEW,
     NOTE,
     REDUCE,
     REPLACE,
+    REPLACED,
+    RESTING,
     RISK_CONTROL,
-    bare_columns,
-    value_at,
+    STAGE_LOOKUP,
+    STAGE_MATCH,
+    STAGE_RISK,
 )
-from hftlab.kernels.book.price_grid import NO_RUNG, book_of, price_level, rung_of, top_level
-from hftlab.kernels.book.tape_compiler import check, flags_of, rest_flags
 from hftlab.kernels.engine.batch import bare_outputs, note_touch, note_touches, step
 from hftlab.kernels.engine.live_books import (
     COUNT,
     FILLED_QTY,
     FREE,
     LEAVES_QTY,
-    desk_at,
+    live_books_at,
     release_all,
     release_makers,
     release_slot,
     take_slot,
 )
-from hftlab.kernels.matching.price_time import CANCELLED, FILLED, REPLACED, RESTING
 from hftlab.kernels.matching.stop_loss import has_room, mark, reaches_all
-from hftlab.kernels.primitives.compile import helper, kernel, quick_kernel, unless_none
+from hftlab.kernels.primitives.compile import helper, kernel, quick_kernel
 from hftlab.kernels.primitives.hash_index import home, lookup
-from hftlab.kernels.primitives.intrinsics import bare, ix, prefetch
+from hftlab.kernels.primitives.intrinsics import INDEX_AHEAD, ZERO, bare, ix, prefetch
 from hftlab.kernels.primitives.python_int import plain
-from hftlab.kernels.primitives.stage_clock import LOOKUP, MATCH, RISK, lap
-from hftlab.kernels.risk_gate.gate import EVENTS, Gate, bare_gate
+from hftlab.kernels.primitives.stage_clock import lap
+from hftlab.kernels.risk_gate.gate import EVENTS
+from hftlab.kernels.risk_gate.risk import bare_risk, gate_of
 from hftlab.kernels.risk_gate.row_checks import (
     EVERYWHERE,
     TIME,
-    Intake,
-    bare_intake,
+    check_row,
     look_ahead,
-    look_at,
     needs_room,
     passes_mark,
 )
 
 # what `event` answers instead of an outcome when something must grow first; nothing has changed then
-NEEDS_SLOTS, NEEDS_LEVELS, NEEDS_CELL, NEEDS_INTAKE, NEEDS_ROOM = range(248, 253)
+NEEDS_SLOTS, NEEDS_LEVELS, NEEDS_HOLDING, NEEDS_INTAKE, NEEDS_ROOM = range(248, 253)
 NEEDS_LIMITS, NEEDS_MESSAGES = 253, 254  # see gated_event.py
 
-LOOKAHEAD = 8  # rows
-NEAR = 1 << 11  # cells (128 KB)
-
-
-class Risk(NamedTuple):
-    """The risk gate of the event path."""
-
-    gate: Gate
-    intake: Intake
-
-
-@unless_none
-def bare_risk(risk):
-    """The same without reference counts (see intrinsics.py); None stays None."""
-    return Risk(bare_gate(risk.gate), bare_intake(risk.intake))
-
-
-@unless_none
-def gate_of(risk):
-    """The gate, or None where there is none."""
-    return risk.gate
+CACHED_HOLDINGS = 1 << 11  # (128 KB) so many stay in the cache and need no prefetch
 
 
 @helper
 def events_so_far(risk):
     """How much the gate has done by itself."""
-    return np.int64(0) if risk is None else risk.gate.counts[EVENTS]
+    return ZERO if risk is None else risk.gate.counts[EVENTS]
 
 
 @helper
@@ -102,175 +87,160 @@ def kind_of(action):
 
 
 @helper
-def needs_of(risk, cell, time):
-    """What must grow before the risk gate can look at a command of a cell, or 0."""
-    if cell == 0:
-        return NEEDS_CELL
-    return NEEDS_INTAKE if needs_room(risk.intake, cell, time) else 0
+def needs_of(risk, holding, time):
+    """What must grow before the risk gate can look at a command of a holding, or 0."""
+    if holding == 0:
+        return NEEDS_HOLDING
+    return NEEDS_INTAKE if needs_room(risk.intake, holding, time) else 0
 
 
 @helper
-def take_in(risk, row, cell, book, action, side, order_type, price, qty, time, stamps):
-    """What the first seven checks say of a command of a cell: it counts from here on."""
-    lap(stamps, LOOKUP)
+def take_in(risk, raw, holding, stamps):
+    """What the first seven checks say of a command of a holding: it counts from here on."""
+    lap(stamps, STAGE_LOOKUP)
     if risk is None:
-        return np.int64(0)
-    early = look_at(risk.intake, row, cell, book, action, side, order_type, price, qty, time)
-    lap(stamps, RISK)
-    return early
+        return ZERO
+    row_reason = check_row(risk.intake, raw, holding)
+    lap(stamps, STAGE_RISK)
+    return row_reason
 
 
 @helper
-def release_withdrawn(desk, gate, start):
+def release_withdrawn(live, gate, start):
     """Release what the gate has cancelled, and note the ids, since event `start`."""
     for i in range(start, gate.counts[EVENTS]):
-        node = np.int64(gate.events[ix(i)]["node"])
-        if node >= 0:
-            gate.events[ix(i)]["order_id"] = desk.ids[ix(node)]
-            if gate.events[ix(i)]["gone"]:
-                release_slot(desk, np.int64(gate.cells[ix(gate.events[ix(i)]["cell"])]["book"]), node)
+        happened = gate.events[ix(i)]
+        order_slot = np.int64(happened["node"])
+        if order_slot >= 0:
+            happened["order_id"] = live.ids[ix(order_slot)]
+            if happened["gone"]:
+                release_slot(live, np.int64(gate.holdings[ix(happened["holding"])]["book"]), order_slot)
 
 
 @helper
-def mark_positions(desk, gate, clock, count, row):
+def mark_positions(live, gate, clock, count, row):
     """Mark positions, and release what stop losses took from the books; returns the fills written."""
     happened = gate.counts[EVENTS]
-    after = mark(desk.books, desk.grid, gate, desk.fills, count, row)
+    after = mark(live.books, live.grid, gate, live.fills, count, row)
     for i in range(count, after):
-        release_makers(desk, book_of(desk.grid, np.int64(desk.fills[i]["level"])), i, i + 1)
-    release_withdrawn(desk, gate, happened)
+        release_makers(live, book_of(live.grid, np.int64(live.fills[i]["level"])), i, i + 1)
+    release_withdrawn(live, gate, happened)
     clock[EVERYWHERE] = np.int64(gate.counts[EVENTS] != happened)
     return after
 
 
 @helper
-def event(
-    desk,
-    risk,
-    count,
-    row,
-    book,
-    action,
-    side,
-    order_type,
-    tif,
-    post_only,
-    key,
-    new_key,
-    price,
-    qty,
-    account,
-    facts,
-    time,
-    stamps,
-):
+def event(live, risk, count, raw, stamps):
     """Apply one raw command; returns (outcome, filled, leaves, fills written).
 
-    `risk` is None where there is no gate; `time` is for it. `stamps` is None where no stages are measured.
+    `risk` is None where there is no gate, `stamps` where no stages are measured.
     """
-    nothing, gate, cell = np.int64(0), gate_of(risk), np.int64(0)
+    holding = ZERO
     if risk is not None:
-        cell = lookup(risk.intake.index, account, book)
-        need = needs_of(risk, cell, time)
+        holding = lookup(risk.intake.index, raw.account, raw.book)
+        need = needs_of(risk, holding, raw.time)
         if need != 0:
-            return np.int64(need), nothing, nothing, count
-    reason = check(action, order_type, price, qty, desk.grid.rules, book)
+            return np.int64(need), ZERO, ZERO, count
+    reason = check(raw.action, raw.order_type, raw.price, raw.qty, live.grid.rules, raw.book)
     if reason != 0:
-        take_in(risk, row, cell, book, action, side, order_type, price, qty, time, stamps)
-        return opcodes.REJECTED + np.int64(reason), nothing, nothing, count
-    if action not in (NEW, CANCEL, REDUCE, REPLACE):
-        if action in (MASS_CANCEL, CLEAR):
-            release_all(desk, book, account, action == CLEAR)
-        take_in(risk, row, cell, book, action, side, order_type, price, qty, time, stamps)
-        op = np.int64(kind_of(action) << opcodes.KIND_SHIFT) | (book << opcodes.BOOK_SHIFT)
-        happened = events_so_far(risk)
-        answer = step(
-            desk.books,
-            desk.grid,
-            gate,
-            desk.fills,
-            count,
-            row,
-            op,
-            nothing,
-            nothing,
-            nothing,
-            qty,
-            nothing,
-            account,
-            nothing,
-            nothing,
-            stamps,
-        )
-        lap(stamps, MATCH)
-        if risk is not None:
-            release_withdrawn(desk, gate, happened)
-        return answer
+        take_in(risk, raw, holding, stamps)  # a message all the same
+        return opcodes.REJECTED + np.int64(reason), ZERO, ZERO, count
+    if raw.action in (NEW, CANCEL, REDUCE, REPLACE):
+        return apply_to_order(live, risk, count, raw, holding, stamps)
+    return apply_to_book(live, risk, count, raw, holding, stamps)
 
-    slot = lookup(desk.index, key, book)
-    target, level, fresh, lots = slot, np.int64(0), False, qty
+
+@helper
+def apply_to_book(live, risk, count, raw, holding, stamps):
+    """Apply a command that names no order."""
+    # what it removes can be found only before it has
+    if raw.action in (MASS_CANCEL, CLEAR):
+        release_all(live, raw.book, raw.account, raw.action == CLEAR)
+    take_in(risk, raw, holding, stamps)
+    happened, gate = events_so_far(risk), gate_of(risk)
+    op = np.int64(kind_of(raw.action) << opcodes.KIND_SHIFT) | (raw.book << opcodes.BOOK_SHIFT)
+    command = Command(raw.row, raw.book, op, ZERO, ZERO, ZERO, raw.qty, ZERO, raw.account, ZERO, ZERO)
+    answer = step(live.books, live.grid, gate, live.fills, count, command, stamps)
+    lap(stamps, STAGE_MATCH)
+    if risk is not None:
+        release_withdrawn(live, gate, happened)
+    return answer
+
+
+@helper
+def level_for(live, raw):
+    """Where a NEW would rest, the rung of a REPLACE, or NO_RUNG where its price is not on the ladder."""
+    if raw.action == NEW and raw.order_type == MARKET_ORDER:
+        return top_level(live.grid, raw.book, np.int64(raw.side < 0))
+    rung = rung_of(live.grid, raw.book, raw.price)
+    if rung == NO_RUNG or raw.action == REPLACE:
+        return rung
+    return price_level(live.grid, raw.book, np.int64(raw.side < 0), rung)
+
+
+@helper
+def apply_to_order(live, risk, count, raw, holding, stamps):
+    """Apply a NEW, CANCEL, REDUCE or REPLACE whose row is right by itself."""
+    book, action = raw.book, raw.action
+
+    # what must grow first is asked for before anything has changed: the same command comes again then
+    order_slot = lookup(live.index, raw.key, book)
+    target, level, fresh, qty = order_slot, ZERO, False, raw.qty
     if action in (NEW, REPLACE):
-        if desk.counts[FREE] == 0:
-            return np.int64(NEEDS_SLOTS), nothing, nothing, count
-        if action == NEW and order_type == MARKET:
-            level = top_level(desk.grid, book, np.int64(side < 0))
-        else:
-            rung = rung_of(desk.grid, book, price)
-            if rung == NO_RUNG:
-                return np.int64(NEEDS_LEVELS), nothing, nothing, count
-            level = price_level(desk.grid, book, np.int64(side < 0), rung) if action == NEW else rung
+        if live.counts[FREE] == 0:
+            return np.int64(NEEDS_SLOTS), ZERO, ZERO, count
+        level = level_for(live, raw)
+        if level == NO_RUNG:
+            return np.int64(NEEDS_LEVELS), ZERO, ZERO, count
+
+    # a slot is taken as if the order will rest: whether it does is known only after the step
     if action == NEW:
-        op = np.int64(
-            flags_of(order_type, tif, post_only) | facts | (opcodes.SELL if side < 0 else opcodes.BUY)
-        )
-        if slot == NO_SLOT and not op & opcodes.NO_REST:
-            slot, fresh = take_slot(desk, key, book), True
+        op = flags_of(raw.order_type, raw.tif, raw.post_only) | raw.flags
+        op |= opcodes.SELL if raw.side < 0 else opcodes.BUY
+        if order_slot == NO_SLOT and not op & opcodes.NO_REST:
+            order_slot, fresh = take_slot(live, raw.key, book), True
     elif action == REPLACE:
-        op = np.int64(opcodes.REPLACE << opcodes.KIND_SHIFT) | facts | rest_flags(order_type, post_only)
-        if new_key != key:
-            target = lookup(desk.index, new_key, book)
-            if target == NO_SLOT and slot != NO_SLOT:
-                target, fresh = take_slot(desk, new_key, book), True
+        op = (opcodes.REPLACE << opcodes.KIND_SHIFT) | raw.flags | rest_flags(raw.order_type, raw.post_only)
+        if raw.new_key != raw.key:
+            target = lookup(live.index, raw.new_key, book)
+            if target == NO_SLOT and order_slot != NO_SLOT:
+                target, fresh = take_slot(live, raw.new_key, book), True
     else:
         op = np.int64(opcodes.REDUCE << opcodes.KIND_SHIFT)
-        lots = np.int64(2**63 - 1) if action == CANCEL else qty
-    op |= book << opcodes.BOOK_SHIFT
-    early = take_in(risk, row, cell, book, action, side, order_type, price, qty, time, stamps)
-    happened = events_so_far(risk)
+        if action == CANCEL:
+            qty = np.int64(MAX_QTY)
+    row_reason = take_in(risk, raw, holding, stamps)
 
-    unknown = np.int64(desk.books.levels.size)  # the node that is never open
-    outcome, filled, leaves, after = step(
-        desk.books,
-        desk.grid,
-        gate,
-        desk.fills,
-        count,
-        row,
-        op,
-        slot if slot != NO_SLOT else unknown,
+    # the event numbers of the gate tell afterwards what it has withdrawn meanwhile
+    happened, gate = events_so_far(risk), gate_of(risk)
+    unknown = np.int64(live.books.levels.size)  # the slot that is never open
+    command = Command(
+        raw.row,
+        book,
+        op | (book << opcodes.BOOK_SHIFT),
+        order_slot if order_slot != NO_SLOT else unknown,
         target if target != NO_SLOT else unknown,
         level,
-        lots,
-        target if action == REPLACE else slot,
-        account,
-        cell,
-        early,
-        stamps,
+        qty,
+        target if action == REPLACE else order_slot,
+        raw.account,
+        holding,
+        row_reason,
     )
-    lap(stamps, MATCH)
-    release_makers(desk, book, count, after)
+    outcome, filled, leaves, after = step(live.books, live.grid, gate, live.fills, count, command, stamps)
+    lap(stamps, STAGE_MATCH)
+
+    # makers first, while their slots still say who they are
+    release_makers(live, book, count, after)
     if risk is not None:
-        release_withdrawn(desk, gate, happened)
-    if action == NEW:
-        if fresh and outcome != RESTING:
-            release_slot(desk, book, slot)
-    elif action == REPLACE:
-        if fresh and outcome != REPLACED:
-            release_slot(desk, book, target)
-        if outcome in (FILLED, CANCELLED) or (outcome == REPLACED and target != slot):
-            release_slot(desk, book, slot)
-    elif outcome == CANCELLED:
-        release_slot(desk, book, slot)
+        release_withdrawn(live, gate, happened)
+    if fresh and outcome != (RESTING if action == NEW else REPLACED):
+        release_slot(live, book, order_slot if action == NEW else target)
+    if action == REPLACE:
+        if outcome in (FILLED, CANCELLED) or (outcome == REPLACED and target != order_slot):
+            release_slot(live, book, order_slot)
+    elif action != NEW and outcome == CANCELLED:
+        release_slot(live, book, order_slot)
     return outcome, filled, leaves, after
 
 
@@ -281,45 +251,13 @@ ACTION_BITS, SELL_BIT, TYPE_BITS, TIF_BITS, POST_ONLY_BIT = 0, 3, 4, 6, 8
 DETAILS = 256  # in the answer of `submit`: filled, leaves and fills are more than the outcome tells
 
 
-@quick_kernel
-def submit(address, word, key, new_key, price, qty, account):
-    """One raw command to book 0 from Python: see `send`. Whole arguments, as of all these."""
-    word = plain(word)
-    return send(
-        plain(address),
-        (word >> ACTION_BITS) & 7,
-        word,
-        plain(key),
-        plain(new_key),
-        plain(price),
-        plain(qty),
-        plain(account),
-    )
-
-
-@quick_kernel
-def submit_cancel(address, key):
-    """A CANCEL: the same with five arguments less to convert."""
-    key, nothing = plain(key), np.int64(0)
-    return send(plain(address), np.int64(CANCEL), nothing, key, key, nothing, nothing, nothing)
-
-
 @helper
-def send(address, action, word, key, new_key, price, qty, account):
-    """One raw command to book 0; returns the outcome, plus DETAILS.
-
-    Without DETAILS nothing was filled, and what is open is the command's quantity (RESTING, REPLACED) or
-    nothing; with it, filled, leaves and the count of fills are in `counts` from FILLED_QTY on. One integer
-    comes back because a tuple of four costs 25 ns more.
-    """
-    desk = desk_at(address)
-    outcome, filled, leaves, count = event(
-        desk,
-        None,
-        np.int64(0),
-        np.int64(0),
-        np.int64(0),
-        action,
+def unpacked(word, key, new_key, price, qty, account, time):
+    """A raw command of book 0 from the arguments of `submit`."""
+    return RawCommand(
+        ZERO,
+        ZERO,
+        (word >> ACTION_BITS) & 7,
         np.int64(-1 if (word >> SELL_BIT) & 1 else 1),
         (word >> TYPE_BITS) & 3,
         (word >> TIF_BITS) & 3,
@@ -329,105 +267,131 @@ def send(address, action, word, key, new_key, price, qty, account):
         price,
         qty,
         account,
-        np.int64(0),
-        np.int64(0),
-        None,
+        ZERO,
+        time,
     )
-    if filled == 0 and leaves in (0, qty):
+
+
+@quick_kernel
+def submit(address, word, key, new_key, price, qty, account):
+    """One raw command to book 0 from Python: see `send`. Whole arguments, as of all these."""
+    key, new_key = plain(key), plain(new_key)
+    return send(
+        plain(address),
+        unpacked(plain(word), key, new_key, plain(price), plain(qty), plain(account), ZERO),
+    )
+
+
+@quick_kernel
+def submit_cancel(address, key):
+    """A CANCEL: the same with five arguments less to convert."""
+    key = plain(key)
+    word = np.int64(CANCEL << ACTION_BITS)
+    return send(plain(address), unpacked(word, key, key, ZERO, ZERO, ZERO, ZERO))
+
+
+@helper
+def send(address, raw):
+    """One raw command to book 0; returns the outcome, plus DETAILS.
+
+    Without DETAILS nothing was filled, and what is open is the command's quantity (RESTING, REPLACED) or
+    nothing; with it, filled, leaves and the count of fills are in `counts` from FILLED_QTY on. One integer
+    comes back because a tuple of four costs 25 ns more.
+    """
+    live = live_books_at(address)
+    outcome, filled, leaves, count = event(live, None, ZERO, raw, None)
+    if filled == 0 and leaves in (0, raw.qty):
         return outcome
-    desk.counts[FILLED_QTY], desk.counts[LEAVES_QTY], desk.counts[COUNT] = filled, leaves, count
+    live.counts[FILLED_QTY], live.counts[LEAVES_QTY], live.counts[COUNT] = filled, leaves, count
     return outcome + DETAILS
 
 
 @helper
-def look_ahead_for_gate(desk, risk, columns, row, last):
+def look_ahead_for_gate(live, risk, columns, row, last):
     """Bring what coming rows need into the cache: entries of both indexes, then what those lead to.
 
     An order is taken for what stands where the search for it begins: wrong guesses cost less than to ask.
     """
-    index, gate = desk.index, risk.gate
-    ahead = min(row + 3 * LOOKAHEAD, last)
+    index, gate = live.index, risk.gate
+    ahead = min(row + 3 * INDEX_AHEAD, last)
     book = value_at(columns.book, ahead)
     prefetch(index, home(index, columns.order_id[ix(ahead)], book))
     prefetch(risk.intake.index, home(risk.intake.index, value_at(columns.account, ahead), book))
 
-    ahead = min(row + 2 * LOOKAHEAD, last)
+    ahead = min(row + 2 * INDEX_AHEAD, last)
     place = home(index, columns.order_id[ix(ahead)], value_at(columns.book, ahead))
-    slot, cell = np.int64(index[ix(place)]["value"]), np.int64(gate.row_cells[ix(ahead)])
-    prefetch(desk.books.orders, slot)
-    prefetch(gate.node_cells, slot)
-    prefetch(gate.cells, cell)
-    prefetch(risk.intake.terms, cell)
+    order_slot, holding = np.int64(index[ix(place)]["value"]), np.int64(gate.row_holdings[ix(ahead)])
+    prefetch(live.books.orders, order_slot)
+    prefetch(gate.order_holdings, order_slot)
+    prefetch(gate.holdings, holding)
+    prefetch(risk.intake.terms, holding)
 
-    ahead = min(row + LOOKAHEAD, last)
+    ahead = min(row + INDEX_AHEAD, last)
     place = home(index, columns.order_id[ix(ahead)], value_at(columns.book, ahead))
-    prefetch(gate.cells, np.int64(gate.node_cells[ix(index[ix(place)]["value"])]))
-    look_ahead(risk.intake, columns, ahead, np.int64(gate.row_cells[ix(ahead)]))
+    prefetch(gate.holdings, np.int64(gate.order_holdings[ix(index[ix(place)]["value"])]))
+    look_ahead(risk.intake, columns, ahead, np.int64(gate.row_holdings[ix(ahead)]))
+
+
+class Rows(NamedTuple):
+    """The rows of a run event by event."""
+
+    columns: Columns
+    ts: np.ndarray  # int64 ns [rows], or [0]: for the risk gate
+    first_ts: int  # that of row 0 where `ts` is absent; they count up from there
+    flags: int  # of each op: opcodes.PASSIVE where rows are facts
 
 
 @helper
-def apply_row(desk, risk, columns, ts, first_ts, facts, row, count, stamps):
+def bare_rows(columns, ts, first_ts, facts):
+    """Rows without reference counts (see intrinsics.py)."""
+    flags = np.int64(opcodes.PASSIVE if facts else 0)
+    return Rows(bare_columns(columns), bare(ts), np.int64(first_ts), flags)
+
+
+@helper
+def apply_row(live, risk, rows, row, count, stamps):
     """Apply a row of a table; returns what `event` does."""
-    key = columns.order_id[row]
-    time = np.int64(0)
+    time = ZERO
     if risk is not None:
         clock = risk.intake.clock
-        time = max(clock[TIME], ts[ix(row)] if ts.size else first_ts + row)
+        time = max(clock[TIME], rows.ts[ix(row)] if rows.ts.size else rows.first_ts + row)
         if not has_room(risk.gate):
-            return np.int64(NEEDS_ROOM), np.int64(0), np.int64(0), count
+            return np.int64(NEEDS_ROOM), ZERO, ZERO, count
         if passes_mark(clock, time):
-            count = mark_positions(desk, risk.gate, clock, count, np.int64(row))
-            lap(stamps, RISK)
+            count = mark_positions(live, risk.gate, clock, count, np.int64(row))
+            lap(stamps, STAGE_RISK)
         clock[TIME] = time
-    return event(
-        desk,
-        risk,
-        count,
-        row,
-        value_at(columns.book, row),
-        value_at(columns.action, row),
-        value_at(columns.side, row),
-        value_at(columns.order_type, row),
-        value_at(columns.tif, row),
-        value_at(columns.post_only, row),
-        key,
-        columns.new_order_id[row] if columns.new_order_id.size else key,
-        value_at(columns.price, row),
-        value_at(columns.qty, row),
-        value_at(columns.account, row),
-        np.int64(opcodes.PASSIVE if facts else 0),
-        time,
-        stamps,
-    )
+    return event(live, risk, count, raw_command(rows.columns, row, rows.flags, time), stamps)
 
 
 @helper
-def note_row(desk, risk, columns, outputs, row, touches):
+def note_row(live, risk, columns, outputs, row, touches):
     """Write what a row has changed of the touch; returns how many changes have been written."""
     if outputs.touch.size == 0:
         return touches
     if risk is not None and changes_all(risk, columns, row):
-        return note_touches(desk.books, risk.gate, outputs, np.int64(row), touches)
-    return note_touch(desk.books, outputs, value_at(columns.book, row), np.int64(row), touches)
+        return note_touches(live.books, risk.gate, outputs, np.int64(row), touches)
+    return note_touch(live.books, outputs, value_at(columns.book, row), np.int64(row), touches)
 
 
 @helper
-def event_loop(desk, risk, columns, ts, first_ts, outputs, facts, start, count, touches):
+def event_loop(live, risk, rows, outputs, start, count, touches):
     """`run_events`, with everything bare."""
-    last, need = columns.action.size - 1, np.int64(0)
+    columns = rows.columns
+    last, need = columns.action.size - 1, ZERO
     for row in range(start, columns.action.size):
-        if risk is None or risk.gate.cells.size <= NEAR:
-            ahead = min(row + LOOKAHEAD, last)  # the flow is known: fetch its index entries early
-            prefetch(desk.index, home(desk.index, columns.order_id[ahead], value_at(columns.book, ahead)))
+        if risk is None or risk.gate.holdings.size <= CACHED_HOLDINGS:
+            ahead = min(row + INDEX_AHEAD, last)  # the flow is known: fetch its index entries early
+            prefetch(live.index, home(live.index, columns.order_id[ahead], value_at(columns.book, ahead)))
         else:
-            look_ahead_for_gate(desk, risk, columns, row, last)
-        outcome, filled, leaves, count = apply_row(desk, risk, columns, ts, first_ts, facts, row, count, None)
+            look_ahead_for_gate(live, risk, columns, row, last)
+        outcome, filled, leaves, count = apply_row(live, risk, rows, row, count, None)
         if outcome >= NEEDS_SLOTS:
             return np.int64(row), count, touches, outcome
         outputs.outcomes[row] = outcome
         outputs.filled[row] = filled
         outputs.leaves[row] = leaves
-        touches = note_row(desk, risk, columns, outputs, row, touches)
+        touches = note_row(live, risk, columns, outputs, row, touches)
     return np.int64(columns.action.size), count, touches, need
 
 
@@ -448,13 +412,10 @@ def run_events(address, risk, columns, ts, first_ts, outputs, facts, start, coun
     to grow first. `risk` is None where there is no gate.
     """
     return event_loop(
-        desk_at(address),
+        live_books_at(address),
         bare_risk(risk),
-        bare_columns(columns),
-        bare(ts),
-        first_ts,
+        bare_rows(columns, ts, first_ts, facts),
         bare_outputs(outputs),
-        facts,
         start,
         count,
         touches,

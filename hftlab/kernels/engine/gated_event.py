@@ -1,6 +1,6 @@
-"""One raw command from Python behind the risk gate: what `events.submit` is without one.
+"""One raw command from Python behind the risk gate: what `event.submit` is without one.
 
-All of the gate's arrays stand at one address, like those of a venue. What lacks room, or must be looked at
+All of the gate's arrays stand at one address, like those of live books. What lacks room, or must be looked at
 by Python first, is answered with a need before anything has changed; the same command comes again then.
 """
 
@@ -10,56 +10,62 @@ from typing import NamedTuple
 
 import numpy as np
 
-from hftlab.kernels.book.columns import RISK_CONTROL
+from hftlab.kernels.codes import RISK_CONTROL
 from hftlab.kernels.engine.event import (
-    ACTION_BITS,
     DETAILS,
     NEEDS_LIMITS,
     NEEDS_MESSAGES,
     NEEDS_ROOM,
     NEEDS_SLOTS,
-    POST_ONLY_BIT,
-    SELL_BIT,
-    TIF_BITS,
-    TYPE_BITS,
-    Risk,
     event,
     mark_positions,
+    unpacked,
 )
-from hftlab.kernels.engine.live_books import COUNT, FILLED_QTY, LEAVES_QTY, desk_at
+from hftlab.kernels.engine.live_books import COUNT, FILLED_QTY, LEAVES_QTY, array_in, live_books_at
 from hftlab.kernels.primitives.compile import helper, quick_kernel
 from hftlab.kernels.primitives.hash_index import ENTRY, lookup
-from hftlab.kernels.primitives.intrinsics import array_at, ix
+from hftlab.kernels.primitives.intrinsics import ZERO, array_at, ix
 from hftlab.kernels.primitives.python_int import plain
-from hftlab.kernels.risk_gate.gate import ACCOUNT, CELL, EVENT, EVENTS, MONEY, REFUSAL, REFUSALS, SYMBOL, Gate
+from hftlab.kernels.risk_gate.gate import (
+    ACCOUNT,
+    EVENT,
+    EVENTS,
+    HOLDING,
+    MONEY,
+    REFUSAL,
+    REFUSALS,
+    SYMBOL,
+    Gate,
+)
 from hftlab.kernels.risk_gate.records import LIMIT
 from hftlab.kernels.risk_gate.repeated_orders import REPEAT, is_within
+from hftlab.kernels.risk_gate.risk import Risk
 from hftlab.kernels.risk_gate.row_checks import REFUSED, SECOND, TERM, TIME, Intake, passes_mark
 
 INT32, INT64, UINT8 = np.dtype("i4"), np.dtype("i8"), np.dtype("u1")
 
-TOLD = 512  # in the answer: the gate has done something by itself
+ACTED = 512  # in the answer: the gate has done something by itself
 
-# columns of `calls`: address of the venue, commands so far, the command before which limits change; messages
+# columns of `calls`: address of the books, commands so far, the command before which limits change; messages
 # of the last second, and where the oldest of them stands
-VENUE, ROW, NEXT_CHANGE, MESSAGES, OLDEST, CALLS = range(6)
+LIVE_BOOKS, ROW, NEXT_CHANGE, MESSAGES, OLDEST, CALLS = range(6)
 
 
 class Guard(NamedTuple):
     """The gate of one book. The fields, in this order, are the block `guard_at` reads."""
 
     calls: np.ndarray  # int64 [CALLS]
-    cells: np.ndarray  # those of gate.Gate
+    holdings: np.ndarray  # those of gate.Gate
     money: np.ndarray
     accounts: np.ndarray
     symbols: np.ndarray
     limits: np.ndarray
-    node_cells: np.ndarray
+    order_holdings: np.ndarray
     stop_order: np.ndarray
     names: np.ndarray
     events: np.ndarray
     counts: np.ndarray
-    index: np.ndarray  # those of intake.Intake
+    index: np.ndarray  # those of row_checks.Intake
     rings: np.ndarray
     repeats: np.ndarray
     clock: np.ndarray
@@ -67,10 +73,11 @@ class Guard(NamedTuple):
     times: np.ndarray  # int64: messages of the last second, in a ring; [0] where nobody limits them
     senders: np.ndarray  # int32: the account (as in `accounts`) of each
     recent: np.ndarray  # int64 [accounts]: how many of them each has sent
-    terms: np.ndarray  # of intake.Intake
+    terms: np.ndarray  # of row_checks.Intake
 
 
 GUARD_FIELDS = len(Guard._fields)
+AT = Guard(*range(GUARD_FIELDS))  # number of each field in the block
 
 
 class Messages(NamedTuple):
@@ -84,47 +91,50 @@ class Messages(NamedTuple):
 @helper
 def guard_at(address):
     """The gate whose block of (address, length) pairs stands at an address, as (calls, risk, messages)."""
+    # what gate and intake share is made once, so that both see the same array
     block = array_at(address, (2 * GUARD_FIELDS,), INT64)
-    cells = array_at(block[2], (block[3],), CELL)
-    accounts = array_at(block[6], (block[7],), ACCOUNT)
-    symbols = array_at(block[8], (block[9],), SYMBOL)
-    limits = array_at(block[10], (block[11],), LIMIT)
-    node_cells = array_at(block[12], (block[13],), INT32)
-    refusals = array_at(block[30], (block[31],), REFUSAL)
+    holdings = array_in(block, AT.holdings, HOLDING)
+    accounts = array_in(block, AT.accounts, ACCOUNT)
+    symbols = array_in(block, AT.symbols, SYMBOL)
+    limits = array_in(block, AT.limits, LIMIT)
+    order_holdings = array_in(block, AT.order_holdings, INT32)
+    # what a batch reads by index has length 0 here, and must stand somewhere all the same
+    nowhere = block[2 * AT.order_holdings]
+    refusals = array_in(block, AT.refusals, REFUSAL)
     gate = Gate(
-        cells,
-        array_at(block[4], (block[5],), MONEY),
+        holdings,
+        array_in(block, AT.money, MONEY),
         accounts,
         symbols,
         limits,
-        node_cells,
-        node_cells,  # what goes by position is for batches
-        array_at(block[12], (0,), UINT8),
-        array_at(block[12], (0,), INT32),
-        array_at(block[14], (block[15],), INT32),
-        array_at(block[16], (block[17],), INT32),
-        array_at(block[12], (0,), INT64),
+        order_holdings,
+        order_holdings,  # for `row_holdings`, which nobody reads by index here
+        array_at(nowhere, (0,), UINT8),
+        array_at(nowhere, (0,), INT32),
+        array_in(block, AT.stop_order, INT32),
+        array_in(block, AT.names, INT32),
+        array_at(nowhere, (0,), INT64),
         refusals,
-        array_at(block[18], (block[19],), EVENT),
-        array_at(block[20], (block[21],), INT64),
+        array_in(block, AT.events, EVENT),
+        array_in(block, AT.counts, INT64),
     )
     intake = Intake(
-        array_at(block[22], (block[23],), ENTRY),
-        array_at(block[38], (block[39],), TERM),
+        array_in(block, AT.index, ENTRY),
+        array_in(block, AT.terms, TERM),
         accounts,
         symbols,
         limits,
-        array_at(block[24], (block[25],), INT64),
-        array_at(block[26], (block[27],), REPEAT),
+        array_in(block, AT.rings, INT64),
+        array_in(block, AT.repeats, REPEAT),
         refusals,
-        array_at(block[28], (block[29],), INT64),
+        array_in(block, AT.clock, INT64),
     )
     messages = Messages(
-        array_at(block[32], (block[33],), INT64),
-        array_at(block[34], (block[35],), INT32),
-        array_at(block[36], (block[37],), INT64),
+        array_in(block, AT.times, INT64),
+        array_in(block, AT.senders, INT32),
+        array_in(block, AT.recent, INT64),
     )
-    return array_at(block[0], (block[1],), INT64), Risk(gate, intake), messages
+    return array_in(block, AT.calls, INT64), Risk(gate, intake), messages
 
 
 @helper
@@ -146,57 +156,42 @@ def count_message(calls, messages, sender, time):
 def submit_gated(address, word, key, new_key, price, qty, account, time):
     """One raw command at a time (ns) to the book whose gate stands at an address; returns the outcome.
 
-    DETAILS is added as `events.submit` does, TOLD where the gate has done something by itself: it stands in
+    DETAILS is added as `event.submit` does, ACTED where the gate has done something by itself: it stands in
     `events`. Of a refusal, limit and observed value stand in `refusals`.
     """
     word, key, new_key, price = plain(word), plain(key), plain(new_key), plain(price)
     qty, account = plain(qty), plain(account)
     calls, risk, messages = guard_at(plain(address))
-    gate, clock, nothing = risk.gate, risk.intake.clock, np.int64(0)
-    desk = desk_at(calls[VENUE])
+    gate, clock = risk.gate, risk.intake.clock
+    live = live_books_at(calls[LIVE_BOOKS])
+    # whatever needs Python first is answered before the clock moves: the command comes again
     if calls[ROW] == calls[NEXT_CHANGE]:
         return np.int64(NEEDS_LIMITS)
     if messages.times.size != 0 and calls[MESSAGES] == messages.times.size:
         return np.int64(NEEDS_MESSAGES)
+    # marks are due before the command; if a stop struck, Python takes note of it first
     time = max(clock[TIME], time)
     if passes_mark(clock, time):
-        count = mark_positions(desk, gate, clock, nothing, nothing)
+        count = mark_positions(live, gate, clock, ZERO, ZERO)
         clock[TIME] = time
         if gate.counts[EVENTS] != 0:
-            desk.counts[COUNT] = count
+            live.counts[COUNT] = count
             return np.int64(NEEDS_ROOM)
+    # one command, so one refusal at most: it stands at the start
     clock[TIME] = time
     gate.counts[REFUSALS] = clock[REFUSED] = 0
-    action = (word >> ACTION_BITS) & 7
-    outcome, filled, leaves, count = event(
-        desk,
-        risk,
-        nothing,
-        nothing,
-        nothing,
-        action,
-        np.int64(-1 if (word >> SELL_BIT) & 1 else 1),
-        (word >> TYPE_BITS) & 3,
-        (word >> TIF_BITS) & 3,
-        (word >> POST_ONLY_BIT) & 1,
-        key,
-        new_key,
-        price,
-        qty,
-        account,
-        nothing,
-        time,
-        None,
-    )
+    raw = unpacked(word, key, new_key, price, qty, account, time)
+    outcome, filled, leaves, count = event(live, risk, ZERO, raw, None)
     if outcome >= NEEDS_SLOTS:
         return outcome
+    # only what was answered counts, for a need brings the same command again
     calls[ROW] += 1
-    if messages.times.size != 0 and action != RISK_CONTROL:
-        cell = lookup(risk.intake.index, account, nothing)
-        count_message(calls, messages, np.int64(risk.intake.terms[ix(cell)]["account"]), time)
+    if messages.times.size != 0 and raw.action != RISK_CONTROL:
+        holding = lookup(risk.intake.index, account, ZERO)
+        count_message(calls, messages, np.int64(risk.intake.terms[ix(holding)]["account"]), time)
     if gate.counts[EVENTS] != 0:
-        outcome += TOLD
+        outcome += ACTED
     if filled == 0 and leaves in (0, qty):
         return outcome
-    desk.counts[FILLED_QTY], desk.counts[LEAVES_QTY], desk.counts[COUNT] = filled, leaves, count
+    live.counts[FILLED_QTY], live.counts[LEAVES_QTY], live.counts[COUNT] = filled, leaves, count
     return outcome + DETAILS

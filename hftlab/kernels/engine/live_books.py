@@ -21,12 +21,12 @@ from hftlab.kernels.primitives.intrinsics import array_at
 ORDERS, FILLS = ORDER[WIDE], FILL[WIDE]
 INT32, INT64, BOOL = np.dtype("i4"), np.dtype("i8"), np.dtype("?")
 
-# columns of `counts`: nodes on the free stack; what the last command did
+# columns of `counts`: slots on the free stack; what the last command did
 FREE, FILLED_QTY, LEAVES_QTY, COUNT = range(4)
 
 
-class Venue(NamedTuple):
-    """Books that take raw commands. The fields, in this order, are the block `venue_at` reads."""
+class LiveBookArrays(NamedTuple):
+    """Books that take raw commands. The fields, in this order, are the block `live_books_at` reads."""
 
     heads: np.ndarray
     levels: np.ndarray
@@ -44,19 +44,20 @@ class Venue(NamedTuple):
     numbers: np.ndarray
     starts: np.ndarray
     pages: np.ndarray
-    index: np.ndarray  # ENTRY: order id -> node
-    ids: np.ndarray  # int64 [nodes]
-    free: np.ndarray  # int32 [slots]: a stack of free nodes
+    index: np.ndarray  # ENTRY: order id -> slot
+    ids: np.ndarray  # int64 [slots]
+    free: np.ndarray  # int32 [slots]: a stack of free slots
     counts: np.ndarray  # int64 [4]: see above
     fills: np.ndarray  # FILL
     makers: np.ndarray  # int64 [fills]: order id of each maker
 
 
-FIELDS = len(Venue._fields)
+FIELDS = len(LiveBookArrays._fields)
+AT = LiveBookArrays(*range(FIELDS))  # number of each field in the block
 
 
-class Desk(NamedTuple):
-    """A venue as kernels use it."""
+class LiveBooks(NamedTuple):
+    """Live books as kernels use them."""
 
     books: Books
     grid: Grid
@@ -69,88 +70,95 @@ class Desk(NamedTuple):
 
 
 @helper
-def desk_at(address):
-    """The venue whose block of (address, length) pairs stands at an address."""
+def array_in(block, field, dtype):
+    """The array of a field, by its number in a block of (address, length) pairs."""
+    return array_at(block[2 * field], (block[2 * field + 1],), dtype)
+
+
+@helper
+def live_books_at(address):
+    """The live books whose block of (address, length) pairs stands at an address."""
+    # arrays made from addresses have no reference counts, so none are counted on any call
     block = array_at(address, (2 * FIELDS,), INT64)
     bitmap = Bitmap(
-        array_at(block[10], (block[11],), INT64),
-        array_at(block[12], (block[13],), INT64),
-        array_at(block[14], (block[15],), INT64),
+        array_in(block, AT.words, INT64),
+        array_in(block, AT.blocks, INT64),
+        array_in(block, AT.regions, INT64),
     )
     books = Books(
-        array_at(block[0], (block[1], HEAD_WIDTH), INT32),
-        array_at(block[2], (block[3],), LEVEL),
-        array_at(block[4], (block[5],), ORDERS),
-        array_at(block[6], (block[7],), INT32),
-        array_at(block[8], (block[9],), INT32),
+        array_at(block[2 * AT.heads], (block[2 * AT.heads + 1], HEAD_WIDTH), INT32),
+        array_in(block, AT.levels, LEVEL),
+        array_in(block, AT.orders, ORDERS),
+        array_in(block, AT.entries, INT32),
+        array_in(block, AT.accounts, INT32),
         bitmap,
     )
     grid = Grid(
-        array_at(block[16], (block[17],), RULE),
-        array_at(block[18], (block[19],), INT64),
-        array_at(block[20], (block[21],), BOOL),
-        array_at(block[22], (block[23],), INT64),
-        array_at(block[24], (block[25],), INT64),
-        array_at(block[26], (block[27],), INT64),
-        array_at(block[28], (block[29],), INT64),
-        array_at(block[30], (block[31],), ENTRY),
+        array_in(block, AT.rules, RULE),
+        array_in(block, AT.first, INT64),
+        array_in(block, AT.whole, BOOL),
+        array_in(block, AT.sizes, INT64),
+        array_in(block, AT.bases, INT64),
+        array_in(block, AT.numbers, INT64),
+        array_in(block, AT.starts, INT64),
+        array_in(block, AT.pages, ENTRY),
     )
-    return Desk(
+    return LiveBooks(
         books,
         grid,
-        array_at(block[32], (block[33],), ENTRY),
-        array_at(block[34], (block[35],), INT64),
-        array_at(block[36], (block[37],), INT32),
-        array_at(block[38], (block[39],), INT64),
-        array_at(block[40], (block[41],), FILLS),
-        array_at(block[42], (block[43],), INT64),
+        array_in(block, AT.index, ENTRY),
+        array_in(block, AT.ids, INT64),
+        array_in(block, AT.free, INT32),
+        array_in(block, AT.counts, INT64),
+        array_in(block, AT.fills, FILLS),
+        array_in(block, AT.makers, INT64),
     )
 
 
-def block_of(venue: Venue) -> np.ndarray:
-    """The block of a venue's (address, length) pairs; it must not outlive the arrays."""
-    return np.array([(a.ctypes.data, a.shape[0]) for a in venue], np.int64).ravel()
+def block_of(arrays: LiveBookArrays) -> np.ndarray:
+    """The block of (address, length) pairs of arrays; it must not outlive them."""
+    return np.array([(a.ctypes.data, a.shape[0]) for a in arrays], np.int64).ravel()
 
 
 @helper
-def take_slot(desk, key, book):
+def take_slot(live, key, book):
     """A free slot, now of this order and in the index."""
-    desk.counts[FREE] -= 1
-    slot = np.int64(desk.free[desk.counts[FREE]])
-    desk.ids[slot] = key
-    store(desk.index, find(desk.index, key, book), key, book, slot)
-    return slot
+    live.counts[FREE] -= 1
+    order_slot = np.int64(live.free[live.counts[FREE]])
+    live.ids[order_slot] = key
+    store(live.index, find(live.index, key, book), key, book, order_slot)
+    return order_slot
 
 
 @helper
-def release_slot(desk, book, slot):
+def release_slot(live, book, order_slot):
     """The order of a slot is dead: its id may be used again, and so may the slot."""
-    discard(desk.index, find(desk.index, desk.ids[slot], book))
-    desk.free[desk.counts[FREE]] = slot
-    desk.counts[FREE] += 1
+    discard(live.index, find(live.index, live.ids[order_slot], book))
+    live.free[live.counts[FREE]] = order_slot
+    live.counts[FREE] += 1
 
 
 @helper
-def release_all(desk, book, account, everyone):
+def release_all(live, book, account, everyone):
     """Release what a MASS_CANCEL or CLEAR is about to remove."""
-    books = desk.books
+    books = live.books
     for side in range(2):
         bottom = books.heads[book, BASE] + side * books.heads[book, SIZE]
         level = np.int64(books.heads[book, BEST + side])
         while level >= bottom and level != NONE:
-            slot = np.int64(books.orders[level]["next"])
-            while slot != level:
-                if everyone or books.accounts[slot] == account:
-                    release_slot(desk, book, slot)
-                slot = np.int64(books.orders[slot]["next"])
+            order_slot = np.int64(books.orders[level]["next"])
+            while order_slot != level:
+                if everyone or books.accounts[order_slot] == account:
+                    release_slot(live, book, order_slot)
+                order_slot = np.int64(books.orders[order_slot]["next"])
             level = previous_bit(books.bitmap, level)
 
 
 @helper
-def release_makers(desk, book, start, count):
+def release_makers(live, book, start, count):
     """Note the ids of the makers of some fills, and release those that are filled."""
     for i in range(start, count):
-        slot = np.int64(desk.fills[i]["maker"])
-        desk.makers[i] = desk.ids[slot]
-        if desk.fills[i]["maker_leaves"] == 0:
-            release_slot(desk, book, slot)
+        order_slot = np.int64(live.fills[i]["maker"])
+        live.makers[i] = live.ids[order_slot]
+        if live.fills[i]["maker_leaves"] == 0:
+            release_slot(live, book, order_slot)

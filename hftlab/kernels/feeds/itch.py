@@ -15,7 +15,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from hftlab.codes import MAX_QTY, MBO_FLAG_LAST, MboAction
+from hftlab.codes import MAX_QTY, MBO_FLAG_LAST
+from hftlab.kernels.codes import MBO_ADD, MBO_CANCEL, MBO_FILL, MBO_NOTHING, MBO_TRADE
 from hftlab.kernels.primitives.compile import helper, kernel
 from hftlab.kernels.primitives.hash_index import discard, find, make_index, store
 from hftlab.kernels.primitives.intrinsics import bare, be16, be32, be64, ix
@@ -54,6 +55,7 @@ PLACE_BITS = (1 << 17) - 1  # of a reference that its place tells, if the table 
 SELL_BIT = 1 << 16
 NOT_ENLISTED, UNWANTED, NAMELESS_FROM = -1, -2, -3  # of book_of; -3 - number: a symbol without a name yet
 NOWHERE = -1
+FOUND_AT, FOUND_MESSAGE = 0, 1  # columns of what a search finds
 
 LIVE = np.dtype(
     [
@@ -96,7 +98,6 @@ HIGHEST_BIT = np.int64(-(2**63))
 DAY_NS = 86_400 * 10**9
 CLOCK_MASK = (1 << 48) - 1
 PRICE_UNITS = 100_000  # 1e-4 -> 1e-9
-ADD, CANCEL, TRADE, FILL, NOTHING = (int(MboAction[name]) for name in "ACTFN")
 LAST = MBO_FLAG_LAST
 
 
@@ -468,6 +469,7 @@ def stumble(data, position, start, length, stop, last, framing, totals, faults, 
     """
     if start >= stop:
         return position, True
+    # a packet without a message, of a type that has none
     if start < 0:
         if is_packet(data, position, length):
             after = position + PREFIX + length
@@ -477,6 +479,7 @@ def stumble(data, position, start, length, stop, last, framing, totals, faults, 
         report(faults, EMPTY_FRAME, base + position, np.int64(0))
         return position + PREFIX, False
     else:
+        # an unknown type may be a new one: its frame is believed if it could be a message's
         kind = np.int64(data[ix(start)])
         if LENGTHS[ix(kind)] != 0:
             report(faults, WRONG_LENGTH, base + position, (length << 8) | kind)
@@ -488,6 +491,7 @@ def stumble(data, position, start, length, stop, last, framing, totals, faults, 
             if trusted:
                 totals[MESSAGES] += 1
                 return start + length, False
+    # else nothing says where the next message is: the search for several in a row begins a byte on
     totals[LOST] = 1
     totals[SKIPPED] += 1
     return position + 1, False
@@ -538,10 +542,10 @@ def put_add(data, at, session, columns):
     ts, locate = at.midnight + (be64(data, body + 3) & CLOCK_MASK), be16(data, body + 1)
     reference, letter = be64(data, body + 11), data[ix(body + 19)]
     shares, price = be32(data, body + 20), be32(data, body + 32)
-    side, action = side_of(letter), ADD
+    side, action = side_of(letter), MBO_ADD
     if side == 0:
         report(session.faults, NO_SIDE, at.base + body + 19, np.int64(letter))
-        action = NOTHING
+        action = MBO_NOTHING
     elif shares != 0:
         add_order(session, reference, locate, np.int64(side < 0), (price << 32) | shares)
     price *= PRICE_UNITS
@@ -561,20 +565,23 @@ def put_change(data, at, session, columns, kind):
     else:
         open_, sell = order_at(session, place)
         side = 1 - 2 * sell
+    # a delete and a replace name no size: all that is open
     shares, price = open_ & 0xFFFF_FFFF, ((open_ >> 32) & 0xFFFF_FFFF) * PRICE_UNITS
     taken = max(shares, 1) if kind in (D_, U_) else be32(data, body + 19)  # at least one was open
+    # an execution tells of two things: the fill, and that the order has less open
     if kind in (E_, C_):
         paid = be32(data, body + 32) * PRICE_UNITS if kind == C_ else price
-        put(columns, row, ts, at.book, FILL, side, paid, taken, reference, 0, at.sequence)
+        put(columns, row, ts, at.book, MBO_FILL, side, paid, taken, reference, 0, at.sequence)
         row += 1
     flags = LAST if kind != U_ else 0
-    put(columns, row, ts, at.book, CANCEL, side, price, taken, reference, flags, at.sequence)
+    put(columns, row, ts, at.book, MBO_CANCEL, side, price, taken, reference, flags, at.sequence)
     if place != NOWHERE:
         session.totals[EXCEEDED] += taken > shares
         take(session, place, reference, locate, open_, taken)
+    # the order of a replace goes on under another reference, with the side that it had
     if kind == U_:
         new, shares, price = be64(data, body + 19), be32(data, body + 27), be32(data, body + 31)
-        action = ADD if place != NOWHERE else NOTHING
+        action = MBO_ADD if place != NOWHERE else MBO_NOTHING
         if place != NOWHERE and shares != 0:
             add_order(session, new, locate, sell, (price << 32) | shares)
         price *= PRICE_UNITS
@@ -586,12 +593,12 @@ def put_note(data, at, columns, kind):
     """The row of P, Q, B or H."""
     body = at.body
     ts = at.midnight + (be64(data, body + 3) & CLOCK_MASK)
-    action, side, price, shares = NOTHING, np.int64(0), np.int64(0), np.int64(0)
+    action, side, price, shares = MBO_NOTHING, np.int64(0), np.int64(0), np.int64(0)
     if kind == P_:
-        action, side = TRADE, side_of(data[ix(body + 19)])
+        action, side = MBO_TRADE, side_of(data[ix(body + 19)])
         shares, price = be32(data, body + 20), be32(data, body + 32) * PRICE_UNITS
     elif kind == Q_:
-        action, price, shares = TRADE, be32(data, body + 27) * PRICE_UNITS, be64(data, body + 11)
+        action, price, shares = MBO_TRADE, be32(data, body + 27) * PRICE_UNITS, be64(data, body + 11)
         shares = shares if shares > 0 else np.int64(MAX_QTY)  # beyond 63 bits
     put(columns, at.row, ts, at.book, action, side, price, shares, 0, LAST, at.sequence)
 
@@ -666,9 +673,11 @@ def decode(data, start, stop, last, framing, base, midnight, session, columns, p
             position = recover(data, position, stop, last, framing, totals)
             if totals[LOST]:
                 break
+        # a message cut by the end of the bytes waits for the next piece
         body, length = body_of(data, position, stop, framing)
         if length < 0:
             break
+        # a type's length is known: where the framing says another, one of both is damaged
         if body < 0 or body >= stop or length == 0 or LENGTHS[data[ix(body)]] != length:
             if last and length == 0 and framing != BARE and position + PREFIX == stop:
                 position = stop  # a length of 0 ends a session
@@ -713,7 +722,7 @@ def walk(data, start, stop, last, framing, kind, totals, faults, found):
         if body + length > stop:
             break
         if data[ix(body)] == kind:
-            found[ix(count), 0], found[ix(count), 1] = body, totals[MESSAGES]
+            found[ix(count), FOUND_AT], found[ix(count), FOUND_MESSAGE] = body, totals[MESSAGES]
             count += 1
         totals[MESSAGES] += 1
         position = body + length

@@ -12,12 +12,12 @@ from typing import NamedTuple
 
 import numpy as np
 
-from hftlab.codes import MBO_FLAG_LAST, MboAction
+from hftlab.codes import MBO_FLAG_LAST
+from hftlab.kernels.codes import MBO_ADD, MBO_CANCEL, MBO_FILL, MBO_NOTHING, MBO_TRADE
 from hftlab.kernels.primitives.compile import helper, kernel
 from hftlab.kernels.primitives.digits import NEWLINE, RETURN, byte_at, digits_at, first_other, number_of
 from hftlab.kernels.primitives.intrinsics import bare, highest_bit, ix
 
-A, C, F, T, N = (int(MboAction[name]) for name in "ACFTN")
 LAST = MBO_FLAG_LAST
 
 ADD, REDUCTION, DELETION, EXECUTION, HIDDEN, CROSS, HALT = range(1, 8)  # types of messages
@@ -29,7 +29,9 @@ SAFE_DIGITS = 18  # these fit in 64 bits whatever they are
 DAY_PS = 86_400 * 10**TIME_DECIMALS
 PS_PER_NS = 1_000
 
-_ACTION = np.array([N, A, C, C, C, T, T, N], dtype=np.int8)  # of the last row of a message, by type
+_ACTION = np.array(  # of the last row of a message, by type
+    [MBO_NOTHING, MBO_ADD, MBO_CANCEL, MBO_CANCEL, MBO_CANCEL, MBO_TRADE, MBO_TRADE, MBO_NOTHING], np.int8
+)
 _POWER = np.array([10**k for k in range(TIME_DECIMALS + 1)])
 _SIXTH = 0x80 << 40  # of eight bytes, the highest bit
 
@@ -266,6 +268,7 @@ def read_lines(data, place, stop, rows, row, tally, midnight_ns, price_units):
     lines, last_ps, backwards = tally[LINES], tally[TIME_PS], tally[BACKWARDS]
     status = DONE
     while place < stop:
+        # an execution makes two rows
         if row + 2 > rows.action.size:
             status = FULL
             break
@@ -274,10 +277,11 @@ def read_lines(data, place, stop, rows, row, tally, midnight_ns, price_units):
             status = BROKEN
             break
         ts_ns, price = midnight_ns + time_ps // PS_PER_NS, price * price_units
+        # outside of the visible book no order is named; the side of a hidden execution is the aggressor's
         if kind > EXECUTION:
             order_id, direction = np.int64(0), (-direction if kind == HIDDEN else np.int64(0))
         elif kind == EXECUTION:
-            fill(rows, row, ts_ns, F, direction, price, size, order_id, 0, lines)
+            fill(rows, row, ts_ns, MBO_FILL, direction, price, size, order_id, 0, lines)
             row += 1
         fill(rows, row, ts_ns, _ACTION[ix(kind)], direction, price, size, order_id, LAST, lines)
         tally[ix(TYPES + kind)] += 1

@@ -14,14 +14,14 @@ from typing import NamedTuple
 
 import numpy as np
 
-from hftlab.codes import MBO_FLAG_LAST, MboAction
+from hftlab.codes import MBO_FLAG_LAST
+from hftlab.kernels.codes import MBO_ADD, MBO_CANCEL, MBO_CLEAR, MBO_FILL, MBO_NOTHING, MBO_TRADE
 from hftlab.kernels.feeds.itch import Columns, bare_columns, put
 from hftlab.kernels.primitives.compile import helper, kernel
 from hftlab.kernels.primitives.digits import RETURN, byte_at, digits_at, eight_bytes, first_other, number_of
 from hftlab.kernels.primitives.hash_index import discard, fill_index, find, make_index, store
 from hftlab.kernels.primitives.intrinsics import bare, highest_bit, ix
 
-A, C, F, R, T, N = (int(MboAction[name]) for name in "ACFRTN")
 LAST = MBO_FLAG_LAST
 BUYS, SELLS, SEQUENCED = b"BSS"
 
@@ -306,14 +306,14 @@ def apply(action, session):
     values, tally = session.values, session.tally
     tally[BACKWARDS] += values[TIME] < tally[CLOCK]
     tally[CLOCK] = values[TIME]
-    tally[TRADES] += action == T
-    if action == A:
+    tally[TRADES] += action == MBO_TRADE
+    if action == MBO_ADD:
         add_order(session)
-    elif action == F:
+    elif action == MBO_FILL:
         tally[EXECUTIONS] += not take_shares(session)
-    elif action == C:
+    elif action == MBO_CANCEL:
         tally[CANCELS] += not take_shares(session)
-    elif action == R:
+    elif action == MBO_CLEAR:
         session.clears[ix(values[NAME])] += 1
 
 
@@ -322,13 +322,13 @@ def put_message(rows, row, action, midnight_ns, values, sequence):
     """The rows of a message; how many are filled then."""
     name, side, price, shares = values[NAME], values[SIDE], values[PRICE], values[SHARES]
     order_id, ts_ns = values[ORDER_ID], midnight_ns + values[TIME] * NS_PER_MS
-    if action == T:
+    if action == MBO_TRADE:
         side, order_id = -side, np.int64(0)
-    elif action in (R, N):
+    elif action in (MBO_CLEAR, MBO_NOTHING):
         side, price, shares, order_id = np.int64(0), np.int64(0), np.int64(0), np.int64(0)
-    elif action == F:
-        put(rows, row, ts_ns, name, F, side, price, shares, order_id, 0, sequence)
-        row, action = row + 1, np.int64(C)
+    elif action == MBO_FILL:
+        put(rows, row, ts_ns, name, MBO_FILL, side, price, shares, order_id, 0, sequence)
+        row, action = row + 1, np.int64(MBO_CANCEL)
     put(rows, row, ts_ns, name, action, side, price, shares, order_id, LAST, sequence)
     return row + 1
 
@@ -352,12 +352,14 @@ def read_lines(data, place, layout, session, rows, row, messages, midnight_ns):
         damage = read_message(data, start, length - start, layout, session)
         place = end + 1
         tally[LINES] += 1
+        # damage is noted, and the reading goes on at the next line
         if damage != NO_DAMAGE:
             report(session.damage, damage, sequence + 1, start)
             continue
         action = layout[ix(values[TYPE]), 0, ACTION]
-        if action == N and layout[ix(values[TYPE]), 1, WHAT] != SYMBOL:
+        if action == MBO_NOTHING and layout[ix(values[TYPE]), 1, WHAT] != SYMBOL:
             values[NAME] = number_of_symbol(session, NO_SYMBOL)
+        # the session first: an E or X says nothing of its order but the id, the rest is filled in here
         apply(action, session)
         if messages.size:
             messages[row, :] = values

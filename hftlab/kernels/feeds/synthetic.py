@@ -15,14 +15,23 @@ from typing import NamedTuple
 
 import numpy as np
 
-from hftlab.codes import NO_SLOT, PRICE_SCALE, Action, OrderType, Side, Tif
+from hftlab.codes import NO_SLOT, PRICE_SCALE
+from hftlab.kernels.codes import (
+    CANCEL,
+    DAY,
+    FOK,
+    GTC,
+    IOC,
+    LIMIT_ORDER,
+    MARKET_ORDER,
+    NEW,
+    REDUCE,
+    REPLACE,
+    SIDE_BUY,
+    SIDE_SELL,
+)
 from hftlab.kernels.primitives.compile import helper, kernel
 from hftlab.kernels.primitives.intrinsics import bare
-
-NEW, CANCEL, REDUCE, REPLACE = int(Action.NEW), int(Action.CANCEL), int(Action.REDUCE), int(Action.REPLACE)
-LIMIT, MARKET = int(OrderType.LIMIT), int(OrderType.MARKET)
-GTC, DAY, IOC, FOK = int(Tif.GTC), int(Tif.DAY), int(Tif.IOC), int(Tif.FOK)
-BUY, SELL = int(Side.BUY), int(Side.SELL)
 
 # Random numbers. A * 2^32 - 1 and A * 2^31 - 1 are prime, so the period is A * 2^31 - 1, about 2^62. A is
 # below 2^31 so that no product passes 2^63: int64 throughout, where other generators need uint64 to wrap
@@ -48,6 +57,7 @@ FAST_HALF_BITS, SLOW_HALF_BITS = 12, 24  # half-lives of 2^12 ns (4 us) and 2^24
 FAST_LIFE_NS, SLOW_LIFE_NS = 5_909, 24_204_406  # half-life / ln 2
 FAST_CHILDREN, SLOW_CHILDREN = 471_859, 367_001  # of a message: 0.45 and 0.35
 NEVER = 1 << 62
+CHANCE, OTHER = 0, 1  # columns of an alias table
 
 # The mix, in 2^-16 of all messages, cumulative
 AGGRESSIVE = 3_800  # 5.8 % NEW that trades
@@ -221,7 +231,7 @@ def pick(odds, bits):
     """An outcome of an alias table (Walker 1977)."""
     scaled = bits * len(odds)
     outcome = scaled >> WORD_BITS
-    return outcome if (scaled & WORD_MASK) < odds[outcome, 0] else odds[outcome, 1]
+    return outcome if (scaled & WORD_MASK) < odds[outcome, CHANCE] else odds[outcome, OTHER]
 
 
 @helper
@@ -297,13 +307,13 @@ def leaning_side(books, symbol, bits, gain, most):
     middle = (books[symbol]["bid"] + books[symbol]["ask"]) << 7  # in 2^-8 ticks
     lean = (books[symbol]["fair"] >> (FAIR_BITS - 8)) - middle
     tilt = min(max(lean * gain, -most), most)
-    return BUY if (bits & HALF_MASK) < (1 << (HALF_BITS - 1)) + tilt else SELL
+    return SIDE_BUY if (bits & HALF_MASK) < (1 << (HALF_BITS - 1)) + tilt else SIDE_SELL
 
 
 @helper
 def touch(books, symbol, side):
     """Best level of a side; a wall when it is empty."""
-    return books[symbol]["bid"] if side == BUY else books[symbol]["ask"]
+    return books[symbol]["bid"] if side == SIDE_BUY else books[symbol]["ask"]
 
 
 @helper
@@ -315,8 +325,8 @@ def is_wall(level):
 @helper
 def within(books, symbol, side, level):
     """The nearest level an order of this side may have: no wall, and room for the other side."""
-    low = books[symbol]["floor"] + (0 if side == BUY else 1)
-    high = WALL_HIGH - (2 if side == BUY else 1)
+    low = books[symbol]["floor"] + (0 if side == SIDE_BUY else 1)
+    high = WALL_HIGH - (2 if side == SIDE_BUY else 1)
     return min(max(level, low), high)
 
 
@@ -389,7 +399,7 @@ def enqueue(state, symbol, slot, level, qty):
         orders[last]["younger"] = slot
     state.levels[at]["youngest"] = slot
     state.levels[at]["qty"] += qty
-    if orders[slot]["side"] == BUY:
+    if orders[slot]["side"] == SIDE_BUY:
         state.books[symbol]["bid"] = max(state.books[symbol]["bid"], level)
     else:
         state.books[symbol]["ask"] = min(state.books[symbol]["ask"], level)
@@ -476,11 +486,11 @@ def find_order(state, odds, symbol, words):
 
 @helper
 def write(state, rows, row, symbol, action, order_id, side, level, qty, account):
-    """What every message has; LIMIT GTC until told otherwise."""
+    """What every message has; a LIMIT order, GTC, unless it is changed."""
     rows.action[row] = action
     rows.order_id[row] = order_id
     rows.side[row] = side
-    rows.order_type[row] = LIMIT
+    rows.order_type[row] = LIMIT_ORDER
     rows.tif[row] = GTC
     rows.price[row] = (state.books[symbol]["base"] + level) * TICK
     rows.qty[row] = qty
@@ -563,7 +573,7 @@ def new_aggressive(state, odds, rows, row, symbol, words):
     order_id, account = write_new(state, odds, rows, row, symbol, side, limit, qty, words)
     rests, fills = style >= 40, True
     if style < 8:
-        rows.order_type[row], rows.tif[row], rows.price[row] = MARKET, IOC, 0
+        rows.order_type[row], rows.tif[row], rows.price[row] = MARKET_ORDER, IOC, 0
         limit = within(state.books, symbol, side, side * LADDER)
     elif style < 36:
         rows.tif[row] = IOC

@@ -2,44 +2,52 @@
 
 Each function returns (outcome, filled, leaves, count): the outcome byte (see opcodes.py), lots the command's
 own order traded, lots it has open now, and how many fills have been written so far. `gate` is None where
-there is none; numba then leaves out whatever asks for it.
+there is none; numba then leaves out what is for it.
 """
 
 from __future__ import annotations
 
 import numpy as np
 
-from hftlab.codes import MAX_QTY, Reason, Status
+from hftlab.codes import MAX_QTY
+from hftlab.kernels.book.commands import Command
 from hftlab.kernels.book.ladder import BASE, BEST, MIRROR, SIZE, append, level_of, lower_best, remove, side_of
 from hftlab.kernels.book.opcodes import ALL_OR_NOTHING, NO_REST, PASSIVE, POST_ONLY, REJECTED, SELL
 from hftlab.kernels.book.records import NARROW, ORDER
-from hftlab.kernels.primitives.bitmap import NONE, clear_bit, previous_bit
-from hftlab.kernels.primitives.compile import helper, rare
-from hftlab.kernels.primitives.intrinsics import ix, likely
-from hftlab.kernels.primitives.stage_clock import RISK, lap
-from hftlab.kernels.risk_gate.book_checks import admit, can_fill_from_others
-from hftlab.kernels.risk_gate.gate import (
+from hftlab.kernels.codes import (
+    ALLOW_SELF_TRADE,
     CANCEL_BOTH,
     CANCEL_NEWEST,
+    CANCELLED,
+    CAPACITY_EXHAUSTED,
     DECREMENT,
-    NO_SELF_TRADE,
+    DUPLICATE_ORDER,
+    EXPIRED,
+    FILLED,
+    POST_ONLY_WOULD_CROSS,
+    REPLACED,
+    RESTING,
     SELF_TRADE_CANCEL,
     SELF_TRADE_DECREMENT,
-    closed,
-    opened,
-    traded,
+    STAGE_RISK,
+    UNKNOWN_ORDER,
+)
+from hftlab.kernels.primitives.bitmap import NONE, clear_bit, previous_bit
+from hftlab.kernels.primitives.compile import helper, rare
+from hftlab.kernels.primitives.intrinsics import ZERO, ix, likely
+from hftlab.kernels.primitives.stage_clock import lap
+from hftlab.kernels.risk_gate.book_checks import admit, can_fill_from_others
+from hftlab.kernels.risk_gate.gate import (
+    Lots,
+    group_of,
+    on_fill,
+    on_remove,
+    on_rest,
     withdraw,
 )
+from hftlab.kernels.risk_gate.records import ROW_REASON
 
-RESTING, FILLED, CANCELLED = int(Status.RESTING), int(Status.FILLED), int(Status.CANCELLED)
-EXPIRED, REPLACED = int(Status.EXPIRED), int(Status.REPLACED)
-NO_EFFECT, APPLIED = int(Status.NO_EFFECT), int(Status.APPLIED)
-UNKNOWN_ORDER = REJECTED + int(Reason.UNKNOWN_ORDER)
-DUPLICATE_ORDER = REJECTED + int(Reason.DUPLICATE_ORDER)
-WOULD_CROSS = REJECTED + int(Reason.POST_ONLY_WOULD_CROSS)
-CAPACITY = REJECTED + int(Reason.CAPACITY_EXHAUSTED)
 NARROW_ORDER = ORDER[NARROW].itemsize
-EARLY_REASON = 127  # bits of `early`: see row_checks.py
 
 
 @helper
@@ -67,40 +75,44 @@ def overflows(books, level, qty, leaving):
 
 
 @helper
-def cross(books, grid, gate, fills, count, row, book, side, level, qty, account, cell):
+def cross(books, grid, gate, fills, count, command, side):
     """Trade an incoming order with what rests opposite; returns (leaves, lost, count).
 
-    `lost` is what self-trade prevention has taken off it. `cell` is its owner's.
+    `command.level` is the worst of its `side` at which it trades, `lost` what self-trade prevention takes.
     """
     heads, levels, orders = books.heads, books.levels, books.orders
-    floor = np.int64(heads[ix(book), MIRROR]) - level  # the worst opposite level that still trades
+    book, qty, lost = command.book, command.qty, ZERO
+    floor = np.int64(heads[ix(book), MIRROR]) - command.level  # the worst opposite level that still trades
     best = np.int64(heads[ix(book), BEST + 1 - side])
-    lost = np.int64(0)
     while qty > 0 and best >= floor:
         maker = np.int64(orders[ix(best)]["next"])
         open_qty = np.int64(orders[ix(maker)]["qty"])
+        # before anything is written: an order of the same group may go, and what is best may be another then
         if gate is not None:
-            met = meet_own(books, grid, gate, row, book, maker, open_qty, qty, cell)
-            if met >= 0:  # an order of the same group, and so many lots are lost to it
-                qty -= met
-                lost += met
+            lots_lost = prevent_self_trade(books, grid, gate, command, maker, qty)
+            if lots_lost >= 0:  # an order of the same group, and so many lots are lost to it
+                qty -= lots_lost
+                lost += lots_lost
                 best = np.int64(heads[ix(book), BEST + 1 - side])
                 continue
+        # the fill says what both have left, so that nobody needs the book to know whether an order is done
         part = min(qty, open_qty)
         qty -= part
         fill = ix(count)
-        fills[fill]["row"] = row
+        fills[fill]["row"] = command.row
         fills[fill]["maker"] = books.entries[ix(maker)]
         fills[fill]["level"] = best
         fills[fill]["maker_account"] = books.accounts[ix(maker)] if books.accounts.size else 0
-        fills[fill]["taker_account"] = account
+        fills[fill]["taker_account"] = command.account
         fills[fill]["qty"] = part
         fills[fill]["maker_leaves"] = open_qty - part
         fills[fill]["taker_leaves"] = qty
         count += 1
+        # the gate reads the order's owner and level, so it comes before the order leaves its queue
         if gate is not None:
-            gone = np.int64(part == open_qty)
-            traded(grid, gate, book, 1 - side, best, maker, part, gone, cell)
+            whole = np.int64(part == open_qty)
+            on_fill(grid, gate, Lots(book, 1 - side, best, maker, part, whole), command.holding)
+        # as `remove` does, but of a maker that is known to be first and best: fewer loads
         orders[ix(maker)]["qty"] = open_qty - part
         levels[ix(best)]["qty"] -= part
         if part == open_qty:
@@ -108,44 +120,46 @@ def cross(books, grid, gate, fills, count, row, book, side, level, qty, account,
             orders[ix(best)]["next"] = younger
             orders[ix(younger)]["prev"] = best
             levels[ix(best)]["count"] -= 1
-            if younger == best:  # only the level's own node is left in the ring
+            if younger == best:  # only the level's own slot is left in the ring
                 clear_bit(books.bitmap, best)
                 best = lower_best(books, book, 1 - side, best)
     return qty, lost, count
 
 
 @helper
-def meet_own(books, grid, gate, row, book, maker, open_qty, qty, cell):
+def prevent_self_trade(books, grid, gate, command, maker, qty):
     """Lots an incoming order loses to a resting one of its group, which goes as its mode says; else -1."""
-    place = gate.cells[ix(cell)]
+    place = gate.holdings[ix(command.holding)]
     mode = gate.limits[ix(place["limits"])]["self_trade"]
-    if mode == NO_SELF_TRADE or gate.cells[ix(gate.node_cells[ix(maker)])]["group"] != place["group"]:
+    if mode == ALLOW_SELF_TRADE or group_of(gate, maker) != place["group"]:
         return np.int64(-1)
     if mode == CANCEL_NEWEST:
         return qty
-    return take_own(books, grid, gate, row, book, maker, open_qty, qty, mode)
+    return apply_self_trade(books, grid, gate, command, maker, qty, mode)
 
 
 @rare
-def take_own(books, grid, gate, row, book, maker, open_qty, qty, mode):
+def apply_self_trade(books, grid, gate, command, maker, qty, mode):
     """Take lots off a resting order of the group of an incoming one; returns what that one loses."""
+    open_qty, row, book = np.int64(books.orders[ix(maker)]["qty"]), command.row, command.book
     if mode == DECREMENT:
         part = min(qty, open_qty)
         withdraw(books, grid, gate, row, book, maker, part, np.int64(SELF_TRADE_DECREMENT))
         return part
     withdraw(books, grid, gate, row, book, maker, open_qty, np.int64(SELF_TRADE_CANCEL))
-    return qty if mode == CANCEL_BOTH else np.int64(0)
+    return qty if mode == CANCEL_BOTH else ZERO
 
 
 @helper
-def rest(books, grid, gate, book, side, level, slot, qty, entry, account, cell):
-    """Rest what is left of an order."""
-    append(books, book, side, level, slot, qty)
-    books.entries[ix(slot)] = entry
+def rest(books, grid, gate, command, side, order_slot, qty):
+    """Rest the `qty` lots that are left of an order."""
+    book, level = command.book, command.level
+    append(books, book, side, level, order_slot, qty)
+    books.entries[ix(order_slot)] = command.entry
     if books.accounts.size:
-        books.accounts[ix(slot)] = account
+        books.accounts[ix(order_slot)] = command.account
     if gate is not None:
-        opened(grid, gate, book, side, level, slot, qty, cell)
+        on_rest(grid, gate, Lots(book, side, level, order_slot, qty, ZERO), command.holding)
 
 
 @helper
@@ -155,109 +169,133 @@ def crosses(books, book, side, level):
 
 
 @helper
-def add(
-    books, grid, gate, fills, count, row, book, op, slot, level, qty, entry, account, cell, early, stamps
-):
+def add(books, grid, gate, fills, count, command, stamps):
     """NEW: match, then rest or expire what is left."""
-    side, nothing = op & SELL, np.int64(0)
-    if not likely(books.orders[ix(slot)]["qty"] == 0):
-        return DUPLICATE_ORDER, nothing, nothing, count
+    op, book, level, qty = command.op, command.book, command.level, command.qty
+    side = op & SELL
+    # in the order of docs/SEMANTICS.md and docs/RISK.md: the id, the gate, the book
+    if not likely(books.orders[ix(command.order_slot)]["qty"] == 0):
+        return REJECTED + DUPLICATE_ORDER, ZERO, ZERO, count
     if gate is not None:
-        reason = early & EARLY_REASON
+        reason = command.row_reason & ROW_REASON
         if reason == 0:
-            reason = admit(books, grid, gate, row, book, op, side, level, qty, cell, nothing, nothing, early)
-            lap(stamps, RISK)
+            reason = admit(books, grid, gate, command, side, ZERO, ZERO)
+            lap(stamps, STAGE_RISK)
         if reason != 0:
-            return REJECTED + reason, nothing, nothing, count
-    leaves, lost = qty, nothing
+            return REJECTED + reason, ZERO, ZERO, count
+    # nearly all orders rest without trading, so that way is the straight one
+    leaves, lost = qty, ZERO
     if not likely(op & PASSIVE != 0 or not crosses(books, book, side, level)):
         if op & POST_ONLY:
-            return WOULD_CROSS, nothing, nothing, count
+            return REJECTED + POST_ONLY_WOULD_CROSS, ZERO, ZERO, count
         if op & ALL_OR_NOTHING:
             if gate is not None:
-                fillable = can_fill_from_others(books, gate, book, side, level, qty, cell)
+                fillable = can_fill_from_others(books, gate, book, side, level, qty, command.holding)
             else:
                 fillable = can_fill(books, book, side, level, qty)
             if not fillable:
-                return EXPIRED, nothing, nothing, count
-        if not op & NO_REST and overflows(books, level, qty, nothing):
-            return CAPACITY, nothing, nothing, count
-        leaves, lost, count = cross(
-            books, grid, gate, fills, count, row, book, side, level, qty, account, cell
-        )
+                return EXPIRED, ZERO, ZERO, count
+        # what is rejected changes nothing, so there must be room for all of it before it trades
+        if not op & NO_REST and overflows(books, level, qty, ZERO):
+            return REJECTED + CAPACITY_EXHAUSTED, ZERO, ZERO, count
+        leaves, lost, count = cross(books, grid, gate, fills, count, command, side)
         if leaves == 0:
-            return (FILLED if lost == 0 else CANCELLED), qty - lost, nothing, count
+            return (FILLED if lost == 0 else CANCELLED), qty - lost, ZERO, count
     if not likely(op & NO_REST == 0):
-        return EXPIRED, qty - lost - leaves, nothing, count
-    if not likely(not overflows(books, level, leaves, nothing)):  # never of one that has traded: see above
-        return CAPACITY, nothing, nothing, count
-    rest(books, grid, gate, book, side, level, slot, leaves, entry, account, cell)
+        return EXPIRED, qty - lost - leaves, ZERO, count
+    if not likely(not overflows(books, level, leaves, ZERO)):  # never of one that has traded: see above
+        return REJECTED + CAPACITY_EXHAUSTED, ZERO, ZERO, count
+    rest(books, grid, gate, command, side, command.order_slot, leaves)
     return RESTING, qty - lost - leaves, leaves, count
 
 
 @helper
-def reduce(books, grid, gate, count, book, slot, qty):
+def reduce(books, grid, gate, count, command):
     """REDUCE, and CANCEL as a reduce by everything: priority is kept."""
-    open_qty = np.int64(books.orders[ix(slot)]["qty"])
+    order_slot, qty = command.order_slot, command.qty
+    open_qty = np.int64(books.orders[ix(order_slot)]["qty"])
     if not likely(open_qty != 0):
-        return UNKNOWN_ORDER, np.int64(0), np.int64(0), count
+        return REJECTED + UNKNOWN_ORDER, ZERO, ZERO, count
     if gate is not None:
-        level = np.int64(books.orders[ix(slot)]["level"])
-        side, gone = side_of(books, book, level), np.int64(qty >= open_qty)
-        closed(grid, gate, book, side, level, slot, min(qty, open_qty), gone)
+        level = np.int64(books.orders[ix(order_slot)]["level"])
+        side, whole = side_of(books, command.book, level), np.int64(qty >= open_qty)
+        on_remove(grid, gate, Lots(command.book, side, level, order_slot, min(qty, open_qty), whole))
     if likely(qty >= open_qty):
-        remove(books, book, slot)
-        return CANCELLED, np.int64(0), np.int64(0), count
-    books.orders[ix(slot)]["qty"] = open_qty - qty
-    books.levels[ix(books.orders[ix(slot)]["level"])]["qty"] -= qty
-    return RESTING, np.int64(0), open_qty - qty, count
+        remove(books, command.book, order_slot)
+        return CANCELLED, ZERO, ZERO, count
+    books.orders[ix(order_slot)]["qty"] = open_qty - qty
+    books.levels[ix(books.orders[ix(order_slot)]["level"])]["qty"] -= qty
+    return RESTING, ZERO, open_qty - qty, count
 
 
 @helper
-def replace(books, grid, gate, fills, count, row, book, op, slot, target, rung, qty, entry, early, stamps):
+def moved(books, gate, command, level):
+    """A REPLACE as the order it brings in: at its level, of the account and holding of the order it names."""
+    order_slot, holding = command.order_slot, ZERO
+    if gate is not None:
+        holding = np.int64(gate.order_holdings[ix(order_slot)])
+    return Command(
+        command.row,
+        command.book,
+        command.op,
+        order_slot,
+        command.target,
+        level,
+        command.qty,
+        command.entry,
+        np.int64(books.accounts[ix(order_slot)]) if books.accounts.size else ZERO,
+        holding,
+        command.row_reason,
+    )
+
+
+@helper
+def replace(books, grid, gate, fills, count, command, stamps):
     """REPLACE: in place when it gives nothing up, else out and in again as `target`."""
-    nothing = np.int64(0)
-    open_qty = np.int64(books.orders[ix(slot)]["qty"])
+    order_slot, target = command.order_slot, command.target
+    op, book, qty = command.op, command.book, command.qty
+    # ids before anything else; what the row decided by itself counts only of an order that is open
+    open_qty = np.int64(books.orders[ix(order_slot)]["qty"])
     if open_qty == 0:
-        return UNKNOWN_ORDER, nothing, nothing, count
-    if target != slot and books.orders[ix(target)]["qty"] != 0:
-        return DUPLICATE_ORDER, nothing, nothing, count
-    if gate is not None and early & EARLY_REASON:
-        return REJECTED + (early & EARLY_REASON), nothing, nothing, count
-    old_level = np.int64(books.orders[ix(slot)]["level"])
+        return REJECTED + UNKNOWN_ORDER, ZERO, ZERO, count
+    if target != order_slot and books.orders[ix(target)]["qty"] != 0:
+        return REJECTED + DUPLICATE_ORDER, ZERO, ZERO, count
+    if gate is not None and command.row_reason & ROW_REASON:
+        return REJECTED + (command.row_reason & ROW_REASON), ZERO, ZERO, count
+    # a row of REPLACE names no side: its level is known only now
+    old_level = np.int64(books.orders[ix(order_slot)]["level"])
     side = side_of(books, book, old_level)
-    level = level_of(books, book, side, rung)
-    if level == old_level and qty <= open_qty and target == slot:
+    level = level_of(books, book, side, command.level)
+    # in place: it keeps its priority, and passes the checks 8 to 16 of the gate
+    if level == old_level and qty <= open_qty and target == order_slot:
         if gate is not None:
-            closed(grid, gate, book, side, level, slot, open_qty - qty, nothing)
-        books.orders[ix(slot)]["qty"] = qty
+            on_remove(grid, gate, Lots(book, side, level, order_slot, open_qty - qty, ZERO))
+        books.orders[ix(order_slot)]["qty"] = qty
         books.levels[ix(level)]["qty"] -= open_qty - qty
-        return REPLACED, nothing, qty, count
-    cell = nothing
+        return REPLACED, ZERO, qty, count
+    # all that may refuse it comes before the old order is taken out, for a rejected command changes nothing
+    incoming = moved(books, gate, command, level)
     if gate is not None:
-        cell = np.int64(gate.node_cells[ix(slot)])
         if gate.owners.size:
-            gate.owners[ix(row)] = -cell if side else cell
-        reason = admit(books, grid, gate, row, book, op, side, level, qty, cell, open_qty, old_level, early)
-        lap(stamps, RISK)
+            gate.owners[ix(command.row)] = -incoming.holding if side else incoming.holding
+        reason = admit(books, grid, gate, incoming, side, open_qty, old_level)
+        lap(stamps, STAGE_RISK)
         if reason != 0:
-            return REJECTED + reason, nothing, nothing, count
+            return REJECTED + reason, ZERO, ZERO, count
     if op & POST_ONLY and crosses(books, book, side, level):
-        return WOULD_CROSS, nothing, nothing, count
-    if overflows(books, level, qty, open_qty if level == old_level else nothing):
-        return CAPACITY, nothing, nothing, count
-    account = np.int64(books.accounts[ix(slot)]) if books.accounts.size else nothing
+        return REJECTED + POST_ONLY_WOULD_CROSS, ZERO, ZERO, count
+    if overflows(books, level, qty, open_qty if level == old_level else ZERO):
+        return REJECTED + CAPACITY_EXHAUSTED, ZERO, ZERO, count
+    # out and in again, as a new order of the same owner at the back of the queue
     if gate is not None:
-        closed(grid, gate, book, side, old_level, slot, open_qty, np.int64(1))
-    remove(books, book, slot)
-    leaves, lost = qty, nothing
+        on_remove(grid, gate, Lots(book, side, old_level, order_slot, open_qty, np.int64(1)))
+    remove(books, book, order_slot)
+    leaves, lost = qty, ZERO
     if not op & PASSIVE:
-        leaves, lost, count = cross(
-            books, grid, gate, fills, count, row, book, side, level, qty, account, cell
-        )
+        leaves, lost, count = cross(books, grid, gate, fills, count, incoming, side)
     if leaves == 0:
-        return (FILLED if lost == 0 else CANCELLED), qty - lost, nothing, count
-    rest(books, grid, gate, book, side, level, target, leaves, entry, account, cell)
+        return (FILLED if lost == 0 else CANCELLED), qty - lost, ZERO, count
+    rest(books, grid, gate, incoming, side, target, leaves)
     return REPLACED, qty - lost - leaves, leaves, count
 
 
@@ -268,13 +306,13 @@ def remove_all(books, grid, gate, book, account, everyone):
         bottom = books.heads[ix(book), BASE] + side * books.heads[ix(book), SIZE]
         level = np.int64(books.heads[ix(book), BEST + side])
         while level >= bottom and level != NONE:
-            slot = np.int64(books.orders[ix(level)]["next"])
-            while slot != level:
-                younger = np.int64(books.orders[ix(slot)]["next"])
-                if everyone or books.accounts.size == 0 or books.accounts[ix(slot)] == account:
+            order_slot = np.int64(books.orders[ix(level)]["next"])
+            while order_slot != level:
+                younger = np.int64(books.orders[ix(order_slot)]["next"])
+                if everyone or books.accounts.size == 0 or books.accounts[ix(order_slot)] == account:
                     if gate is not None:
-                        open_qty = np.int64(books.orders[ix(slot)]["qty"])
-                        closed(grid, gate, book, side, level, slot, open_qty, np.int64(1))
-                    remove(books, book, slot)
-                slot = younger
+                        open_qty = np.int64(books.orders[ix(order_slot)]["qty"])
+                        on_remove(grid, gate, Lots(book, side, level, order_slot, open_qty, np.int64(1)))
+                    remove(books, book, order_slot)
+                order_slot = younger
             level = previous_bit(books.bitmap, level)

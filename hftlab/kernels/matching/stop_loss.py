@@ -4,49 +4,47 @@ from __future__ import annotations
 
 import numpy as np
 
+from hftlab.kernels.book.commands import Command
 from hftlab.kernels.book.ladder import SIZE
+from hftlab.kernels.book.opcodes import MARKET, NO_REST
+from hftlab.kernels.codes import ACTIVE, KILL_CANCEL, KILLED, STOP_CANCEL, STOP_CLOSE, STOP_STRUCK
 from hftlab.kernels.matching.price_time import cross
 from hftlab.kernels.primitives import int128
 from hftlab.kernels.primitives.compile import helper, rare
 from hftlab.kernels.primitives.int128 import saturated
-from hftlab.kernels.primitives.intrinsics import ix, prefetch
+from hftlab.kernels.primitives.intrinsics import ZERO, ix, prefetch
 from hftlab.kernels.risk_gate.book_checks import share
 from hftlab.kernels.risk_gate.gate import (
-    ACTIVE,
-    KILL_CANCEL,
     NEXT_MARK,
     OWN,
     OWN_ROOM,
-    STOP_CANCEL,
-    STOP_CLOSE,
-    STOP_LOSS,
+    Event,
+    record_event,
     reference_of,
-    tell,
     withdraw_all,
 )
 from hftlab.kernels.risk_gate.records import ON_ALL, ON_SYMBOL, SCOPE_SHIFT, STATE_MASK
 
-KILLED = 3
-LOOKAHEAD = 8  # cells
+VALUED_AHEAD = 8  # holdings: fewer than rows, for to value one takes longer
 
 
 @helper
-def is_marking(gate, position):
-    """Whether positions are to be marked before the command at a position."""
+def is_marking(gate, index):
+    """Whether positions are to be marked before the command at an index."""
     nth = gate.counts[NEXT_MARK]
-    return nth < gate.marks.size and gate.marks[ix(nth)] == position
+    return nth < gate.marks.size and gate.marks[ix(nth)] == index
 
 
 @helper
 def has_room(gate):
-    """Whether there is room for all that a marking may do: a stop and a closing order for each cell."""
-    return gate.counts[OWN] + 2 * gate.cells.size <= gate.counts[OWN_ROOM]
+    """Whether there is room for all that a marking may do: a stop and a closing order for each holding."""
+    return gate.counts[OWN] + 2 * gate.holdings.size <= gate.counts[OWN_ROOM]
 
 
 @helper
-def value_of(gate, cell):
-    """P&L of a cell at its symbol's mark, as a pair."""
-    place, money = gate.cells[ix(cell)], gate.money[ix(cell)]
+def value_of(gate, holding):
+    """P&L of a holding at its symbol's mark, as a pair."""
+    place, money = gate.holdings[ix(holding)], gate.money[ix(holding)]
     held = int128.multiply(np.int64(place["position"]), np.int64(gate.symbols[ix(place["book"])]["mark"]))
     return int128.add((np.int64(money["cash_high"]), np.int64(money["cash_low"])), held)
 
@@ -67,40 +65,40 @@ def take_marks(books, grid, gate):
     if gate.stop_order.size == 0:
         for number in range(gate.accounts.size):
             gate.accounts[ix(number)]["gross_high"], gate.accounts[ix(number)]["gross_low"] = 0, 0
-        for cell in range(1, gate.cells.size):
-            account = gate.accounts[ix(gate.cells[ix(cell)]["account"])]
+        for holding in range(1, gate.holdings.size):
+            account = gate.accounts[ix(gate.holdings[ix(holding)]["account"])]
             gross = (np.int64(account["gross_high"]), np.int64(account["gross_low"]))
             account["gross_high"], account["gross_low"] = int128.add(
-                gross, gross_of(gate, gate.cells[ix(cell)])
+                gross, gross_of(gate, gate.holdings[ix(holding)])
             )
 
 
 @helper
 def gross_of(gate, place):
-    """The value of a cell's position at its symbol's mark, whatever its side, as a pair."""
+    """The value of a holding's position at its symbol's mark, whatever its side, as a pair."""
     mark = np.int64(gate.symbols[ix(place["book"])]["mark"])
     return int128.multiply(abs(mark), abs(np.int64(place["position"])))
 
 
 @helper
 def value_account(gate, first):
-    """Value the account whose cells begin at a place of `stop_order`; its portfolio value follows.
+    """Value the account whose holdings begin at a place of `stop_order`; its portfolio value follows.
 
-    Returns (its place in `accounts`, where the next one's cells begin, P&L as a pair).
+    Returns (its place in `accounts`, where the next one's holdings begin, P&L as a pair).
     """
-    order, nothing = gate.stop_order, np.int64(0)
-    number = np.int64(gate.cells[ix(order[ix(first)])]["account"])
-    value, gross, last = (nothing, nothing), (nothing, nothing), first
+    order = gate.stop_order
+    number = np.int64(gate.holdings[ix(order[ix(first)])]["account"])
+    value, gross, last = (ZERO, ZERO), (ZERO, ZERO), first
     while last < order.size:
-        ahead = np.int64(order[ix(min(last + LOOKAHEAD, order.size - 1))])
-        prefetch(gate.cells, ahead)
+        ahead = np.int64(order[ix(min(last + VALUED_AHEAD, order.size - 1))])
+        prefetch(gate.holdings, ahead)
         prefetch(gate.money, ahead)
-        cell = np.int64(order[ix(last)])
-        place = gate.cells[ix(cell)]
+        holding = np.int64(order[ix(last)])
+        place = gate.holdings[ix(holding)]
         if place["account"] != number:
             break
         if place["traded"]:
-            value = int128.add(value, value_of(gate, cell))
+            value = int128.add(value, value_of(gate, holding))
             gross = int128.add(gross, gross_of(gate, place))
         last += 1
     gate.accounts[ix(number)]["gross_high"], gate.accounts[ix(number)]["gross_low"] = gross
@@ -118,9 +116,9 @@ def strikes(record, stop_ppm):
 
 
 @helper
-def close_position(books, grid, gate, fills, count, row, cell):
-    """Cancel a cell's open orders and sell what it holds, or buy back, at any price."""
-    place = gate.cells[ix(cell)]
+def close_position(books, grid, gate, fills, count, row, holding):
+    """Cancel a holding's open orders and sell what it holds, or buy back, at any price."""
+    place = gate.holdings[ix(holding)]
     book, number = np.int64(place["book"]), np.int64(gate.accounts[ix(place["account"])]["number"])
     withdraw_all(books, grid, gate, row, book, number, False, np.int64(STOP_CANCEL))
     position = np.int64(place["position"])
@@ -128,22 +126,23 @@ def close_position(books, grid, gate, fills, count, row, cell):
         return count
     side = np.int64(position > 0)
     level = grid.bases[ix(book)] + (side + 1) * np.int64(books.heads[ix(book), SIZE]) - 1
-    qty, nobody, nothing = abs(position), np.int64(-1), np.int64(0)
-    leaves, lost, count = cross(
-        books, grid, gate, fills, count, -1 - row, book, side, level, qty, number, cell
+    qty, nobody = abs(position), np.int64(-1)
+    order = Command(
+        -1 - row, book, side | MARKET | NO_REST, nobody, nobody, level, qty, nobody, number, holding, ZERO
     )
+    leaves, lost, count = cross(books, grid, gate, fills, count, order, side)
     filled = qty - leaves - lost
     gate.counts[OWN] += 1
-    tell(gate, row, np.int64(STOP_CLOSE), nobody, nobody, cell, nothing, filled, nothing, nothing)
+    record_event(gate, Event(row, np.int64(STOP_CLOSE), nobody, nobody, holding, ZERO, filled, ZERO, ZERO))
     return count
 
 
 @helper
-def cell_strikes(gate, cell):
-    """Value a cell at its mark; whether its stop strikes now."""
-    place, money = gate.cells[ix(cell)], gate.money[ix(cell)]
+def holding_strikes(gate, holding):
+    """Value a holding at its mark; whether its stop strikes now."""
+    place, money = gate.holdings[ix(holding)], gate.money[ix(holding)]
     account = gate.accounts[ix(place["account"])]
-    money["equity"] = equity_of(value_of(gate, cell), np.int64(account["capital"]))
+    money["equity"] = equity_of(value_of(gate, holding), np.int64(account["capital"]))
     waits = place["traded"] != 0 and place["stopped"] == 0
     return waits and strikes(money, np.int64(account["stop_ppm"]))
 
@@ -157,39 +156,43 @@ def account_strikes(account, value):
 
 
 @helper
-def judge_cells(books, grid, gate, fills, count, row, first, last):
-    """Let the stops of an account's cells strike, one after the other."""
-    nobody, nothing = np.int64(-1), np.int64(0)
+def judge_holdings(books, grid, gate, fills, count, row, first, last):
+    """Let the stops of an account's holdings strike, one after the other."""
+    nobody = np.int64(-1)
     for i in range(first, last):
-        cell = np.int64(gate.stop_order[ix(i)])
-        if not cell_strikes(gate, cell):
+        holding = np.int64(gate.stop_order[ix(i)])
+        if not holding_strikes(gate, holding):
             continue
-        place, money = gate.cells[ix(cell)], gate.money[ix(cell)]
+        place, money = gate.holdings[ix(holding)], gate.money[ix(holding)]
         place["stopped"] = 1
         gate.counts[OWN] += 1
         strike, equity = np.int64(money["strike"]), np.int64(money["equity"])
-        tell(gate, row, np.int64(STOP_LOSS), nobody, nobody, cell, nothing, nothing, strike, equity)
+        record_event(
+            gate, Event(row, np.int64(STOP_STRUCK), nobody, nobody, holding, ZERO, ZERO, strike, equity)
+        )
         if gate.accounts[ix(place["account"])]["closes"]:
-            count = close_position(books, grid, gate, fills, count, row, cell)
+            count = close_position(books, grid, gate, fills, count, row, holding)
     return count
 
 
 @helper
 def judge_account(books, grid, gate, fills, count, row, first, last, value):
     """Let the stop of an account of that P&L strike."""
-    nobody, nothing = np.int64(-1), np.int64(0)
-    cell = np.int64(gate.stop_order[ix(first)])
-    account = gate.accounts[ix(gate.cells[ix(cell)]["account"])]
+    nobody = np.int64(-1)
+    holding = np.int64(gate.stop_order[ix(first)])
+    account = gate.accounts[ix(gate.holdings[ix(holding)]["account"])]
     if not account_strikes(account, value):
         return count
     account["stopped"] = 1
     gate.counts[OWN] += 1
     strike, equity = np.int64(account["strike"]), np.int64(account["equity"])
-    tell(gate, row, np.int64(STOP_LOSS), nobody, nobody, -cell, nothing, nothing, strike, equity)
+    record_event(
+        gate, Event(row, np.int64(STOP_STRUCK), nobody, nobody, -holding, ZERO, ZERO, strike, equity)
+    )
     if account["closes"]:
         for i in range(first, last):
-            cell = np.int64(gate.stop_order[ix(i)])
-            count = close_position(books, grid, gate, fills, count, row, cell)
+            holding = np.int64(gate.stop_order[ix(i)])
+            count = close_position(books, grid, gate, fills, count, row, holding)
     return count
 
 
@@ -198,11 +201,11 @@ def mark(books, grid, gate, fills, count, row):
     """Mark all positions, then let stops strike; returns the count of fills written."""
     gate.counts[NEXT_MARK] += 1
     take_marks(books, grid, gate)
-    first = np.int64(0)
+    first = ZERO
     while first < gate.stop_order.size:
         number, last, value = value_account(gate, first)
         if gate.accounts[ix(number)]["by_position"]:
-            count = judge_cells(books, grid, gate, fills, count, row, first, last)
+            count = judge_holdings(books, grid, gate, fills, count, row, first, last)
         else:
             count = judge_account(books, grid, gate, fills, count, row, first, last, value)
         first = last
@@ -217,21 +220,22 @@ def lift(gate, number, everyone):
         if account["stopped"] and (everyone or account["number"] == number):
             account["stopped"], account["peak"] = 0, account["equity"]
     if gate.money.size:
-        for i in range(1, gate.cells.size):
-            place = gate.cells[ix(i)]
+        for i in range(1, gate.holdings.size):
+            place = gate.holdings[ix(i)]
             if place["stopped"] and (everyone or gate.accounts[ix(place["account"])]["number"] == number):
                 place["stopped"], gate.money[ix(i)]["peak"] = 0, gate.money[ix(i)]["equity"]
 
 
 @rare
-def control(books, grid, gate, row, book, code, number):
+def control(books, grid, gate, command):
     """RISK_CONTROL: what it does to books and stops. (States are followed where rows are taken in.)"""
+    row, code, number = command.row, command.qty, command.account
     scope, state = code >> SCOPE_SHIFT, code & STATE_MASK
     if state == ACTIVE and scope != ON_SYMBOL:
         lift(gate, number, scope == ON_ALL)
     if state == KILLED:
         if scope == ON_SYMBOL:
-            withdraw_all(books, grid, gate, row, book, number, True, np.int64(KILL_CANCEL))
+            withdraw_all(books, grid, gate, row, command.book, number, True, np.int64(KILL_CANCEL))
         else:
             for i in range(gate.names.size):
                 each = np.int64(gate.names[ix(i)])

@@ -25,7 +25,7 @@ class Bitmap(NamedTuple):
 
 
 def make_bitmap(size: int) -> Bitmap:
-    """An empty bitmap over `size` positions."""
+    """An empty bitmap of `size` bits."""
     words = (size + 63) // 64
     blocks = (words + 63) // 64
     regions = (blocks + 63) // 64
@@ -56,13 +56,13 @@ def clear_bit(bitmap, index):
 
 @helper
 def below(word, bit):
-    """The bits of a word below position `bit`."""
+    """The bits of a word below `bit`."""
     return word & ((np.int64(1) << bit) - np.int64(1))
 
 
 @helper
 def previous_bit(bitmap, index):
-    """The highest marked position below `index`, or NONE."""
+    """The highest set bit below `index`, or NONE."""
     word = index >> 6
     found = below(bitmap.words[ix(word)], index & 63)
     if found != 0:
@@ -72,7 +72,7 @@ def previous_bit(bitmap, index):
 
 @helper
 def previous_word(bitmap, word):
-    """The highest marked position in a word below `word`, or NONE."""
+    """The highest set bit in a word below `word`, or NONE."""
     block = word >> 6
     found = below(bitmap.blocks[ix(block)], word & 63)
     if found == 0:

@@ -102,14 +102,17 @@ def to_ns(ticks, mult):
     return (ticks >> SHIFT) * mult + (((ticks & LOW_TICKS) * mult) >> SHIFT)
 
 
+TICKS_BEFORE, SYSTEM_NS, TICKS_AFTER, BRACKET = range(4)  # columns of `brackets`
+
+
 @kernel
 def brackets(counter, which, values):
-    """Readings of a clock of the system between two of ours: values [n, 3] = ticks, ns, ticks."""
+    """Readings of a clock of the system between two of ours, into values [n, BRACKET]."""
     values = bare(values)
     for i in range(values.shape[0]):
-        values[i, 0] = now(counter)
-        values[i, 1] = read_clock(which)
-        values[i, 2] = now(counter)
+        values[i, TICKS_BEFORE] = now(counter)
+        values[i, SYSTEM_NS] = read_clock(which)
+        values[i, TICKS_AFTER] = now(counter)
 
 
 @kernel

@@ -97,6 +97,12 @@ def _big_endian(bits):
 
 _be16, _be32, _be64 = (_big_endian(bits) for bits in (16, 32, 64))
 
+# how many rows ahead to prefetch, by what is fetched: far enough that it arrives in time, near enough to stay
+INDEX_AHEAD = 8  # entries of a hash index
+HOLDINGS_AHEAD = 12  # records of accounts and holdings that rows of a table lead to
+ORDERS_AHEAD = 16  # the neighbours of orders that commands name; the orders themselves at twice that
+
+ZERO = np.int64(0)  # a bare 0 is of a type of its own
 ix = np.uint64  # an index known not to be negative: a signed one costs a wrap-around test per access
 
 if DISABLED:

@@ -6,17 +6,16 @@ compiled only for a run that does. Stages are those of codes.LatencyStage.
 
 from __future__ import annotations
 
-from hftlab.codes import LatencyStage
+from hftlab.kernels.codes import STAGE_LOOKUP, STAGE_MATCH, STAGE_PUBLISH, STAGE_RISK
 from hftlab.kernels.primitives.compile import helper, unless_none
 from hftlab.kernels.primitives.cycle_clock import now
 from hftlab.kernels.primitives.intrinsics import bare, ix
 
-LOOKUP, RISK, MATCH, PUBLISH = (int(LatencyStage[name]) for name in ("LOOKUP", "RISK", "MATCH", "PUBLISH"))
-STAGES = (LOOKUP, RISK, MATCH, PUBLISH)
+STAGES = (STAGE_LOOKUP, STAGE_RISK, STAGE_MATCH, STAGE_PUBLISH)
 
-# columns of `stamps`: the last reading, in the place of the whole; ticks of each stage; what `now` is told;
+# columns of `stamps`: the last reading, in the place of the whole; ticks of each stage; what `now` reads;
 # readings so far
-LAST, COUNTER, READINGS, STAMPS = 0, PUBLISH + 1, PUBLISH + 2, PUBLISH + 3
+LAST, COUNTER, READINGS, STAMPS = 0, STAGE_PUBLISH + 1, STAGE_PUBLISH + 2, STAGE_PUBLISH + 3
 
 
 @helper

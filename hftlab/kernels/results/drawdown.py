@@ -12,6 +12,7 @@ from hftlab.codes import MAX_QTY, NOT_A_VALUE
 from hftlab.kernels.primitives.compile import helper, kernel
 from hftlab.kernels.primitives.int128 import add, multiply
 from hftlab.kernels.primitives.intrinsics import bare, ix
+from hftlab.kernels.results.tables import MAKERS, TAKERS
 
 GAIN = np.dtype(
     [
@@ -61,22 +62,22 @@ def mark(account, position, before, price):
 
 
 @helper
-def hold(held, cell, change, account):
-    """Add lots to a cell."""
-    position = np.int64(held[ix(cell)])
+def hold(held, holding, change, account):
+    """Add lots to a holding."""
+    position = np.int64(held[ix(holding)])
     if (change > 0 and position > MAX_QTY - change) or (change < 0 and position < -MAX_QTY - change):
         account["lost"] = 1
         return
-    held[ix(cell)] = position + change
+    held[ix(holding)] = position + change
 
 
 @kernel
-def follow(books, prices, lots, sides, cells, starts, owners, gains):
-    """Go through fills; `sides` are the takers', `cells` [2, fills] those of takers and of makers.
+def follow(books, prices, lots, sides, holdings, starts, owners, gains):
+    """Go through fills; `sides` are the takers', `holdings` [2, fills] those of takers and of makers.
 
-    The cells of a book are those from its `starts` on; `owners` says by cell whose of `gains` (GAIN) it is.
+    The holdings of a book are those from its `starts` on; `owners` says whose of `gains` (GAIN) each is.
     """
-    books, prices, lots, sides, cells = bare(books), bare(prices), bare(lots), bare(sides), bare(cells)
+    books, prices, lots, sides, holdings = bare(books), bare(prices), bare(lots), bare(sides), bare(holdings)
     starts, owners, gains = bare(starts), bare(owners), bare(gains)
     held, last = np.zeros(owners.size, np.int64), np.full(starts.size, NOT_A_VALUE, np.int64)
     for i in range(sides.size):
@@ -85,11 +86,11 @@ def follow(books, prices, lots, sides, cells, starts, owners, gains):
         if price != before:
             last[ix(book)] = price
             if before != NOT_A_VALUE:
-                for cell in range(starts[ix(book)], starts[ix(book + 1)]):
-                    position = np.int64(held[ix(cell)])
+                for holding in range(starts[ix(book)], starts[ix(book + 1)]):
+                    position = np.int64(held[ix(holding)])
                     if position != 0:
-                        mark(gains[ix(owners[ix(cell)])], position, before, price)
-        taker, maker = np.int64(cells[0, i]), np.int64(cells[1, i])
+                        mark(gains[ix(owners[ix(holding)])], position, before, price)
+        taker, maker = np.int64(holdings[TAKERS, i]), np.int64(holdings[MAKERS, i])
         if taker != maker:
             change = np.int64(lots[i]) * np.int64(sides[i])
             hold(held, taker, change, gains[ix(owners[ix(taker)])])

@@ -1,8 +1,8 @@
 """Positions at average cost, P&L and fees: one pass over fills in input order.
 
-A cell is an account in a symbol. It is kept in 64-bit integers as long as these hold, and from the first fill
-on that might pass them in exact ones (`int256.py`); what comes out is the same. Sums of notional are always
-exact. Rules and rounding are those of docs/RISK.md, "Positions and P&L".
+A holding is an account in a symbol. It is kept in 64-bit integers as long as these suffice, and in exact ones
+(`int256.py`) from the first fill on that might pass them; what comes out is the same. Sums of notional are
+always exact. Rules and rounding are those of docs/RISK.md, "Positions and P&L".
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ from hftlab.kernels.primitives.int256 import (
     subtract,
     times,
 )
-from hftlab.kernels.primitives.intrinsics import bare, ix
-from hftlab.kernels.results.tables import PRICE, QTY, SEQ, SYMBOL, TS
+from hftlab.kernels.primitives.intrinsics import ZERO, bare, ix
+from hftlab.kernels.results.tables import MAKERS, PRICE, QTY, SEQ, SYMBOL, TAKERS, TS
 
-CELL = np.dtype(
+HOLDING = np.dtype(
     [
         ("position", "i8"),  # lots bought less lots sold
         ("cost", "i8"),  # 1e-9; of a short position negative
@@ -48,11 +48,11 @@ CELL = np.dtype(
 )  # 64 bytes: a line
 POSITION, COST, REALISED, FEES, BOUGHT, SOLD = range(6)
 WIDE_COLUMNS = 6
-# sums of a cell: |price| x lots traded; and of its open orders
+# sums of a holding: |price| x lots traded; and of its open orders
 BOUGHT_NOTIONAL, SOLD_NOTIONAL = range(2)
 OPEN_BUY, OPEN_SELL, OPEN_NOTIONAL = range(3)
 
-# columns of a list of cells
+# columns of a list of holdings
 (
     TO_POSITION,
     TO_AVERAGE,
@@ -72,27 +72,27 @@ WHOLE = np.int64(10**8)  # fees are in 1e-4 basis points
 
 
 class Holdings(NamedTuple):
-    """What cells hold; the first of them is nobody's."""
+    """What holdings hold; the first of them is nobody's."""
 
-    cells: np.ndarray  # CELL
-    notional: np.ndarray  # int64 [cells, 2, WORDS]
+    records: np.ndarray  # HOLDING
+    notional: np.ndarray  # int64 [holdings, 2, WORDS]
     wide: np.ndarray  # int64 [rows, WIDE_COLUMNS, WORDS]
     wide_rows: np.ndarray  # int64 [1]: how many of them are in use
     last: np.ndarray  # int64 [books]: price of the last fill, or NOT_A_VALUE
 
 
 class Changes(NamedTuple):
-    """Room for a row per cell and fill, or none."""
+    """Room for a row per holding and fill, or none."""
 
     longs: np.ndarray  # int64 [7, rows]
-    cells: np.ndarray  # int32 [rows]
+    numbers: np.ndarray  # int32 [rows]: whose
 
 
 @helper
 def bare_holdings(holdings):
     """Holdings without reference counts."""
     return Holdings(
-        bare(holdings.cells),
+        bare(holdings.records),
         bare(holdings.notional),
         bare(holdings.wide),
         bare(holdings.wide_rows),
@@ -101,24 +101,24 @@ def bare_holdings(holdings):
 
 
 @kernel
-def find_cells(index, cells, known, books, accounts, start, numbers):
-    """Number of the cell of each (book, account) from `start` on; new ones come after the `known` ones.
+def find_holdings(index, holdings, known, books, accounts, start, numbers):
+    """Number of the holding of each (book, account) from `start` on; new ones come after the `known` ones.
 
-    Returns where it stopped and how many cells there are; it stops early when `cells` (of half the length of
+    Returns where it stopped and how many there are; it stops early when `holdings` (of half the length of
     `index`) has no room for another.
     """
-    index, cells, numbers = bare(index), bare(cells), bare(numbers)
+    index, holdings, numbers = bare(index), bare(holdings), bare(numbers)
     books, accounts = bare(books), bare(accounts)
     for i in range(start, numbers.size):
         account, book = np.int64(accounts[ix(i)]), np.int64(books[ix(i)])
         place = find(index, account, book)
         number = index[ix(place)]["value"]
         if number == 0:
-            if known == cells.size:
+            if known == holdings.size:
                 return i, known
             number = np.int32(known)
             store_key(index, place, account, book, number)
-            cells[ix(known)]["account"], cells[ix(known)]["book"] = account, book
+            holdings[ix(known)]["account"], holdings[ix(known)]["book"] = account, book
             known += 1
         numbers[ix(i)] = number
     return np.int64(numbers.size), known
@@ -164,10 +164,12 @@ def fee_of(bps, per_lot, amount, qty):
 
 
 @helper
-def book_small(cell, sign, price, qty, amount, fee):
+def book_small(holding, sign, price, qty, amount, fee):
     """Book one side of a fill of a SMALL amount; False, and nothing changed, where the sums are not."""
-    position, cost, realised = np.int64(cell["position"]), np.int64(cell["cost"]), np.int64(cell["realised"])
-    reduced, taken = np.int64(0), np.int64(0)
+    position, cost = np.int64(holding["position"]), np.int64(holding["cost"])
+    realised = np.int64(holding["realised"])
+    # against the position: lots leave at their average cost, and the difference is realised
+    reduced, taken = ZERO, ZERO
     if position * sign < 0:
         held = abs(position)
         reduced, taken = held, cost
@@ -177,10 +179,12 @@ def book_small(cell, sign, price, qty, amount, fee):
                 return False
         realised -= sign * reduced * price + taken
         amount -= reduced * price
+    # what is left of the fill extends the position, or opens one on the other side
     cost += sign * amount - taken
     position += sign * qty
-    fees = cell["fees"] + fee
-    bought, sold = cell["bought"] + (qty if sign > 0 else 0), cell["sold"] + (qty if sign < 0 else 0)
+    fees = holding["fees"] + fee
+    bought, sold = holding["bought"] + (qty if sign > 0 else 0), holding["sold"] + (qty if sign < 0 else 0)
+    # nothing is written until all sums are known to fit: the exact way then starts from what was there
     if not (
         is_small(position)
         and is_small(cost)
@@ -190,8 +194,13 @@ def book_small(cell, sign, price, qty, amount, fee):
         and is_small(sold)
     ):
         return False
-    cell["position"], cell["cost"], cell["realised"], cell["fees"] = position, cost, realised, fees
-    cell["bought"], cell["sold"] = bought, sold
+    holding["position"], holding["cost"], holding["realised"], holding["fees"] = (
+        position,
+        cost,
+        realised,
+        fees,
+    )
+    holding["bought"], holding["sold"] = bought, sold
     return True
 
 
@@ -199,16 +208,16 @@ def book_small(cell, sign, price, qty, amount, fee):
 
 
 @rare
-def widen(cell, wide, wide_rows):
-    """From now on a cell is kept in exact integers."""
+def widen(holding, wide, wide_rows):
+    """From now on a holding is kept in exact integers."""
     row = wide_rows[0]
-    store(wide, row, POSITION, exact(cell["position"]))
-    store(wide, row, COST, exact(cell["cost"]))
-    store(wide, row, REALISED, exact(cell["realised"]))
-    store(wide, row, FEES, exact(cell["fees"]))
-    store(wide, row, BOUGHT, exact(cell["bought"]))
-    store(wide, row, SOLD, exact(cell["sold"]))
-    cell["wide"] = row
+    store(wide, row, POSITION, exact(holding["position"]))
+    store(wide, row, COST, exact(holding["cost"]))
+    store(wide, row, REALISED, exact(holding["realised"]))
+    store(wide, row, FEES, exact(holding["fees"]))
+    store(wide, row, BOUGHT, exact(holding["bought"]))
+    store(wide, row, SOLD, exact(holding["sold"]))
+    holding["wide"] = row
     wide_rows[0] = row + 1
 
 
@@ -223,7 +232,7 @@ def book_wide(wide, row, sign, price, qty, bps, per_lot):
         if sign_of(over) >= 0:
             extended, taken = narrowed(over), cost
         else:
-            extended, taken = np.int64(0), divide(times(cost, qty), held)
+            extended, taken = ZERO, divide(times(cost, qty), held)
         proceeds = times(times(exact(price), qty - extended), -sign)
         store(wide, row, REALISED, add(load(wide, row, REALISED), subtract(proceeds, taken)))
         cost = subtract(cost, taken)
@@ -270,9 +279,9 @@ def add_small(words, row, column, amount):
 
 @helper
 def book_side(holdings, fees, number, sign, price, qty, amount, is_maker):
-    """Book one side of a fill; `fees` is by cell, or [0]."""
-    cell = holdings.cells[ix(number)]
-    bps, per_lot = np.int64(0), np.int64(0)
+    """Book one side of a fill; `fees` is by holding, or [0]."""
+    holding = holdings.records[ix(number)]
+    bps, per_lot = ZERO, ZERO
     if fees.size:
         rates = fees[ix(number)]
         bps, per_lot = np.int64(rates["taker_bps"]), np.int64(rates["taker_lot"])
@@ -281,80 +290,80 @@ def book_side(holdings, fees, number, sign, price, qty, amount, is_maker):
     column = BOUGHT_NOTIONAL if sign > 0 else SOLD_NOTIONAL
     if amount != TOO_LARGE:
         add_small(holdings.notional, number, column, abs(amount))
-        if cell["wide"] == 0:
-            fee = fee_of(bps, per_lot, amount, qty) if fees.size else np.int64(0)
-            if fee != TOO_LARGE and book_small(cell, sign, price, qty, amount, fee):
+        if holding["wide"] == 0:
+            fee = fee_of(bps, per_lot, amount, qty) if fees.size else ZERO
+            if fee != TOO_LARGE and book_small(holding, sign, price, qty, amount, fee):
                 return
     else:
         add_product(holdings.notional, number, column, abs(price), qty)
-    if cell["wide"] == 0:
-        widen(cell, holdings.wide, holdings.wide_rows)
-    book_wide(holdings.wide, np.int64(cell["wide"]), sign, price, qty, bps, per_lot)
+    if holding["wide"] == 0:
+        widen(holding, holdings.wide, holdings.wide_rows)
+    book_wide(holdings.wide, np.int64(holding["wide"]), sign, price, qty, bps, per_lot)
 
 
 @helper
 def average_price(holdings, number):
-    """What a lot of a cell's position has cost, or NOT_A_VALUE."""
-    cell = holdings.cells[ix(number)]
-    if cell["wide"]:
-        position = load(holdings.wide, cell["wide"], POSITION)
+    """What a lot of a holding's position has cost, or NOT_A_VALUE."""
+    holding = holdings.records[ix(number)]
+    if holding["wide"]:
+        position = load(holdings.wide, holding["wide"], POSITION)
         if sign_of(position) == 0:
             return np.int64(NOT_A_VALUE)
-        return narrowed(divide(load(holdings.wide, cell["wide"], COST), position))
-    if cell["position"] == 0:
+        return narrowed(divide(load(holdings.wide, holding["wide"], COST), position))
+    if holding["position"] == 0:
         return np.int64(NOT_A_VALUE)
-    return rounded_quotient(np.int64(cell["cost"]), np.int64(cell["position"]))
+    return rounded_quotient(np.int64(holding["cost"]), np.int64(holding["position"]))
 
 
 @helper
 def unrealised(holdings, number, price):
-    """What closing a cell's position at a price would realise, or NOT_A_VALUE."""
-    cell = holdings.cells[ix(number)]
-    if cell["wide"]:
-        value = times(load(holdings.wide, cell["wide"], POSITION), price)
-        return narrowed(subtract(value, load(holdings.wide, cell["wide"], COST)))
-    value = small_product(cell["position"], price)
+    """What closing a holding's position at a price would realise, or NOT_A_VALUE."""
+    holding = holdings.records[ix(number)]
+    if holding["wide"]:
+        value = times(load(holdings.wide, holding["wide"], POSITION), price)
+        return narrowed(subtract(value, load(holdings.wide, holding["wide"], COST)))
+    value = small_product(holding["position"], price)
     if value == TOO_LARGE:
-        return exact_gain(np.int64(cell["position"]), price, np.int64(cell["cost"]))
-    return value - np.int64(cell["cost"])
+        return exact_gain(np.int64(holding["position"]), price, np.int64(holding["cost"]))
+    return value - np.int64(holding["cost"])
 
 
 @helper
 def note_change(holdings, changes, row, seq, ts, number, price):
-    """Put down what a cell holds after a fill."""
-    cell, longs, at = holdings.cells[ix(number)], changes.longs, ix(row)
-    longs[AT_SEQ, at], longs[AT_TS, at], changes.cells[at] = seq, ts, number
+    """Put down what a holding holds after a fill."""
+    holding, longs, at = holdings.records[ix(number)], changes.longs, ix(row)
+    longs[AT_SEQ, at], longs[AT_TS, at], changes.numbers[at] = seq, ts, number
     longs[AT_AVERAGE, at] = average_price(holdings, number)
     longs[AT_UNREALISED, at] = unrealised(holdings, number, price)
-    if cell["wide"]:
-        longs[AT_POSITION, at] = narrowed(load(holdings.wide, cell["wide"], POSITION))
-        longs[AT_REALISED, at] = narrowed(load(holdings.wide, cell["wide"], REALISED))
-        longs[AT_FEES, at] = narrowed(load(holdings.wide, cell["wide"], FEES))
+    if holding["wide"]:
+        longs[AT_POSITION, at] = narrowed(load(holdings.wide, holding["wide"], POSITION))
+        longs[AT_REALISED, at] = narrowed(load(holdings.wide, holding["wide"], REALISED))
+        longs[AT_FEES, at] = narrowed(load(holdings.wide, holding["wide"], FEES))
     else:
-        longs[AT_POSITION, at], longs[AT_REALISED, at] = cell["position"], cell["realised"]
-        longs[AT_FEES, at] = cell["fees"]
+        longs[AT_POSITION, at], longs[AT_REALISED, at] = holding["position"], holding["realised"]
+        longs[AT_FEES, at] = holding["fees"]
 
 
 @kernel
 def book_fills(longs, ints, sides, numbers, fees, holdings, changes, start, stop, row):
-    """Book expanded fills [start, stop), of cells `numbers` [2, fills]: takers, makers.
+    """Book expanded fills [start, stop), of holdings `numbers` [TAKERS and MAKERS, fills].
 
     Changes go from `row` on, where there is room for any. Returns where it stopped, early when `wide` has no
-    room for two more cells, and the next row of changes.
+    room for two more holdings, and the next row of changes.
     """
     longs, ints, sides, numbers, fees = bare(longs), bare(ints), bare(sides), bare(numbers), bare(fees)
     holdings = bare_holdings(holdings)
-    changes = Changes(bare(changes.longs), bare(changes.cells))
+    changes = Changes(bare(changes.longs), bare(changes.numbers))
     for i in range(start, stop):
         if holdings.wide_rows[0] + 2 > holdings.wide.shape[0]:
             return i, row
         price, qty, sign = longs[PRICE, i], longs[QTY, i], np.int64(sides[i])
-        taker, maker = np.int64(numbers[0, i]), np.int64(numbers[1, i])
+        taker, maker = np.int64(numbers[TAKERS, i]), np.int64(numbers[MAKERS, i])
         amount = small_product(price, qty)
         book_side(holdings, fees, taker, sign, price, qty, amount, False)
         book_side(holdings, fees, maker, -sign, price, qty, amount, True)
         holdings.last[ix(ints[SYMBOL, i])] = price
-        if changes.cells.size:
+        if changes.numbers.size:
             note_change(holdings, changes, row, longs[SEQ, i], longs[TS, i], taker, price)
             if maker != taker:
                 note_change(holdings, changes, row + 1, longs[SEQ, i], longs[TS, i], maker, price)
@@ -364,7 +373,7 @@ def book_fills(longs, ints, sides, numbers, fees, holdings, changes, start, stop
 
 @kernel
 def count_open(numbers, side, price, qty, sums, orders):
-    """Add open orders, of cells `numbers`, to `sums` [cells, 3, WORDS] and to `orders` [cells]."""
+    """Add open orders, of holdings `numbers`, to `sums` [holdings, 3, WORDS] and to `orders` [holdings]."""
     numbers, side, price, qty = bare(numbers), bare(side), bare(price), bare(qty)
     sums, orders = bare(sums), bare(orders)
     for i in range(numbers.size):
@@ -376,7 +385,7 @@ def count_open(numbers, side, price, qty, sums, orders):
 
 @kernel
 def list_sums(sums, values):
-    """Sums [cells, columns, WORDS] as integers [columns, cells]; NOT_A_VALUE where none holds one."""
+    """Sums [holdings, columns, WORDS] as integers [columns, holdings]; NOT_A_VALUE where none holds one."""
     sums, values = bare(sums), bare(values)
     for column in range(values.shape[0]):
         for number in range(values.shape[1]):
@@ -384,24 +393,24 @@ def list_sums(sums, values):
 
 
 @kernel
-def list_cells(holdings, values):
-    """What cells hold at the last prices, as integers [10, cells]; NOT_A_VALUE where none holds it."""
+def list_holdings(holdings, values):
+    """What holdings hold at the last prices, as integers [10, holdings]; NOT_A_VALUE where none holds it."""
     holdings, values = bare_holdings(holdings), bare(values)
     for number in range(values.shape[1]):
-        cell, at = holdings.cells[ix(number)], ix(number)
-        if cell["wide"]:
-            values[TO_POSITION, at] = narrowed(load(holdings.wide, cell["wide"], POSITION))
-            values[TO_COST, at] = narrowed(load(holdings.wide, cell["wide"], COST))
-            values[TO_REALISED, at] = narrowed(load(holdings.wide, cell["wide"], REALISED))
-            values[TO_FEES, at] = narrowed(load(holdings.wide, cell["wide"], FEES))
-            values[TO_BOUGHT, at] = narrowed(load(holdings.wide, cell["wide"], BOUGHT))
-            values[TO_SOLD, at] = narrowed(load(holdings.wide, cell["wide"], SOLD))
+        holding, at = holdings.records[ix(number)], ix(number)
+        if holding["wide"]:
+            values[TO_POSITION, at] = narrowed(load(holdings.wide, holding["wide"], POSITION))
+            values[TO_COST, at] = narrowed(load(holdings.wide, holding["wide"], COST))
+            values[TO_REALISED, at] = narrowed(load(holdings.wide, holding["wide"], REALISED))
+            values[TO_FEES, at] = narrowed(load(holdings.wide, holding["wide"], FEES))
+            values[TO_BOUGHT, at] = narrowed(load(holdings.wide, holding["wide"], BOUGHT))
+            values[TO_SOLD, at] = narrowed(load(holdings.wide, holding["wide"], SOLD))
         else:
-            values[TO_POSITION, at], values[TO_COST, at] = cell["position"], cell["cost"]
-            values[TO_REALISED, at], values[TO_FEES, at] = cell["realised"], cell["fees"]
-            values[TO_BOUGHT, at], values[TO_SOLD, at] = cell["bought"], cell["sold"]
+            values[TO_POSITION, at], values[TO_COST, at] = holding["position"], holding["cost"]
+            values[TO_REALISED, at], values[TO_FEES, at] = holding["realised"], holding["fees"]
+            values[TO_BOUGHT, at], values[TO_SOLD, at] = holding["bought"], holding["sold"]
         values[TO_BOUGHT_NOTIONAL, at] = narrowed(load(holdings.notional, number, BOUGHT_NOTIONAL))
         values[TO_SOLD_NOTIONAL, at] = narrowed(load(holdings.notional, number, SOLD_NOTIONAL))
         values[TO_AVERAGE, at] = average_price(holdings, number)
-        last = holdings.last[ix(cell["book"])] if holdings.last.size else np.int64(NOT_A_VALUE)
-        values[TO_UNREALISED, at] = unrealised(holdings, number, last) if last != NOT_A_VALUE else np.int64(0)
+        last = holdings.last[ix(holding["book"])] if holdings.last.size else np.int64(NOT_A_VALUE)
+        values[TO_UNREALISED, at] = unrealised(holdings, number, last) if last != NOT_A_VALUE else ZERO

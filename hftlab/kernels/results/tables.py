@@ -6,23 +6,26 @@ from typing import NamedTuple
 
 import numpy as np
 
-from hftlab.codes import Status
-from hftlab.kernels.book.columns import REPLACE, bare_columns, value_at
-from hftlab.kernels.book.ladder import BASE, BEST, SIZE, bare_books
+from hftlab.kernels.book.columns import bare_columns, value_at
 from hftlab.kernels.book.opcodes import REJECTED
 from hftlab.kernels.book.price_grid import bare_grid, book_of, level_price
-from hftlab.kernels.engine.batch import LOOKAHEAD, TOUCH_BOOK, TOUCH_COUNT, TOUCH_LEVEL, TOUCH_QTY, TOUCH_ROW
-from hftlab.kernels.primitives.bitmap import NONE, previous_bit
+from hftlab.kernels.book.touch import TOUCH_BOOK, TOUCH_COUNT, TOUCH_LEVEL, TOUCH_QTY, TOUCH_ROW
+from hftlab.kernels.codes import REPLACE, STATUS_REJECTED
 from hftlab.kernels.primitives.compile import helper, kernel
-from hftlab.kernels.primitives.intrinsics import bare, ix, prefetch
+from hftlab.kernels.primitives.intrinsics import ZERO, bare, ix, prefetch
 
-STATUS_REJECTED = int(Status.REJECTED)
+FILLS_AHEAD = 16  # fills whose rows are fetched early
 LANES = 4  # counters side by side
 
 # int64 columns of expanded fills
 SEQ, TS, PRICE, QTY, TAKER, MAKER, TAKER_LEAVES, MAKER_LEAVES = range(8)
+# of expanded changes of the touch: seq, time, and of each side TOUCH_COLUMNS from TOUCH_COLUMNS_FROM on
+TOUCH_COLUMNS_FROM, TOUCH_COLUMNS = 2, 3
 # int32 columns of expanded fills
 SYMBOL, TAKER_ACCOUNT, MAKER_ACCOUNT = range(3)
+TAKERS, MAKERS = 0, 1  # rows of what is known of both sides of fills
+# halves of a digest's sums
+LOW, HIGH = 0, 1
 
 
 class Rows(NamedTuple):
@@ -43,22 +46,25 @@ def expand_fills(fills, columns, grid, rows, maker_ids, longs, ints, sides, star
     seqs, times, first, maker_ids = bare(rows.seq), bare(rows.ts), rows.first[0], bare(maker_ids)
     longs, ints, sides = bare(longs), bare(ints), bare(sides)
     for i in range(start, stop):
+        # fills are far apart in the table: what a coming one needs of it is fetched early
         place = ix(i)
-        ahead = np.int64(fills[ix(min(i + LOOKAHEAD, sides.size - 1))]["row"])  # fills are far apart
+        ahead = np.int64(fills[ix(min(i + FILLS_AHEAD, sides.size - 1))]["row"])
         ahead = max(ahead, -1 - ahead)
         prefetch(columns.order_id, ahead)
         if times.size:
             prefetch(times, ahead)
+        # an order of the gate names no row of its own: its book is that of the level, and it has no id
         row, level = np.int64(fills[place]["row"]), np.int64(fills[place]["level"])
         own = row < 0
         row = -1 - row if own else row
         book = book_of(grid, level) if own else value_at(columns.book, row)
         maker_is_bid = level < grid.bases[book] + grid.sizes[book]
+        # the taker is known by the id its order has afterwards
         taker = columns.order_id[ix(row)]
         if columns.new_order_id.size and columns.action[ix(row)] == REPLACE:
             taker = columns.new_order_id[ix(row)]
         if own:
-            taker = np.int64(0)
+            taker = ZERO
         longs[SEQ, place] = seqs[ix(row)] if seqs.size else first + row
         longs[TS, place] = times[ix(row)] if times.size else first + row
         longs[PRICE, place] = level_price(grid, book, level)
@@ -92,35 +98,10 @@ def expand_touch(touch, grid, rows, longs, books, empty):
         for side in range(2):
             level = touch[i, TOUCH_LEVEL + side]
             empty[side, i] = level < 0
-            longs[2 + 3 * side, i] = 0 if level < 0 else level_price(grid, book, level)
-            longs[3 + 3 * side, i] = touch[i, TOUCH_QTY + side]
-            longs[4 + 3 * side, i] = touch[i, TOUCH_COUNT + side]
-
-
-@kernel
-def list_orders(books, grid, nodes, resting):
-    """Every open order: per book, bids then asks, best level first, oldest first; returns how many.
-
-    `nodes` takes their nodes, `resting` (book, side, price, qty, account) the rest.
-    """
-    books, grid, nodes = bare_books(books), bare_grid(grid), bare(nodes)
-    book_of, side_of, price_of, qty_of, account_of = resting
-    count = 0
-    for book in range(books.heads.shape[0]):
-        for side in range(2):
-            bottom = books.heads[book, BASE] + side * books.heads[book, SIZE]
-            level = np.int64(books.heads[book, BEST + side])
-            while level >= bottom and level != NONE:
-                price = level_price(grid, np.int64(book), level)
-                node = np.int64(books.orders[level]["next"])
-                while node != level:
-                    nodes[count], book_of[count], side_of[count] = node, book, 1 - 2 * side
-                    price_of[count], qty_of[count] = price, books.orders[node]["qty"]
-                    account_of[count] = books.accounts[node] if books.accounts.size else 0
-                    count += 1
-                    node = np.int64(books.orders[node]["next"])
-                level = previous_bit(books.bitmap, level)
-    return count
+            column = TOUCH_COLUMNS_FROM + TOUCH_COLUMNS * side
+            longs[column, i] = 0 if level < 0 else level_price(grid, book, level)
+            longs[column + 1, i] = touch[i, TOUCH_QTY + side]
+            longs[column + 2, i] = touch[i, TOUCH_COUNT + side]
 
 
 _PRIME_1, _PRIME_2 = np.int64(-7046029254386353131), np.int64(-4417276706812531889)  # xxHash64's primes
@@ -144,16 +125,16 @@ def digest_outcomes(outcomes, filled, leaves, order, rows, sums):
     """Add every outcome to a digest; `order` is the input row of each, or [0]."""
     outcomes, filled, leaves, order = bare(outcomes), bare(filled), bare(leaves), bare(order)
     seqs, first, sums = bare(rows.seq), rows.first[0], bare(sums)
-    low, high = np.int64(0), np.int64(0)
-    for position in range(outcomes.size):
-        row = np.int64(order[position]) if order.size else np.int64(position)
+    low, high = ZERO, ZERO
+    for index in range(outcomes.size):
+        row = np.int64(order[index]) if order.size else np.int64(index)
         state = mix(np.int64(1), seqs[row] if seqs.size else first + row)
-        state = mix(state, np.int64(outcomes[position]) ^ (np.int64(filled[position]) << 8))
-        state = mix(state, np.int64(leaves[position]))
+        state = mix(state, np.int64(outcomes[index]) ^ (np.int64(filled[index]) << 8))
+        state = mix(state, np.int64(leaves[index]))
         low += state
         high += finish(state)
-    sums[0] += low
-    sums[1] += high
+    sums[LOW] += low
+    sums[HIGH] += high
 
 
 @kernel
@@ -164,33 +145,33 @@ def count_outcomes(outcomes, counts):
     """
     outcomes, counts = bare(outcomes), bare(counts)
     whole = outcomes.size // LANES * LANES
-    for position in range(0, whole, LANES):
+    for index in range(0, whole, LANES):
         for lane in range(LANES):
-            counts[lane, outcomes[ix(position + lane)]] += 1
-    for position in range(whole, outcomes.size):
-        counts[0, outcomes[ix(position)]] += 1
+            counts[lane, outcomes[ix(index + lane)]] += 1
+    for index in range(whole, outcomes.size):
+        counts[0, outcomes[ix(index)]] += 1
 
 
 @kernel
 def put_in_order(outcomes, filled, leaves, order, statuses, filled_of, leaves_of):
-    """Outcomes by position as columns by input row: Status, filled and leaves lots."""
+    """Outcomes by index as columns by input row: Status, filled and leaves lots."""
     outcomes, filled, leaves, order = bare(outcomes), bare(filled), bare(leaves), bare(order)
     statuses, filled_of, leaves_of = bare(statuses), bare(filled_of), bare(leaves_of)
-    for position in range(outcomes.size):
-        row = ix(order[position]) if order.size else ix(position)
-        outcome = outcomes[position]
+    for index in range(outcomes.size):
+        row = ix(order[index]) if order.size else ix(index)
+        outcome = outcomes[index]
         statuses[row] = outcome if outcome < REJECTED else STATUS_REJECTED
-        filled_of[row] = filled[position]
-        leaves_of[row] = leaves[position]
+        filled_of[row] = filled[index]
+        leaves_of[row] = leaves[index]
 
 
 @kernel
 def digest_fills(longs, ints, symbols, sums):
     """Add expanded fills, in input order, to a digest; `symbols` [books] are hashes of names."""
     longs, ints, symbols, sums = bare(longs), bare(ints), bare(symbols), bare(sums)
-    low, high, nth = np.int64(0), np.int64(0), np.int64(0)
+    low, high, nth = ZERO, ZERO, ZERO
     for i in range(longs.shape[1]):
-        nth = nth + 1 if i > 0 and longs[SEQ, i] == longs[SEQ, i - 1] else np.int64(0)
+        nth = nth + 1 if i > 0 and longs[SEQ, i] == longs[SEQ, i - 1] else ZERO
         state = mix(np.int64(2), longs[SEQ, i])
         state = mix(state, nth ^ symbols[ints[SYMBOL, i]])
         for column in range(PRICE, MAKER_LEAVES + 1):
@@ -199,21 +180,21 @@ def digest_fills(longs, ints, symbols, sums):
         state = mix(state, accounts)
         low += state
         high += finish(state)
-    sums[0] += low
-    sums[1] += high
+    sums[LOW] += low
+    sums[HIGH] += high
 
 
 @kernel
 def digest_orders(book, side, price, qty, order_id, account, symbols, sums):
     """Add a book's resting orders, in priority order, to a digest."""
-    nth = np.int64(0)
+    nth = ZERO
     for i in range(book.size):
-        nth = nth + 1 if i > 0 and book[i] == book[i - 1] else np.int64(0)
+        nth = nth + 1 if i > 0 and book[i] == book[i - 1] else ZERO
         state = mix(np.int64(3), symbols[book[i]])
         state = mix(state, (nth << 1) ^ np.int64(side[i] > 0))
         state = mix(state, price[i])
         state = mix(state, qty[i])
         state = mix(state, order_id[i])
         state = mix(state, np.int64(account[i]))
-        sums[0] += state
-        sums[1] += finish(state)
+        sums[LOW] += state
+        sums[HIGH] += finish(state)

@@ -1,39 +1,47 @@
 """The checks that need a book or a position: 8 to 16 of docs/RISK.md, in that order.
 
-What a row or the stream of rows tells by itself (1 to 7) has been decided when a command gets here: `early`
-holds the reason, and a bit for an account or symbol that may only reduce (see row_checks.py).
+What follows from rows alone (1 to 7) is decided when a command gets here: `row_reason` holds the reason,
+and a bit for an account or symbol that may only reduce (see row_checks.py).
 """
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 
-from hftlab.codes import MAX_QTY, Reason
+from hftlab.codes import MAX_QTY
 from hftlab.kernels.book.ladder import BEST, MIRROR
 from hftlab.kernels.book.opcodes import MARKET, NO_REST, PASSIVE
 from hftlab.kernels.book.price_grid import level_price
+from hftlab.kernels.codes import (
+    ALLOW_SELF_TRADE,
+    CANCEL_NEWEST,
+    CANCEL_OLDEST,
+    MAX_NOTIONAL,
+    MAX_OPEN_NOTIONAL,
+    MAX_OPEN_ORDERS,
+    MAX_PORTFOLIO_VALUE,
+    MAX_POSITION,
+    PRICE_BAND,
+    REDUCE_ONLY,
+    SELF_TRADE,
+    STOP_LOSS,
+)
 from hftlab.kernels.primitives import int128
 from hftlab.kernels.primitives.bitmap import previous_bit
 from hftlab.kernels.primitives.compile import helper, rare
 from hftlab.kernels.primitives.int128 import product, saturated, saturating_sum
-from hftlab.kernels.primitives.intrinsics import ix
+from hftlab.kernels.primitives.intrinsics import ZERO, ix
 from hftlab.kernels.risk_gate.gate import (
-    CANCEL_NEWEST,
-    CANCEL_OLDEST,
     CHECKS_PORTFOLIO,
-    NO_SELF_TRADE,
     TRACKS_NOTIONAL,
     choose,
+    group_of,
     reference_of,
     refuse,
 )
-
-REDUCING = 1 << 7  # in `early`
-
-REDUCE_ONLY, STOP_LOSS, PRICE_BAND = int(Reason.REDUCE_ONLY), int(Reason.STOP_LOSS), int(Reason.PRICE_BAND)
-MAX_NOTIONAL, MAX_POSITION = int(Reason.MAX_NOTIONAL), int(Reason.MAX_POSITION)
-MAX_OPEN_ORDERS, MAX_OPEN_NOTIONAL = int(Reason.MAX_OPEN_ORDERS), int(Reason.MAX_OPEN_NOTIONAL)
-MAX_PORTFOLIO_VALUE, SELF_TRADE = int(Reason.MAX_PORTFOLIO_VALUE), int(Reason.SELF_TRADE)
+from hftlab.kernels.risk_gate.records import ONLY_REDUCES
 
 PPM = np.uint64(1_000_000)
 
@@ -65,105 +73,226 @@ def distance(a, b):
     return np.uint64(max(a, b)) - np.uint64(min(a, b))
 
 
-@helper
-def admit(books, grid, gate, row, book, op, side, level, qty, cell, old_qty, old_level, early):
-    """Reason to refuse a NEW or REPLACE of a cell (the owner's) that would open or trade `qty` lots, or 0.
+class Order(NamedTuple):
+    """What the checks ask of a NEW or REPLACE that would open or trade `qty` lots; int64 each.
 
-    A REPLACE brings the open lots and the level of its order, a NEW 0 lots.
+    Positions are those of a purchase: a sale's have the other sign. A REPLACE brings the open lots and the
+    level of the order that it takes out, a NEW 0 lots.
     """
-    place, nothing = gate.cells[ix(cell)], np.int64(0)
-    limit = gate.limits[ix(place["limits"])]
-    sign = np.int64(1 - 2 * side)
-    position = sign * np.int64(place["position"])  # from here on as if it were a purchase
-    base = position + choose(side, np.int64(place["open_buy"]), np.int64(place["open_sell"])) - old_qty
-    increases = base > -qty
-    if (early & REDUCING or limit["reduce_only"]) and increases:
-        return refuse(gate, row, REDUCE_ONLY, nothing, sign * saturating_sum(base, qty))
-    account = gate.accounts[ix(place["account"])]
-    if gate.money.size and increases:
-        if place["stopped"]:
-            money = gate.money[ix(cell)]
-            return refuse(gate, row, STOP_LOSS, np.int64(money["strike"]), np.int64(money["equity"]))
-        if account["stopped"]:
-            return refuse(gate, row, STOP_LOSS, np.int64(account["strike"]), np.int64(account["equity"]))
 
-    market = op & MARKET
-    price = nothing if market else level_price(grid, book, level)
-    banded = limit["band_ticks"] >= 0 or limit["band_ppm"] >= 0
-    if banded or market:
-        known, reference = reference_of(books, grid, gate, book)
-        if known:
-            band = band_of(limit, np.int64(grid.rules[ix(book)]["tick"]), reference)
-            if market:
-                more = max(band, nothing)
-                fits = more <= MAX_QTY - abs(reference)
-                amount = product(abs(reference) + more, qty) if fits else np.int64(-1)
-                if amount < 0 or amount > limit["order_notional"]:
-                    observed = amount if amount >= 0 else np.int64(MAX_QTY)
-                    return refuse(gate, row, MAX_NOTIONAL, np.int64(limit["order_notional"]), observed)
-            elif banded and distance(price, reference) > np.uint64(band):
-                end = saturating_sum(reference, band if price > reference else -band)
-                return refuse(gate, row, PRICE_BAND, end, price)
-
-    most = choose(side, np.int64(limit["long"]), np.int64(limit["short"]))
-    if base > most - qty:
-        return refuse(gate, row, MAX_POSITION, sign * most, sign * saturating_sum(base, qty))
-    if not op & NO_REST:
-        if old_qty == 0 and place["open_orders"] >= limit["open_orders"]:
-            observed = np.int64(place["open_orders"]) + 1
-            return refuse(gate, row, MAX_OPEN_ORDERS, np.int64(limit["open_orders"]), observed)
-        if gate.counts[TRACKS_NOTIONAL]:
-            others = np.int64(place["open_notional"])
-            if old_qty != 0:
-                others -= abs(level_price(grid, book, old_level)) * old_qty
-            amount, most = product(abs(price), qty), np.int64(limit["open_notional"])
-            if amount < 0 or others > most - amount:
-                observed = saturating_sum(others, amount) if amount >= 0 else np.int64(MAX_QTY)
-                return refuse(gate, row, MAX_OPEN_NOTIONAL, most, observed)
-    if gate.counts[CHECKS_PORTFOLIO] and gate.money.size:
-        more = qty  # by which |position| grows
-        if position < 0:
-            more = position + qty + position if position + qty > 0 else nothing
-        if more > 0:
-            symbol = gate.symbols[ix(book)]
-            each = abs(np.int64(symbol["mark"])) if symbol["has_mark"] else abs(price)
-            gross = (np.int64(account["gross_high"]), np.int64(account["gross_low"]))
-            value, most = int128.add(gross, int128.multiply(each, more)), np.int64(account["portfolio"])
-            if each != 0 and int128.exceeds(value, most):
-                return refuse(gate, row, MAX_PORTFOLIO_VALUE, most, saturated(value))
-    stops_at_own = limit["self_trade"] == CANCEL_NEWEST and not op & PASSIVE
-    if stops_at_own and meets_own_first(books, gate, book, side, level, place):
-        return refuse(gate, row, SELF_TRADE, nothing, nothing)
-    return nothing
+    row: int
+    book: int
+    op: int
+    side: int  # as an index
+    sign: int  # 1 of a purchase, -1 of a sale
+    level: int
+    price: int  # 0 of a MARKET
+    qty: int
+    old_qty: int
+    old_level: int
+    position: int  # of its owner
+    base: int  # that with all open orders of its side filled, its own not among them
+    increases: int  # whether it may increase the position
 
 
 @helper
-def meets_own_first(books, gate, book, side, level, place):
-    """Whether the first order that an incoming one would trade with is of its own group."""
-    best = np.int64(books.heads[ix(book), BEST + 1 - side])
-    if best < books.heads[ix(book), MIRROR] - level:
+def order_of(grid, holding, command, side, old_qty, old_level):
+    """An order as the checks see it; `holding` is its owner's record."""
+    sign = np.int64(1 - 2 * side)
+    position = sign * np.int64(holding["position"])
+    base = position + choose(side, np.int64(holding["open_buy"]), np.int64(holding["open_sell"])) - old_qty
+    return Order(
+        command.row,
+        command.book,
+        command.op,
+        side,
+        sign,
+        command.level,
+        ZERO if command.op & MARKET else level_price(grid, command.book, command.level),
+        command.qty,
+        old_qty,
+        old_level,
+        position,
+        base,
+        np.int64(base > -command.qty),
+    )
+
+
+@helper
+def admit(books, grid, gate, command, side, old_qty, old_level):
+    """Reason to refuse a NEW or REPLACE of `command.holding` (the owner's), or 0: checks 8 to 16, in order.
+
+    The first that refuses decides. A REPLACE brings the open lots and the level of its order, a NEW 0 lots.
+    """
+    holding = gate.holdings[ix(command.holding)]
+    limit, account = gate.limits[ix(holding["limits"])], gate.accounts[ix(holding["account"])]
+    order = order_of(grid, holding, command, side, old_qty, old_level)
+    return (
+        check_reduce_only(gate, limit, order, command.row_reason)
+        or check_stop_loss(gate, holding, account, order, command.holding)
+        or check_price_band(books, grid, gate, limit, order)
+        or check_market_notional(books, grid, gate, limit, order)
+        or check_position(gate, limit, order)
+        or check_open_orders(gate, holding, limit, order)
+        or check_open_notional(grid, gate, holding, limit, order)
+        or check_portfolio_value(gate, account, order)
+        or check_self_trade(books, gate, holding, limit, order)
+    )
+
+
+@helper
+def check_reduce_only(gate, limit, order, row_reason):
+    """8: only what reduces is allowed, and the order may increase the position."""
+    if not (row_reason & ONLY_REDUCES or limit["reduce_only"]) or not order.increases:
+        return ZERO
+    return refuse(gate, order.row, REDUCE_ONLY, ZERO, worst_position(order))
+
+
+@helper
+def worst_position(order):
+    """The position with the order and all others of its side filled, with its own sign again."""
+    return order.sign * saturating_sum(order.base, order.qty)
+
+
+@helper
+def check_stop_loss(gate, holding, account, order, number):
+    """9: the stop loss of the holding or of its account has struck, and the order may increase it."""
+    if not gate.money.size or not order.increases:
+        return ZERO
+    if holding["stopped"]:
+        money = gate.money[ix(number)]
+        return refuse(gate, order.row, STOP_LOSS, np.int64(money["strike"]), np.int64(money["equity"]))
+    if account["stopped"]:
+        return refuse(gate, order.row, STOP_LOSS, np.int64(account["strike"]), np.int64(account["equity"]))
+    return ZERO
+
+
+@helper
+def check_price_band(books, grid, gate, limit, order):
+    """10: a price further from the reference than the band."""
+    if order.op & MARKET or (limit["band_ticks"] < 0 and limit["band_ppm"] < 0):
+        return ZERO
+    known, reference = reference_of(books, grid, gate, order.book)
+    if not known:
+        return ZERO
+    band = band_of(limit, np.int64(grid.rules[ix(order.book)]["tick"]), reference)
+    if distance(order.price, reference) <= np.uint64(band):
+        return ZERO
+    end = saturating_sum(reference, band if order.price > reference else -band)
+    return refuse(gate, order.row, PRICE_BAND, end, order.price)
+
+
+@helper
+def check_market_notional(books, grid, gate, limit, order):
+    """11: the notional of a MARKET order at the worst price of its band."""
+    if not order.op & MARKET:
+        return ZERO
+    known, reference = reference_of(books, grid, gate, order.book)
+    if not known:
+        return ZERO
+    band = max(band_of(limit, np.int64(grid.rules[ix(order.book)]["tick"]), reference), ZERO)
+    fits = band <= MAX_QTY - abs(reference)
+    amount = product(abs(reference) + band, order.qty) if fits else np.int64(-1)
+    if 0 <= amount <= limit["order_notional"]:
+        return ZERO
+    observed = amount if amount >= 0 else np.int64(MAX_QTY)
+    return refuse(gate, order.row, MAX_NOTIONAL, np.int64(limit["order_notional"]), observed)
+
+
+@helper
+def check_position(gate, limit, order):
+    """12: the worst position is beyond the limit of its side."""
+    most = choose(order.side, np.int64(limit["long"]), np.int64(limit["short"]))
+    if order.base <= most - order.qty:
+        return ZERO
+    return refuse(gate, order.row, MAX_POSITION, order.sign * most, worst_position(order))
+
+
+@helper
+def check_open_orders(gate, holding, limit, order):
+    """13: a NEW that may rest, and as many orders are open as may be."""
+    if order.op & NO_REST or order.old_qty != 0 or holding["open_orders"] < limit["open_orders"]:
+        return ZERO
+    observed = np.int64(holding["open_orders"]) + 1
+    return refuse(gate, order.row, MAX_OPEN_ORDERS, np.int64(limit["open_orders"]), observed)
+
+
+@helper
+def check_open_notional(grid, gate, holding, limit, order):
+    """14: it may rest, and the open notional with the whole order is beyond the limit."""
+    if order.op & NO_REST or not gate.counts[TRACKS_NOTIONAL]:
+        return ZERO
+    others, most = np.int64(holding["open_notional"]), np.int64(limit["open_notional"])
+    if order.old_qty != 0:
+        others -= abs(level_price(grid, order.book, order.old_level)) * order.old_qty
+    amount = product(abs(order.price), order.qty)
+    if amount >= 0 and others <= most - amount:
+        return ZERO
+    observed = saturating_sum(others, amount) if amount >= 0 else np.int64(MAX_QTY)
+    return refuse(gate, order.row, MAX_OPEN_NOTIONAL, most, observed)
+
+
+@helper
+def growth_of(position, qty):
+    """By how much |position| grows when a purchase of `qty` lots is filled; at most 0 where it shrinks."""
+    if position >= 0:
+        return qty
+    return position + qty + position if position + qty > 0 else ZERO
+
+
+@helper
+def check_portfolio_value(gate, account, order):
+    """15: the portfolio value with the whole order is beyond the limit, and would grow."""
+    if not gate.counts[CHECKS_PORTFOLIO] or not gate.money.size:
+        return ZERO
+    growth, symbol = growth_of(order.position, order.qty), gate.symbols[ix(order.book)]
+    each = abs(np.int64(symbol["mark"])) if symbol["has_mark"] else abs(order.price)
+    if growth <= 0 or each == 0:
+        return ZERO
+    gross = (np.int64(account["gross_high"]), np.int64(account["gross_low"]))
+    value, most = int128.add(gross, int128.multiply(each, growth)), np.int64(account["portfolio"])
+    if not int128.exceeds(value, most):
+        return ZERO
+    return refuse(gate, order.row, MAX_PORTFOLIO_VALUE, most, saturated(value))
+
+
+@helper
+def check_self_trade(books, gate, holding, limit, order):
+    """16: with `cancel_newest`, the order it would trade with first is of its own group."""
+    if limit["self_trade"] != CANCEL_NEWEST or order.op & PASSIVE:
+        return ZERO
+    if not meets_own_first(books, gate, order, holding["group"]):
+        return ZERO
+    return refuse(gate, order.row, SELF_TRADE, ZERO, ZERO)
+
+
+@helper
+def meets_own_first(books, gate, order, group):
+    """Whether the first order that an incoming one would trade with is of a group."""
+    best = np.int64(books.heads[ix(order.book), BEST + 1 - order.side])
+    if best < books.heads[ix(order.book), MIRROR] - order.level:
         return False
     first = np.int64(books.orders[ix(best)]["next"])
-    return gate.cells[ix(gate.node_cells[ix(first)])]["group"] == place["group"]
+    return group_of(gate, first) == group
 
 
 @rare
-def can_fill_from_others(books, gate, book, side, level, qty, cell):
-    """`matching.can_fill` for an order that doesn't trade with its own group's."""
-    place = gate.cells[ix(cell)]
+def can_fill_from_others(books, gate, book, side, level, qty, holding):
+    """`price_time.can_fill` for an order that doesn't trade with its own group's."""
+    place = gate.holdings[ix(holding)]
     mode, group = gate.limits[ix(place["limits"])]["self_trade"], place["group"]
     floor = np.int64(books.heads[ix(book), MIRROR]) - level
     best = np.int64(books.heads[ix(book), BEST + 1 - side])
     while best >= floor:
-        slot = np.int64(books.orders[ix(best)]["next"])
-        while slot != best:
-            own = mode != NO_SELF_TRADE and gate.cells[ix(gate.node_cells[ix(slot)])]["group"] == group
+        order_slot = np.int64(books.orders[ix(best)]["next"])
+        while order_slot != best:
+            own = mode != ALLOW_SELF_TRADE and group_of(gate, order_slot) == group
             if own and mode != CANCEL_OLDEST:
                 return False
             if not own:
-                qty -= np.int64(books.orders[ix(slot)]["qty"])
+                qty -= np.int64(books.orders[ix(order_slot)]["qty"])
                 if qty <= 0:
                     return True
-            slot = np.int64(books.orders[ix(slot)]["next"])
+            order_slot = np.int64(books.orders[ix(order_slot)]["next"])
         best = previous_bit(books.bitmap, best)
     return False

@@ -1,7 +1,7 @@
 """The risk gate's state, and what trading does to it: docs/RISK.md.
 
-A *cell* is one account in one symbol; a resting order belongs to the cell of its node. The hooks of matching
-keep positions and open orders, `risk_checks` reads them. Money (cash, equity, portfolio value) is kept only
+A *holding* is one account in one symbol; `order_holdings` says whose an order is. The hooks of matching
+keep positions and open orders, `book_checks` reads them. Money (cash, equity, portfolio value) is kept only
 where a limit on it is given (`money.size`): it ties all instruments together, so threads go without it and
 `audit` follows them.
 """
@@ -12,16 +12,15 @@ from typing import NamedTuple
 
 import numpy as np
 
-from hftlab.codes import GateEvent, RiskState, SelfTrade
-from hftlab.kernels.book.ladder import BASE, BEST, SIZE, Books, remove, side_of
+from hftlab.kernels.book.ladder import ASK, BASE, BEST, BID, SIZE, Books, remove, side_of
 from hftlab.kernels.book.price_grid import level_price
 from hftlab.kernels.primitives import int128
 from hftlab.kernels.primitives.bitmap import NONE, previous_bit
 from hftlab.kernels.primitives.compile import helper, unless_none
-from hftlab.kernels.primitives.intrinsics import bare, ix
+from hftlab.kernels.primitives.intrinsics import ZERO, bare, ix
 from hftlab.kernels.risk_gate.records import FIXED, MID
 
-CELL = np.dtype(
+HOLDING = np.dtype(
     [
         ("position", "i8"),  # lots
         ("open_buy", "i8"),  # lots
@@ -42,7 +41,7 @@ MONEY = np.dtype(
     [
         ("cash_high", "i8"),  # sold less bought, price x qty: see int128.py
         ("cash_low", "i8"),
-        ("equity", "i8"),  # at the last mark; of the cell, where stops are by position
+        ("equity", "i8"),  # at the last mark; of the holding, where stops are by position
         ("peak", "i8"),
         ("strike", "i8"),  # the equity at which the stop struck
     ],
@@ -95,7 +94,7 @@ EVENT = np.dtype(
         ("entry", "i4"),  # what the run calls the order
         ("node", "i4"),  # -1: none
         ("order_id", "i8"),  # filled in afterwards
-        ("cell", "i4"),
+        ("holding", "i4"),
         ("gone", "i4"),  # whether the order is no longer open
         ("qty", "i8"),
         ("limit", "i8"),
@@ -109,32 +108,22 @@ REFUSALS, EVENTS, NEXT_MARK, TRACKS_NOTIONAL, ALL_STATE = range(5)
 OWN, OWN_ROOM = 5, 6  # stop losses and closing orders so far, and how many there is room for
 CHECKS_PORTFOLIO, COUNTS = 7, 8
 
-NO_SELF_TRADE, CANCEL_NEWEST, CANCEL_OLDEST = (int(SelfTrade(i)) for i in range(3))
-CANCEL_BOTH, DECREMENT = int(SelfTrade.CANCEL_BOTH), int(SelfTrade.DECREMENT)
-SELF_TRADE_CANCEL, SELF_TRADE_DECREMENT = (
-    int(GateEvent.SELF_TRADE_CANCEL),
-    int(GateEvent.SELF_TRADE_DECREMENT),
-)
-KILL_CANCEL, STOP_CANCEL = int(GateEvent.KILL_CANCEL), int(GateEvent.STOP_CANCEL)
-STOP_LOSS, STOP_CLOSE = int(GateEvent.STOP_LOSS), int(GateEvent.STOP_CLOSE)
-ACTIVE = int(RiskState.ACTIVE)
-
 
 class Gate(NamedTuple):
     """The gate as kernels see it. Everything but the last three is shared by the threads of a run."""
 
-    cells: np.ndarray  # CELL; 0 is nobody's
-    money: np.ndarray  # MONEY [cells], or [0] where no limit needs it
+    holdings: np.ndarray  # HOLDING; 0 is nobody's
+    money: np.ndarray  # MONEY [holdings], or [0] where no limit needs it
     accounts: np.ndarray  # ACCOUNT
     symbols: np.ndarray  # SYMBOL [books]
     limits: np.ndarray  # LIMIT
-    node_cells: np.ndarray  # int32 [nodes]: whose a resting order is
-    row_cells: np.ndarray  # int32 [n] by position: the sender's
-    early: np.ndarray  # uint8 [n] by position: see row_checks.py
-    owners: np.ndarray  # int32 [n] by position, or [0]: takes whose order a REPLACE was, see audit.py
-    stop_order: np.ndarray  # int32: cells by account, then by name of symbol
+    order_holdings: np.ndarray  # int32 [slots]: whose a resting order is
+    row_holdings: np.ndarray  # int32 [n] by index on the tape: the sender's
+    row_reasons: np.ndarray  # uint8 [n] by index: see row_checks.py
+    owners: np.ndarray  # int32 [n] by index, or [0]: takes whose order a REPLACE was, see audit.py
+    stop_order: np.ndarray  # int32: holdings by account, then by name of symbol
     names: np.ndarray  # int32: books by name of symbol
-    marks: np.ndarray  # int64: positions before which positions are marked
+    marks: np.ndarray  # int64: indices before which positions are marked
     refusals: np.ndarray  # REFUSAL
     events: np.ndarray  # EVENT
     counts: np.ndarray  # int64 [COUNTS]
@@ -144,14 +133,14 @@ class Gate(NamedTuple):
 def bare_gate(gate):
     """The same gate without reference counts (see intrinsics.py); None stays None."""
     return Gate(
-        bare(gate.cells),
+        bare(gate.holdings),
         bare(gate.money),
         bare(gate.accounts),
         bare(gate.symbols),
         bare(gate.limits),
-        bare(gate.node_cells),
-        bare(gate.row_cells),
-        bare(gate.early),
+        bare(gate.order_holdings),
+        bare(gate.row_holdings),
+        bare(gate.row_reasons),
         bare(gate.owners),
         bare(gate.stop_order),
         bare(gate.names),
@@ -173,15 +162,28 @@ def refuse(gate, row, reason, limit, observed):
     return np.int64(reason)
 
 
+class Event(NamedTuple):
+    """Something the gate does by itself: the fields of EVENT, int64 each."""
+
+    row: int  # of the command it comes with; -1 - that where it comes with an order of the gate
+    kind: int
+    entry: int
+    order_slot: int
+    holding: int
+    gone: int
+    qty: int
+    limit: int
+    observed: int
+
+
 @helper
-def tell(gate, row, kind, entry, node, cell, gone, qty, limit, observed):
+def record_event(gate, event):
     """Note something the gate did by itself."""
-    place = ix(gate.counts[EVENTS])
-    event = gate.events[place]
-    event["row"] = row if row >= 0 else -1 - row  # what an order of the gate does is negative
-    event["kind"], event["entry"], event["node"] = kind, entry, node
-    event["cell"], event["gone"], event["qty"] = cell, gone, qty
-    event["limit"], event["observed"] = limit, observed
+    row = gate.events[ix(gate.counts[EVENTS])]
+    row["row"] = event.row if event.row >= 0 else -1 - event.row
+    row["kind"], row["entry"], row["node"] = event.kind, event.entry, event.order_slot
+    row["holding"], row["gone"], row["qty"] = event.holding, event.gone, event.qty
+    row["limit"], row["observed"] = event.limit, event.observed
     gate.counts[EVENTS] += 1
 
 
@@ -194,41 +196,59 @@ def choose(side, of_buys, of_sells):
     return of_buys ^ ((of_buys ^ of_sells) & -side)
 
 
+class Lots(NamedTuple):
+    """Lots of a resting order, and where it rests; int64 each."""
+
+    book: int
+    side: int  # as an index
+    level: int
+    order_slot: int
+    qty: int
+    whole: int  # 1 where these are all that it has open, else 0
+
+
 @helper
-def opened(grid, gate, book, side, level, slot, qty, cell):
-    """An order of a cell rests."""
-    gate.node_cells[ix(slot)] = cell
-    place = gate.cells[ix(cell)]
-    place["open_buy"] += choose(side, qty, np.int64(0))
-    place["open_sell"] += choose(side, np.int64(0), qty)
+def on_rest(grid, gate, lots, holding):
+    """An order of a holding rests."""
+    gate.order_holdings[ix(lots.order_slot)] = holding
+    place = gate.holdings[ix(holding)]
+    place["open_buy"] += choose(lots.side, lots.qty, ZERO)
+    place["open_sell"] += choose(lots.side, ZERO, lots.qty)
     place["open_orders"] += 1
     if gate.counts[TRACKS_NOTIONAL]:
-        place["open_notional"] += abs(level_price(grid, book, level)) * qty
+        place["open_notional"] += abs(level_price(grid, lots.book, lots.level)) * lots.qty
 
 
 @helper
-def closed(grid, gate, book, side, level, slot, qty, gone):
-    """`qty` lots of a resting order are no longer open; `gone` (0 or 1) says whether it is not either."""
-    place = gate.cells[ix(gate.node_cells[ix(slot)])]
-    place["open_buy"] -= choose(side, qty, np.int64(0))
-    place["open_sell"] -= choose(side, np.int64(0), qty)
-    place["open_orders"] -= gone
+def on_remove(grid, gate, lots):
+    """Lots of a resting order are no longer open."""
+    place = gate.holdings[ix(gate.order_holdings[ix(lots.order_slot)])]
+    place["open_buy"] -= choose(lots.side, lots.qty, ZERO)
+    place["open_sell"] -= choose(lots.side, ZERO, lots.qty)
+    place["open_orders"] -= lots.whole
     if gate.counts[TRACKS_NOTIONAL]:
-        place["open_notional"] -= abs(level_price(grid, book, level)) * qty
+        place["open_notional"] -= abs(level_price(grid, lots.book, lots.level)) * lots.qty
 
 
 @helper
-def withdraw(books, grid, gate, row, book, slot, qty, kind):
+def group_of(gate, order_slot):
+    """The group of self-trade prevention that a resting order is of."""
+    return gate.holdings[ix(gate.order_holdings[ix(order_slot)])]["group"]
+
+
+@helper
+def withdraw(books, grid, gate, row, book, order_slot, qty, kind):
     """The gate takes lots off a resting order, perhaps all."""
-    level, open_qty = np.int64(books.orders[ix(slot)]["level"]), np.int64(books.orders[ix(slot)]["qty"])
+    order = books.orders[ix(order_slot)]
+    level, open_qty = np.int64(order["level"]), np.int64(order["qty"])
     gone = np.int64(qty == open_qty)
-    closed(grid, gate, book, side_of(books, book, level), level, slot, qty, gone)
-    cell = np.int64(gate.node_cells[ix(slot)])
-    tell(gate, row, kind, np.int64(books.entries[ix(slot)]), slot, cell, gone, qty, np.int64(0), np.int64(0))
+    on_remove(grid, gate, Lots(book, side_of(books, book, level), level, order_slot, qty, gone))
+    holding, entry = np.int64(gate.order_holdings[ix(order_slot)]), np.int64(books.entries[ix(order_slot)])
+    record_event(gate, Event(row, kind, entry, order_slot, holding, gone, qty, ZERO, ZERO))
     if gone:
-        remove(books, book, slot)
+        remove(books, book, order_slot)
     else:
-        books.orders[ix(slot)]["qty"] = open_qty - qty
+        books.orders[ix(order_slot)]["qty"] = open_qty - qty
         books.levels[ix(level)]["qty"] -= qty
 
 
@@ -239,14 +259,13 @@ def withdraw_all(books, grid, gate, row, book, account, everyone, kind):
         bottom = books.heads[ix(book), BASE] + side * books.heads[ix(book), SIZE]
         level = np.int64(books.heads[ix(book), BEST + side])
         while level >= bottom and level != NONE:
-            slot = np.int64(books.orders[ix(level)]["next"])
-            while slot != level:
-                younger = np.int64(books.orders[ix(slot)]["next"])
-                if everyone or books.accounts.size == 0 or books.accounts[ix(slot)] == account:
-                    withdraw(
-                        books, grid, gate, row, book, slot, np.int64(books.orders[ix(slot)]["qty"]), kind
-                    )
-                slot = younger
+            order_slot = np.int64(books.orders[ix(level)]["next"])
+            while order_slot != level:
+                younger = np.int64(books.orders[ix(order_slot)]["next"])
+                if everyone or books.accounts.size == 0 or books.accounts[ix(order_slot)] == account:
+                    open_qty = np.int64(books.orders[ix(order_slot)]["qty"])
+                    withdraw(books, grid, gate, row, book, order_slot, open_qty, kind)
+                order_slot = younger
             level = previous_bit(books.bitmap, level)
 
 
@@ -254,9 +273,9 @@ def withdraw_all(books, grid, gate, row, book, account, everyone, kind):
 
 
 @helper
-def settle(gate, book, cell, side, qty, price):
-    """A cell has bought (side 0) or sold `qty` lots at a price: its position, and where kept, its money."""
-    place = gate.cells[ix(cell)]
+def settle(gate, book, holding, side, qty, price):
+    """A holding has bought (side 0) or sold `qty` lots: its position follows, and where kept, its money."""
+    place = gate.holdings[ix(holding)]
     before = np.int64(place["position"])
     after = before + choose(side, qty, -qty)
     place["position"] = after
@@ -264,7 +283,7 @@ def settle(gate, book, cell, side, qty, price):
         symbol = gate.symbols[ix(book)]
         if symbol["has_mark"] == 0:
             symbol["mark"], symbol["has_mark"] = price, 1
-        money = gate.money[ix(cell)]
+        money = gate.money[ix(holding)]
         paid = int128.multiply(price, qty if side else -qty)
         cash = int128.add((np.int64(money["cash_high"]), np.int64(money["cash_low"])), paid)
         money["cash_high"], money["cash_low"] = cash
@@ -276,14 +295,14 @@ def settle(gate, book, cell, side, qty, price):
 
 
 @helper
-def traded(grid, gate, book, side, level, maker, qty, gone, taker_cell):
-    """A resting order of `side` traded with an order of `taker_cell`, at its own price."""
-    closed(grid, gate, book, side, level, maker, qty, gone)
-    price = level_price(grid, book, level)
-    settle(gate, book, np.int64(gate.node_cells[ix(maker)]), side, qty, price)
-    settle(gate, book, taker_cell, 1 - side, qty, price)
-    gate.symbols[ix(book)]["last"] = price
-    gate.symbols[ix(book)]["has_last"] = 1
+def on_fill(grid, gate, lots, taker_holding):
+    """Lots of a resting order traded with an order of `taker_holding`, at its own price."""
+    on_remove(grid, gate, lots)
+    price = level_price(grid, lots.book, lots.level)
+    settle(gate, lots.book, np.int64(gate.order_holdings[ix(lots.order_slot)]), lots.side, lots.qty, price)
+    settle(gate, lots.book, taker_holding, 1 - lots.side, lots.qty, price)
+    gate.symbols[ix(lots.book)]["last"] = price
+    gate.symbols[ix(lots.book)]["has_last"] = 1
 
 
 # ------------------------------------------------------------------ references and marks
@@ -296,7 +315,7 @@ def reference_of(books: Books, grid, gate, book):
     if symbol["kind"] == FIXED:
         return True, np.int64(symbol["fixed"])
     if symbol["kind"] == MID:
-        bid, ask = np.int64(books.heads[ix(book), BEST]), np.int64(books.heads[ix(book), BEST + 1])
+        bid, ask = np.int64(books.heads[ix(book), BEST + BID]), np.int64(books.heads[ix(book), BEST + ASK])
         base, size = np.int64(books.heads[ix(book), BASE]), np.int64(books.heads[ix(book), SIZE])
         if bid >= base and ask >= base + size:
             bid, ask = level_price(grid, book, bid), level_price(grid, book, ask)

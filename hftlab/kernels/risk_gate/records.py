@@ -17,6 +17,9 @@ OF_ACCOUNT, OF_POSITION = 0, 1  # scopes of a stop loss
 ON_ACCOUNT, ON_SYMBOL, ON_ALL = range(3)  # scopes of a RISK_CONTROL
 SCOPE_SHIFT, STATE_MASK = 2, 3  # of a RISK_CONTROL's qty
 
+# what rows decide by themselves is a byte each: a reason, and a bit where only what reduces is allowed
+ROW_REASON, ONLY_REDUCES = 127, 1 << 7
+
 LIMIT = np.dtype(
     [
         ("order_qty", "i8"),  # lots
@@ -33,7 +36,7 @@ LIMIT = np.dtype(
         ("self_trade", "i1"),  # SelfTrade
     ],
     align=True,
-)  # 80 bytes; one for each set of limits that differs from the others, not for each cell
+)  # 80 bytes; one for each set of limits that differs from the others, not for each holding
 
 ACCOUNT_LIMIT = np.dtype(
     [

@@ -17,7 +17,7 @@ REPEAT = np.dtype(
         ("price", "i8"),  # 0 for MARKET
         ("qty", "i8"),
         ("time", "i8"),  # of the latest
-        ("cell", "i4"),  # negative for sales; 0: a free entry
+        ("holding", "i4"),  # negative for sales; 0: a free entry
         ("count", "i4"),  # in a row, as far as 31 bits go
     ],
     align=True,
@@ -36,31 +36,31 @@ def is_within(window, earlier, time):
 
 
 @helper
-def home_of_repeat(repeats, cell, price, qty):
-    """Where in a table the search for equal orders begins; `cell` is negative for sales."""
+def home_of_repeat(repeats, holding, price, qty):
+    """Where in a table the search for equal orders begins; `holding` is negative for sales."""
     mixed = np.uint64(price) * np.uint64(0x9E3779B97F4A7C15)
     mixed ^= np.uint64(qty) * np.uint64(0xBF58476D1CE4E5B9)
-    mixed ^= np.uint64(cell) * np.uint64(0xC2B2AE3D27D4EB4F)
+    mixed ^= np.uint64(holding) * np.uint64(0xC2B2AE3D27D4EB4F)
     mixed = (mixed ^ (mixed >> np.uint64(32))) * np.uint64(0x94D049BB133111EB)
     return np.int64(mixed >> np.uint64(32)) & ((repeats.size >> 1) - 1)
 
 
 @helper
-def prefetch_repeat(repeats, cell, price, qty):
+def prefetch_repeat(repeats, holding, price, qty):
     """Bring what `count_repeats` will look at into the cache."""
-    home = home_of_repeat(repeats, cell, price, qty)
+    home = home_of_repeat(repeats, holding, price, qty)
     prefetch(repeats, home)
     prefetch(repeats, home + (repeats.size >> 1))
 
 
 @helper
-def place_of_repeat(repeats, turn, start, cell, price, qty):
+def place_of_repeat(repeats, turn, start, holding, price, qty):
     """The entry of equal orders in one of the tables, or the free one where it would go."""
     first, mask = turn * (repeats.size >> 1), (repeats.size >> 1) - 1
-    place = home_of_repeat(repeats, cell, price, qty)
+    place = home_of_repeat(repeats, holding, price, qty)
     while True:
         entry = repeats[ix(first + place)]
-        differs = (np.int64(entry["cell"]) ^ cell) | (entry["price"] ^ price) | (entry["qty"] ^ qty)
+        differs = (np.int64(entry["holding"]) ^ holding) | (entry["price"] ^ price) | (entry["qty"] ^ qty)
         if is_free(entry, start) | (differs == 0):  # one question: each on its own would be a branch
             return first + place
         place = (place + 1) & mask
@@ -69,26 +69,32 @@ def place_of_repeat(repeats, turn, start, cell, price, qty):
 @helper
 def is_free(entry, start):
     """Whether an entry is of no period, or of one before its table's."""
-    return (entry["cell"] == 0) | (entry["time"] < start)
+    return (entry["holding"] == 0) | (entry["time"] < start)
 
 
 @helper
-def count_repeats(repeats, clock, cell, price, qty, time):
+def count_repeats(repeats, clock, holding, price, qty, time):
     """How many equal orders have followed each other, this one included."""
     if not is_within(clock[WINDOW], clock[PERIOD], time):
         clock[BEFORE], clock[PERIOD] = clock[PERIOD], time
         clock[TURN] ^= 1
         clock[ENTRIES] = 0
     turn, start = clock[TURN], clock[PERIOD]
-    entry = repeats[ix(place_of_repeat(repeats, turn, start, cell, price, qty))]
+    entry = repeats[ix(place_of_repeat(repeats, turn, start, holding, price, qty))]
     latest, count = np.int64(entry["time"]), np.int64(entry["count"])
     if is_free(entry, start):
         clock[ENTRIES] += 1
-        other = repeats[ix(place_of_repeat(repeats, turn ^ 1, clock[BEFORE], cell, price, qty))]
+        other = repeats[ix(place_of_repeat(repeats, turn ^ 1, clock[BEFORE], holding, price, qty))]
         latest, count = np.int64(other["time"]), np.int64(other["count"])
         count = np.int64(0) if is_free(other, clock[BEFORE]) else count
     count = count + 1 if is_within(clock[WINDOW], latest, time) else np.int64(1)
-    entry["cell"], entry["price"], entry["qty"], entry["time"], entry["count"] = cell, price, qty, time, count
+    entry["holding"], entry["price"], entry["qty"], entry["time"], entry["count"] = (
+        holding,
+        price,
+        qty,
+        time,
+        count,
+    )
     return count
 
 
@@ -111,5 +117,9 @@ def move_repeats(old, new, clock):
         for i in range(turn * (old.size >> 1), (turn + 1) * (old.size >> 1)):
             entry = old[ix(i)]
             if not is_free(entry, start):
-                cell, price, qty = np.int64(entry["cell"]), np.int64(entry["price"]), np.int64(entry["qty"])
-                new[ix(place_of_repeat(new, np.int64(turn), start, cell, price, qty))] = entry
+                holding, price, qty = (
+                    np.int64(entry["holding"]),
+                    np.int64(entry["price"]),
+                    np.int64(entry["qty"]),
+                )
+                new[ix(place_of_repeat(new, np.int64(turn), start, holding, price, qty))] = entry
