@@ -3,7 +3,7 @@
 #   make demo    install hftlab and replay the sample in data/
 #   make test    install everything and run every test, fuzzing with a small budget
 #   make test-long   the whole fuzzing: ten million commands through kernels and slow twins
-#   make lint    style only
+#   make lint    style and types
 #   make bench   time every stage (the table in the README), then the targets
 #   make bench-compare BASE=main   this commit against another: asv, with digests beside the speeds
 #   make bench-site   what asv has measured so far, as a site in .asv/html
@@ -65,6 +65,7 @@ demo: $(RUNTIME)
 lint: $(DEV)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/mypy
 
 # As shipped first, with a twentieth of the fuzzing; then, two at a time, the slices that need the kernels built
 # otherwise, on smaller flows: as plain Python (the only way to see their coverage), and with every array access

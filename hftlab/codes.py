@@ -8,7 +8,7 @@ either.
 from __future__ import annotations
 
 from enum import IntEnum
-from typing import Self
+from typing import Any, Self
 
 PRICE_SCALE = 1_000_000_000  # price units per 1.0, as in Databento's DBN
 UNDEF_PRICE = 2**63 - 1  # "no price" in fixed-width price arrays, as in Databento's DBN
@@ -61,6 +61,12 @@ class Code(IntEnum):
             raise ValueError(f"found {value!r}, expected one of {expected}") from None
 
 
+def _extended(name: str, base: type[Code], more: str) -> type[Code]:
+    """The codes of another class under the same integers, and one more behind them."""
+    make: Any = Code  # a checker takes this call for that of a member
+    return make(name, {member.name: int(member) for member in base} | {more: len(base)}, module=__name__)
+
+
 class Side(Code):
     """Side of an order; the sign of what it does to the buyer's position."""
 
@@ -73,7 +79,7 @@ class Side(Code):
 
 
 class Action(Code):
-    """What a command asks the venue to do."""
+    """What a command does at the venue."""
 
     NEW = 0
     CANCEL = 1
@@ -110,7 +116,7 @@ class Status(Code):
     EXPIRED = 3  # the remainder of an IOC or MARKET, or a FOK that could not fill
     REPLACED = 4
     REJECTED = 5  # nothing changed
-    NO_EFFECT = 6  # a fact that tells of the book without changing it: T, F, N
+    NO_EFFECT = 6  # a fact that does not change the book: T, F, N
     APPLIED = 7  # a RISK_CONTROL
 
 
@@ -150,16 +156,16 @@ class Reason(Code):
 
     @property
     def quotes_values(self) -> bool:
-        """Whether the risk gate says what it found: an order's value, a count, a position."""
+        """Whether a reject has an `observed_value`: an order's value, a count, a position."""
         return self.stage is Stage.LIMITS and self is not Reason.RESTRICTED_SYMBOL
 
     @property
     def quotes_limit(self) -> bool:
-        """Whether the risk gate says against which limit it found that."""
+        """Whether a reject has a `limit_value` beside it."""
         return self.quotes_values and self is not Reason.UNKNOWN_ACCOUNT
 
 
-Anomaly = Code("Anomaly", {reason.name: int(reason) for reason in Reason} | {"CROSSED": len(Reason)})
+Anomaly = _extended("Anomaly", Reason, "CROSSED")
 """What is wrong after a row: it was refused for that reason, or its event left the book crossed."""
 
 
@@ -227,12 +233,12 @@ class GateEvent(Code):
     STOP_CLOSE = 5  # an order of the gate that closes a position
 
 
-EventType = Code("EventType", {action.name: int(action) for action in Action} | {"NOTE": len(Action)})
-"""What a command is, where latencies are told apart; a NOTE is a fact that changes nothing."""
+EventType = _extended("EventType", Action, "NOTE")
+"""What a command is, where latencies are counted apart; a NOTE is a fact that changes nothing."""
 
 
 class Effect(Code):
-    """What came of a command, where latencies are told apart."""
+    """What became of a command, as latencies are grouped by it."""
 
     RESTED = 0  # it or the order it names is open, and nothing traded
     TRADED = 1
@@ -242,7 +248,7 @@ class Effect(Code):
 
 
 class BookState(Code):
-    """The book a command finds, where latencies are told apart."""
+    """The book a command finds, as latencies are grouped by it."""
 
     EMPTY = 0  # nothing rests
     ONE_SIDED = 1
@@ -255,7 +261,7 @@ class LatencyStage(Code):
 
     COMMAND = 0  # all of it: from its start to where its outcome, fills and changes of the touch are written
     LOOKUP = 1  # the row is checked, its id becomes a slot and its price a level
-    RISK = 2  # what the gate asks, to its verdict
+    RISK = 2  # the checks of the risk gate
     MATCH = 3  # the book changes, and what the gate keeps of it
     PUBLISH = 4  # ids of makers, dead ids, the outcome and the touch
 

@@ -6,10 +6,15 @@ dictionaries whose int8 indices are the kernels' own integers, so that a code co
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 import pyarrow as pa
 
 from hftlab import codes
+
+if TYPE_CHECKING:
+    import polars as pl
 
 TIMESTAMP = pa.timestamp("ns", tz="UTC")
 SYMBOL = pa.dictionary(pa.int32(), pa.string())
@@ -27,13 +32,22 @@ def _schema(table: str, *fields: pa.Field) -> pa.Schema:
 
 
 def names(code: type[codes.Code]) -> list[str]:
-    """Dictionary of a code column: the names, where position = integer."""
+    """Dictionary of a code column: the names, where index = integer."""
     return [member.name for member in sorted(code, key=int)]
 
 
-def code_array(values, code: type[codes.Code]) -> pa.DictionaryArray:
+def code_array(values: np.ndarray | list[int], code: type[codes.Code]) -> pa.DictionaryArray:
     """A code column over a kernel's int8 buffer, without a copy."""
     return pa.DictionaryArray.from_arrays(pa.array(values), pa.array(names(code)), safe=False)
+
+
+def to_frame(table: pa.Table) -> pl.DataFrame:
+    """A table as a polars frame, over the same memory where polars has the type."""
+    import polars as pl  # here, because the command line wants schemas before it can afford polars
+
+    frame = pl.from_arrow(table)
+    assert isinstance(frame, pl.DataFrame)  # polars makes a Series of arrays only
+    return frame
 
 
 _TS = _field("ts", TIMESTAMP, "ns since epoch")

@@ -1,7 +1,9 @@
-"""The public names: pinned, reachable, and quick to import."""
+"""The public names: pinned, reachable, known to an editor, and quick to import."""
 
+import ast
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -79,6 +81,26 @@ def test_an_unknown_name_is_an_attribute_error():
     """A misspelt name fails as in any module."""
     with pytest.raises(AttributeError, match="has no attribute 'replya'"):
         hftlab.replya  # noqa: B018
+
+
+def imports_for_an_editor():
+    """What stands under `if TYPE_CHECKING`: (public name, the name there, the module) of each import."""
+    tree = ast.parse(Path(hftlab.__file__).read_text(encoding="utf-8"))
+    (block,) = [
+        node for node in tree.body if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
+    ]
+    return [(alias.asname, alias.name, node.module) for node in block.body for alias in node.names]
+
+
+def test_an_editor_knows_the_names_that_are_loaded_late():
+    """Each name is imported for an editor from the module that it is loaded from, under its own name."""
+    loaded_late = [(name, name, f"hftlab.{module}") for name, module in hftlab._EXPORTS.items()]
+    assert sorted(imports_for_an_editor()) == sorted(loaded_late)
+
+
+def test_the_package_says_that_it_is_typed():
+    """Without py.typed a checker ignores every annotation of an installed package."""
+    assert Path(hftlab.__file__).with_name("py.typed").is_file()
 
 
 def loaded_after(statement):

@@ -1,7 +1,8 @@
 """`hftlab bench`: speeds, latencies and memory as results that can be checked and compared.
 
-Every case runs in a process of its own, pinned to cores, warm unless a cold start is what is asked for. A
-result has the digest of what was run, the spread of its repetitions, and what the machine did meanwhile.
-`cases` says what is measured, `measure` measures it, `session` runs many, `comparison` holds two results
-against each other, `targets` one against what was asked of this toolkit, `page` shows it.
+Every case runs in a process of its own, pinned to cores, and warm except for cold starts. A result has the
+digest of its run, the spread of its repetitions, and the interruptions by the machine.
+
+`cases` declares what is measured, `measure` measures one, `session` runs many. `report.comparison` compares
+two results, `targets` compares one with the targets of this toolkit, `report.page` draws it.
 """

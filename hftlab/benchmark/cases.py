@@ -1,4 +1,4 @@
-"""What is measured: one case by its fields, many by a matrix, in Python or in TOML."""
+"""Cases to measure: one by its fields, many by a matrix, in Python or in TOML."""
 
 from __future__ import annotations
 
@@ -12,10 +12,11 @@ from typing import Annotated, Any, Literal, get_args
 import msgspec
 from msgspec import Meta
 
-from hftlab.benchmark.flows import FLOWS
 from hftlab.errors import ConfigError, UsageError
 
-PATHS = {
+Flow = Literal["market", "scattered", "resting", "crossing"]
+Way = Literal["batch", "replay", "event", "python"]
+PATHS: dict[Way, str] = {
     "batch": "a compiled tape through the batch kernel",
     "replay": "a table to its result: checked, compiled, run, fills and outcomes as tables",
     "event": "the compiled event loop, one command after the other",
@@ -29,8 +30,6 @@ Symbols = Annotated[int, Meta(ge=1, le=10_000, description="a whole number from 
 Threads = Annotated[int, Meta(ge=1, le=256, description="a whole number from 1 to 256")]
 Rate = Annotated[float, Meta(gt=0, le=1e9, description="commands per second, more than 0 and at most 1e9")]
 Seed = Annotated[int, Meta(ge=0, description="a whole number of 0 or more")]
-Flow = Literal["market", "scattered", "resting", "crossing"]
-Way = Literal["batch", "replay", "event", "python"]
 
 
 class Case(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -47,7 +46,7 @@ class Case(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
 
     @property
     def name(self) -> str:
-        """In a few words, different for different cases."""
+        """A few words; different cases have different names."""
         words = [self.path, self.flow, _short(self.orders), f"x{self.symbols}"]
         words += ["gate"] if self.risk else []
         words += [f"{self.threads} threads"] if self.threads > 1 else []
@@ -57,7 +56,7 @@ class Case(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
 
     @property
     def behaviour(self) -> tuple[Any, ...]:
-        """What decides the digest: cases that agree in this must agree in that, whatever way they took."""
+        """All that decides the digest: cases with equal behaviour must give equal digests, on every path."""
         return self.flow, self.orders, self.symbols, self.seed, self.risk
 
 
@@ -69,13 +68,13 @@ def _short(number: float) -> str:
 
 
 def possible(case: Case) -> bool:
-    """Threads share out the instruments of a run or a replay; only the event loop waits for commands."""
+    """Whether a path can run a case: threads divide instruments in batch and replay, a rate is for event."""
     threads = case.threads == 1 or (case.path in ("batch", "replay") and case.threads <= case.symbols)
     return threads and (case.rate is None or case.path == "event")
 
 
 def kernels_of(case: Case) -> tuple[str, bool, bool]:
-    """Cases that agree in this run the same kernels."""
+    """A key: cases with the same run the same kernels."""
     return case.path, case.risk, case.threads > 1
 
 
@@ -85,7 +84,7 @@ def cold_kind(case: Case) -> tuple[str, bool] | None:
 
 
 class Matrix(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """All combinations of some values; those that can't be are left out (see `possible`)."""
+    """All combinations of some values; impossible ones are left out (see `possible`)."""
 
     paths: tuple[Way, ...] = ("batch", "event", "python")
     flows: tuple[Flow, ...] = ("market",)
@@ -97,7 +96,7 @@ class Matrix(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     seed: Seed = 1
 
     def cases(self) -> list[Case]:
-        """In the order in which a reader looks for them: flow, size, then the ways."""
+        """The cases by flow, then size, then path."""
         rates = (None, *self.rates)
         axes = (self.flows, self.orders, self.symbols, self.paths, self.risk, self.threads, rates)
         found = [
@@ -116,12 +115,12 @@ class Plan(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
     cold: bool = False
 
     def cases(self) -> list[Case]:
-        """Of all matrices, each once."""
+        """The cases of all matrices, each once."""
         return list(dict.fromkeys(case for matrix in self.matrix for case in matrix.cases()))
 
 
 def quick(orders: int, rate: float | None = None) -> list[Case]:
-    """What `hftlab bench` measures unless told otherwise."""
+    """The cases of `hftlab bench` without options."""
     cases = Matrix(paths=tuple(PATHS), orders=(orders,)).cases()
     cases += Matrix(paths=("batch", "event"), orders=(orders,), symbols=(100,)).cases()
     cases += Matrix(paths=("event",), orders=(orders,), risk=(True,)).cases()
@@ -131,17 +130,19 @@ def quick(orders: int, rate: float | None = None) -> list[Case]:
 
 
 def comprehensive(orders: int, threads: int) -> list[Case]:
-    """Flows, sizes, symbols, ways, risk and threads: everything that differs.
+    """Flows, sizes, symbols, paths, risk and threads.
 
-    A call from Python takes so much longer than what it calls that only the market has it on many symbols.
+    The python path runs many symbols only with the market flow: its time is that of the call, whatever it
+    calls.
     """
     sizes = tuple(sorted({max(1, orders // 10), orders}))
-    ways, counts = tuple(PATHS), tuple(sorted({1, min(threads, 2), threads}))
+    others: tuple[Flow, ...] = ("scattered", "resting", "crossing")
+    paths, counts = tuple(PATHS), tuple(sorted({1, min(threads, 2), threads}))
     plan = Plan(
         matrix=(
-            Matrix(paths=ways, orders=sizes, symbols=(1, 100), risk=(False, True), threads=counts),
-            Matrix(paths=ways, flows=tuple(FLOWS)[1:], orders=(orders,)),
-            Matrix(paths=("batch", "event"), flows=tuple(FLOWS)[1:], orders=(orders,), symbols=(100,)),
+            Matrix(paths=paths, orders=sizes, symbols=(1, 100), risk=(False, True), threads=counts),
+            Matrix(paths=paths, flows=others, orders=(orders,)),
+            Matrix(paths=("batch", "event"), flows=others, orders=(orders,), symbols=(100,)),
             Matrix(paths=("batch", "event"), orders=(orders,), symbols=(2_000,), threads=counts),
             Matrix(paths=("event",), orders=(orders,), risk=(False, True), rates=(100_000, 1_000_000)),
         )
@@ -154,7 +155,7 @@ def load_plan(path: str | Path) -> Plan:
     try:
         settings = tomllib.loads(Path(path).read_text(encoding="utf-8"))
     except OSError as error:
-        raise ConfigError(f"{path}: found {error.strerror.lower()}, expected a TOML file") from None
+        raise ConfigError(f"{path}: found {str(error.strerror).lower()}, expected a TOML file") from None
     except UnicodeDecodeError as error:
         raise ConfigError(f"{path}: found byte {error.start} not UTF-8, expected a TOML file") from None
     except tomllib.TOMLDecodeError as error:
@@ -169,7 +170,7 @@ def load_plan(path: str | Path) -> Plan:
 
 
 def require_possible(cases: Iterable[Case]) -> None:
-    """Raises UsageError for a case that no path can run, and where there is none."""
+    """Raises UsageError for a case that no path can run, and for no cases."""
     cases = list(cases)
     if not cases:
         raise UsageError("cases: found none, expected one or more")
@@ -182,7 +183,7 @@ def require_possible(cases: Iterable[Case]) -> None:
 
 
 def _problem(settings: dict[str, Any], message: str) -> str:
-    """What msgspec found, with key, value and what was expected, in a reader's words."""
+    """The error of msgspec as key, found and expected."""
     place = (re.search(r" - at `\$\.?(.*)`$", message) or ["", ""])[1]
     where = f", {place}" if place else ""
     struct: Any = Matrix if place.startswith("matrix[") else Plan
@@ -204,14 +205,14 @@ def _fields(struct: type[msgspec.Struct]) -> dict[str, Any]:
 
 
 def _takes(struct: type[msgspec.Struct], key: str, element: bool) -> str:
-    """What a key takes; `element` where one value of a list is wrong."""
+    """The values a key takes, for an error; `element` if one value of a list is wrong."""
     if key == "matrix":
         return "tables [[matrix]]"
     kind = _fields(struct)[key]
     is_list = getattr(kind, "__origin__", None) is tuple
     inner = get_args(kind)[0] if is_list else kind
-    said = _words(inner)
-    return f"a list of {said}" if is_list and not element else said
+    words = _words(inner)
+    return f"a list of {words}" if is_list and not element else words
 
 
 def _words(kind: Any) -> str:

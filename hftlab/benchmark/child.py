@@ -1,6 +1,6 @@
-"""A fresh process for each measurement: nothing of the one before is in its caches, memory or kernels.
+"""A fresh process for each measurement, so that caches, memory and kernels of the last one have no effect.
 
-`python -m hftlab.benchmark.child` reads one task as JSON and writes its answer as JSON.
+`python -m hftlab.benchmark.child` reads one task as JSON from stdin and writes its result as JSON to stdout.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ PACKAGE = Path(__file__).resolve().parents[2]
 TIMEOUT_S = 1_800
 
 
-def ask(task: str, what: str, **arguments: Any) -> Any:
-    """Do a task of `tasks` in a fresh process. Raises MeasurementError saying what came of it."""
+def run_task(task: str, what: str, **arguments: Any) -> Any:
+    """Run a task of `tasks` in a fresh process. Raises MeasurementError with the reason if it fails."""
     given = json.dumps({"task": task, "arguments": msgspec.to_builtins(arguments)})
     done = run_python("-m", "hftlab.benchmark.child", given=given, what=what)
     answer = json.loads(done.splitlines()[-1])
@@ -53,18 +53,18 @@ def run_python(*arguments: str, given: str = "", what: str, env: dict[str, str] 
 
 def _why(done: subprocess.CompletedProcess[str]) -> str:
     if done.returncode == -signal.SIGKILL:
-        return "its process was killed, which is what happens where memory is short; measure fewer orders"
-    last = (done.stderr.strip().splitlines() or ["nothing said"])[-1]
+        return "its process was killed, as happens when memory runs out; measure fewer orders"
+    last = (done.stderr.strip().splitlines() or ["no message"])[-1]
     return f"its process ended with status {done.returncode}: {last}"
 
 
 def main() -> None:
-    """Do the task on stdin."""
+    """Run the task on stdin."""
     from hftlab.benchmark.tasks import TASKS
 
-    asked = json.load(sys.stdin)
+    request = json.load(sys.stdin)
     try:
-        answer = {"result": TASKS[asked["task"]](**asked["arguments"])}
+        answer = {"result": TASKS[request["task"]](**request["arguments"])}
     except HftlabError as error:
         answer = {"error": str(error)}
     sys.stdout.write(msgspec.json.encode(answer).decode() + "\n")

@@ -1,6 +1,6 @@
-"""How long a measurement will take: roughly, on a quiet machine whose kernels are compiled.
+"""Roughly how long a measurement takes, on a quiet machine whose kernels are compiled.
 
-The figures are of one machine (AMD EPYC, 2 cores), rounded; nothing that is measured depends on them.
+The figures are of one machine (AMD EPYC, 2 cores), rounded. No measurement depends on them.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ RUN_NS = {  # without the gate, and with it
     "batch": (20, 80),
     "replay": (60, 120),
     "event": (60, 150),
-    "python": (4_000, 4_500),  # of which half goes to preparing the calls
+    "python": (4_000, 4_500),  # half of it prepares the calls
 }
 COMPILE_S = {"batch": (18, 35), "replay": (18, 35), "event": (18, 70), "python": (15, 45)}
 
@@ -30,7 +30,8 @@ def seconds_of(case: Case, repetitions: int, warmup: int) -> float:
 
 def seconds_of_each(cases: Iterable[Case], repetitions: int, warmup: int, cold: bool) -> list[float]:
     """Each case, with its cold start where it is the first of its kind (see `session.bench`)."""
-    started, loaded, found = {None}, set(), []
+    started: set[tuple[str, bool] | None] = {None}
+    loaded, found = set(), []
     for case in cases:
         seconds = seconds_of(case, repetitions, warmup)
         if kernels_of(case) not in loaded:

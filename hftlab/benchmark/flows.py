@@ -1,4 +1,4 @@
-"""The flows that cases run: made from a few numbers, the same on every machine, or read from a file."""
+"""The flows that cases run: made from a few numbers, the same on every machine."""
 
 from __future__ import annotations
 

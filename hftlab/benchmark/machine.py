@@ -1,4 +1,4 @@
-"""The machine that a result is from, and what disturbed it: a speed without its machine means nothing."""
+"""The machine of a result, and what disturbed it: a speed without its machine means nothing."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from hftlab.latency.clock import Clock, calibrate, idle, pinned_to
 from hftlab.latency.profile import Spin
 
 IDLE_NS, THRESHOLD_NS = 200_000_000, 1_000
-BUSY_LOAD = 0.25  # of the cores, before the first case: somebody else computes
+BUSY_LOAD = 0.25  # of the cores, before the first case: another program computes
 LOST_SHARE, STEAL_SHARE, SPREAD = 0.005, 0.01, 0.10  # beyond these a result is called noisy
 
 STATUS, CLEAR, STAT = Path("/proc/self/status"), Path("/proc/self/clear_refs"), Path("/proc/stat")
@@ -22,7 +22,7 @@ RESET_PEAK = "5"
 
 
 class Idle(msgspec.Struct, frozen=True, kw_only=True):
-    """What a loop met that did nothing but read the clock: interruptions by the machine."""
+    """Interruptions by the machine, as a loop sees them that does nothing but read the clock."""
 
     seconds: float
     threshold_ns: int
@@ -46,7 +46,7 @@ class Machine(msgspec.Struct, frozen=True, kw_only=True):
     versions: dict[str, str]
 
     def noise(self) -> list[str]:
-        """What makes figures of this machine doubtful, in words; empty for a quiet one."""
+        """Reasons to doubt figures of this machine; empty for a quiet one."""
         found = []
         if self.load_before > BUSY_LOAD * self.cores:
             found.append(f"load average {self.load_before:.2f} on {self.cores} cores before it began")
@@ -62,7 +62,7 @@ class Machine(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Watch:
-    """Looks at the machine when made, and again when asked what it was."""
+    """Watches the machine from when it is made until `machine` is called."""
 
     def __init__(self) -> None:
         self.load, self.ticks = load_average(), _ticks()
@@ -70,16 +70,18 @@ class Watch:
         self.idle = spin(self.clock)
 
     def machine(self) -> Machine:
-        """What was seen since."""
+        """The machine, and its load since the watch was made."""
         before, after = self.ticks, _ticks()
-        all_ticks = after[0] - before[0] if before and after else 0
+        share = None
+        if before is not None and after is not None and after[0] > before[0]:
+            share = (after[1] - before[1]) / (after[0] - before[0])
         return Machine(
             cpu=cpu_name(),
             cores=os.cpu_count() or 1,
             usable=tuple(pinned_to()),
             load_before=self.load,
             load_after=load_average(),
-            steal_share=(after[1] - before[1]) / all_ticks if all_ticks else None,
+            steal_share=share,
             clock=self.clock.source,
             clock_overhead_ns=self.clock.overhead_ns,
             idle=self.idle,
@@ -88,20 +90,20 @@ class Watch:
 
 
 def spin(clock: Clock) -> Idle:
-    """Do nothing for a while and note who interrupts."""
+    """Do nothing for a while and count the interruptions."""
     seen, longest, took = idle(clock, IDLE_NS, THRESHOLD_NS)
-    met = Spin.of(clock, seen, longest, THRESHOLD_NS)
+    spun = Spin.of(clock, seen, longest, THRESHOLD_NS)
     return Idle(
         seconds=took / 1e9,
         threshold_ns=THRESHOLD_NS,
-        gaps=met.gaps,
-        lost_share=met.lost_ns / max(1, took),
-        longest_ns=met.longest_ns,
+        gaps=spun.gaps,
+        lost_share=spun.lost_ns / max(1, took),
+        longest_ns=spun.longest_ns,
     )
 
 
 def load_average() -> float:
-    """Of the last minute; 0 where the system doesn't tell."""
+    """The load average of the last minute; 0 where the system has none."""
     return os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
 
 
@@ -116,7 +118,7 @@ def _ticks() -> tuple[int, int] | None:
 
 @contextmanager
 def pinned(threads: int, pin: bool = True) -> Iterator[tuple[int, ...]]:
-    """Run on the last `threads` cores this process may use (the first serve interrupts); gives them."""
+    """Run on the last `threads` cores this process may use (the first serve interrupts); yields them."""
     before = pinned_to()
     cores = tuple(before[-threads:])
     if not pin or not before or len(cores) < threads:
@@ -130,7 +132,7 @@ def pinned(threads: int, pin: bool = True) -> Iterator[tuple[int, ...]]:
 
 
 def reset_peak() -> bool:
-    """Begin the peak of this process's memory anew; whether the system lets us."""
+    """Reset the peak of this process's memory; return whether the system allows it."""
     try:
         CLEAR.write_text(RESET_PEAK)
     except OSError:
@@ -139,7 +141,7 @@ def reset_peak() -> bool:
 
 
 def memory_bytes(name: str) -> int | None:
-    """`VmHWM` (the peak) or `VmRSS` (now) of this process; None where the system doesn't tell."""
+    """`VmHWM` (the peak) or `VmRSS` (now) of this process; None where the system does not report it."""
     try:
         lines = STATUS.read_text().splitlines()
     except OSError:

@@ -1,10 +1,11 @@
-"""One case, measured in this process: warm-up, repetitions, what they cost, the latencies, the digest."""
+"""One case, measured in this process: warm-up, repetitions, cost, latencies, digest."""
 
 from __future__ import annotations
 
 import resource
 import statistics
 import time
+from collections.abc import Callable
 
 import numpy as np
 import pyarrow as pa
@@ -22,7 +23,7 @@ READINGS = 10_000
 def measure(
     case: Case, repetitions: int = REPETITIONS, warmup: int = WARMUP, pin: bool = True
 ) -> Measurement:
-    """Measure a case here and now. Raises MeasurementError where a repetition gives another digest."""
+    """Measure a case in this process. Raises MeasurementError if a repetition gives another digest."""
     require_possible([case])
     with pinned(case.threads, pin) as cores:
         return _measure(case, repetitions, max(1, warmup), cores)
@@ -30,22 +31,24 @@ def measure(
 
 def _measure(case: Case, repetitions: int, warmup: int, cores: tuple[int, ...]) -> Measurement:
     prepared = Prepared(case)
-    run_once(Prepared(case, orders=min(case.orders, 1_000)))  # loads kernels, which is no memory of a run
-    pa.default_memory_pool().release_unused()
+    run_once(Prepared(case, orders=min(case.orders, 1_000)))  # loads kernels: not memory of a run
+    pa.default_memory_pool().release_unused()  # else a run would take it up without the peak growing
     is_reset, held = reset_peak(), memory_bytes("VmRSS")
     _, digest_of_first = run_once(prepared)
-    digest = digest_of_first()
+    digest = digest_of_first()  # outside the repetitions: it costs as much as a run
     del digest_of_first
     for _ in range(warmup - 1):
         run_once(prepared)
     times, usage = [], Usage()
+    last: Callable[[], str] | None = None
     for _ in range(repetitions):
-        last = None  # of the repetition before: its memory is free before the next begins
+        last = None  # frees the memory of the repetition before, so that the next one begins without it
         with usage:
             seconds, last = run_once(prepared)
         times.append(1e9 * seconds / case.orders)
+    assert last is not None  # there is at least one repetition
     _require_same(case, digest, last())
-    del last
+    last = None
     peak = memory_bytes("VmHWM")
     latency, busy = _latencies(prepared, digest)
     return Measurement(
@@ -106,11 +109,11 @@ def _profiled(prepared: Prepared, digest: str) -> tuple[tuple[Latency, ...], flo
     case = prepared.case
     profile = LatencyProfiler().run(prepared.tape, prepared.manager(), rate=case.rate, touch=False)
     _require_same(case, digest, profile.digest)
-    cost, said = profile.clock.overhead_ns, profile.verdict()
-    found = [Latency.of("service", profile.service, cost, said)]
-    if profile.response is None:
+    cost, verdict = profile.clock.overhead_ns, profile.verdict()
+    found = [Latency.of("service", profile.service, cost, verdict)]
+    if profile.response is None or profile.waits is None:
         return tuple(found), None
-    found.append(Latency.of("response", profile.response, cost, said))
+    found.append(Latency.of("response", profile.response, cost, verdict))
     return tuple(found), 1 - profile.waits.seconds / profile.seconds
 
 
@@ -119,5 +122,5 @@ def _called(prepared: Prepared, digest: str) -> tuple[Latency, ...]:
     _require_same(prepared.case, digest, digest_of_calls())
     cost = statistics.median(-time.perf_counter_ns() + time.perf_counter_ns() for _ in range(READINGS))
     over = int(np.count_nonzero(times > 10_000))
-    said = f"{over:,} of {times.size:,} calls took over 10,000 ns, the longest {times.max():,} ns"
-    return (Latency.of("call", Histogram(times), cost, said),)
+    verdict = f"{over:,} of {times.size:,} calls took over 10,000 ns, the longest {times.max():,} ns"
+    return (Latency.of("call", Histogram(times), cost, verdict),)

@@ -1,4 +1,4 @@
-"""Results as they are kept: a measurement can't be made without the digest of what was run."""
+"""Results of measurements, in memory and as JSON; no measurement is without the digest of its run."""
 
 from __future__ import annotations
 
@@ -36,8 +36,8 @@ class Latency(msgspec.Struct, frozen=True, kw_only=True):
     max: int
     jitter: int  # p99 - p50
     overhead_ns: float  # one reading of the clock, which every value contains
-    interruptions: str  # whose the stalls are, in one sentence
-    hdr: str  # all of it, as HdrHistogram's tools read it
+    interruptions: str  # one sentence: stalls beside those of an idle loop
+    hdr: str  # the whole histogram, as HdrHistogram's tools read it
 
     @classmethod
     def of(cls, kind: str, histogram: Histogram, overhead_ns: float, interruptions: str) -> Latency:
@@ -61,7 +61,7 @@ class Latency(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def histogram(self) -> Histogram:
-        """All of it."""
+        """The whole histogram."""
         return Histogram.decode(self.hdr)
 
 
@@ -74,14 +74,14 @@ class Start(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Cold(msgspec.Struct, frozen=True, kw_only=True):
-    """How long the first result takes; `compiled` without any compile cache, None where not asked for."""
+    """How long the first result takes; `compiled` without any compile cache, None if not measured."""
 
     cached: Start
     compiled: Start | None
 
 
 class Measurement(msgspec.Struct, frozen=True, kw_only=True):
-    """What was measured of one case. Raises UsageError without a digest: a speed of what, otherwise?"""
+    """The measurement of one case. Raises UsageError without a digest: a speed of what, otherwise?"""
 
     case: Case
     digest: str
@@ -91,7 +91,7 @@ class Measurement(msgspec.Struct, frozen=True, kw_only=True):
     cpu_share: float  # processor time over wall time while repetitions ran
     busy_share: float | None  # of an open loop: the time in which it was not waiting for commands
     peak_bytes: int | None  # of the whole process while it ran
-    memory_bytes: int | None  # what that is more than before the first run, flow and tape in memory
+    memory_bytes: int | None  # by how much that is above the level before the first run, with flow and tape
     page_faults: float  # a repetition
     major_page_faults: float
     preemptions: float
@@ -121,11 +121,11 @@ class Measurement(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def commands_per_s(self) -> float:
-        """At the median; how many were served a second, not how many came."""
+        """Commands per second at the median: served, not offered."""
         return 1e9 / self.ns
 
     def as_dict(self) -> dict[str, Any]:
-        """Everything, with the figures that follow from it."""
+        """All fields and the figures derived from them."""
         derived = {
             "name": self.case.name,
             "ns_per_command": self.ns,
@@ -154,16 +154,16 @@ class Report(msgspec.Struct, kw_only=True):
     targets: tuple[dict[str, Any], ...] = ()
 
     def noise(self) -> list[str]:
-        """Why these figures are doubtful, in words; empty on a quiet machine."""
+        """Reasons to doubt these figures; empty on a quiet machine."""
         unsteady = [m.case.name for m in self.measurements if m.spread > SPREAD]
-        said = self.machine.noise()
+        reasons = self.machine.noise()
         if unsteady:
             which = f"{len(unsteady)} of {len(self.measurements)} cases"
-            said.append(f"repetitions of {which} differ by over {SPREAD:.0%}")
-        return said
+            reasons.append(f"repetitions of {which} differ by over {SPREAD:.0%}")
+        return reasons
 
     def as_dict(self) -> dict[str, Any]:
-        """What is written to a file."""
+        """The content of a result file."""
         return {
             "format": FORMAT,
             "version": VERSION,
@@ -176,17 +176,17 @@ class Report(msgspec.Struct, kw_only=True):
         }
 
     def to_json(self) -> str:
-        """What a file of it holds."""
+        """The text of a result file."""
         return json.dumps(self.as_dict(), indent=1) + "\n"
 
     def write(self, path: str | Path) -> None:
-        """As JSON. Raises OutputError where it can't be written."""
+        """Write a result file. Raises OutputError if it can't be written."""
         with new_file(path) as target:
             target.write_text(self.to_json(), encoding="utf-8")
 
 
 def now() -> str:
-    """When a result was made."""
+    """The time now, UTC, to the second."""
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 

@@ -11,13 +11,13 @@ from typing import Any
 import msgspec
 
 from hftlab.benchmark.cases import REPETITIONS, WARMUP, Case, cold_kind, kernels_of, require_possible
-from hftlab.benchmark.child import ask, run_python
+from hftlab.benchmark.child import run_python, run_task
 from hftlab.benchmark.machine import Watch
 from hftlab.benchmark.measure import measure
 from hftlab.benchmark.records import Cold, Measurement, Report, Start, now
 from hftlab.errors import MeasurementError
 
-Progress = Callable[[str], object]  # told the name of what is done
+Progress = Callable[[str], object]  # called with the name of each case when it is done
 
 FIRST_CALL = """
 import json, time
@@ -43,19 +43,22 @@ def bench(
     """Measure cases.
 
     Each gets a process of its own unless `isolated` is False. `cold` adds the first call in a fresh process,
-    with the compile cache and without, to cases on one thread. `progress` is told each case that is done.
-    Raises MeasurementError where cases of one flow give different digests, or a process came to no result.
+    with the compile cache and without, to cases on one thread. `progress` is called with the
+    name of each case when it is done.
+
+    Raises MeasurementError if cases of one flow give different digests, or a process has no result.
     """
     cases = list(cases)
     require_possible(cases)
-    watch, loaded, starts, found = Watch(), set(), {}, []
+    watch, loaded, found = Watch(), set(), []
+    starts: dict[tuple[str, bool], Cold] = {}
     for case in cases:
         if isolated:
-            if kernels_of(case) not in loaded:  # compiled elsewhere: what that takes is no memory of a run
+            if kernels_of(case) not in loaded:  # compiled in another process: its memory is not that of a run
                 first_start(case)
                 loaded.add(kernels_of(case))
             how = {"case": case, "repetitions": repetitions, "warmup": warmup, "pin": pin}
-            measurement = msgspec.convert(ask("measure", f"case {case.name}", **how), Measurement)
+            measurement = msgspec.convert(run_task("measure", f"case {case.name}", **how), Measurement)
         else:
             measurement = measure(case, repetitions, warmup, pin)
         if cold and (key := cold_kind(case)):
@@ -69,7 +72,7 @@ def bench(
 
 
 def require_agreement(measurements: Iterable[Measurement]) -> None:
-    """Batch, event loop, calls and threads come to the same: raises MeasurementError where they don't."""
+    """Raises MeasurementError unless batch, event loop, calls and threads give one digest."""
     first: dict[Any, Measurement] = {}
     for each in measurements:
         other = first.setdefault(each.case.behaviour, each)
@@ -81,7 +84,7 @@ def require_agreement(measurements: Iterable[Measurement]) -> None:
 
 
 def cold_start(case: Case, compiled: bool = True) -> Cold:
-    """The first call in a fresh process: kernels from the cache, and (unless not wanted) compiled anew."""
+    """The first call in a fresh process: kernels from the cache, and (if wanted) compiled anew."""
     first_start(case)  # fills the cache where it is empty, and that of the system
     cached = first_start(case)
     return Cold(cached=cached, compiled=first_start(case, cached=False) if compiled else None)
@@ -98,6 +101,6 @@ def first_start(case: Case, cached: bool = True) -> Start:
 def _start(case: Case, env: dict[str, str]) -> Start:
     given = json.dumps({"case": msgspec.to_builtins(case)})
     started = perf_counter()
-    said = run_python("-c", FIRST_CALL, given=given, what=f"first call of {case.name}", env=env)
-    import_s, call_s = json.loads(said.splitlines()[-1])
+    printed = run_python("-c", FIRST_CALL, given=given, what=f"first call of {case.name}", env=env)
+    import_s, call_s = json.loads(printed.splitlines()[-1])
     return Start(process_s=perf_counter() - started, import_s=import_s, first_call_s=call_s)

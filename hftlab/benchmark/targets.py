@@ -11,8 +11,8 @@ from typing import Any
 
 import msgspec
 
-from hftlab.benchmark.cases import REPETITIONS, WARMUP, Case
-from hftlab.benchmark.child import ask
+from hftlab.benchmark.cases import REPETITIONS, WARMUP, Case, Way
+from hftlab.benchmark.child import run_task
 from hftlab.benchmark.estimate import seconds_of_each
 from hftlab.benchmark.records import Measurement, Report
 from hftlab.benchmark.session import bench
@@ -20,12 +20,12 @@ from hftlab.errors import MeasurementError
 
 MET, MISSED, NOT_MEASURED = "met", "missed", "not measured"
 ORDERS, RATE = 1_000_000, 1_000_000
-PATHS = ("event", "batch", "replay")
+PATHS: tuple[Way, ...] = ("event", "batch", "replay")
 TASKS_S = {"memory": 6.0, "paced": 8.0, "windows": 5.0}  # roughly
 
 
 class Target(msgspec.Struct, frozen=True, kw_only=True):
-    """One row: `values` are repetitions (or windows); `below` says which side of `limit` is good."""
+    """One row: `values` are repetitions (or windows); `below` is whether values below `limit` are good."""
 
     name: str
     limit: float
@@ -43,13 +43,13 @@ class Target(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def verdict(self) -> str:
-        """Of the median."""
+        """Whether the median meets the limit."""
         if self.value is None:
             return NOT_MEASURED
         return MET if (self.value < self.limit if self.below else self.value > self.limit) else MISSED
 
     def as_dict(self) -> dict[str, Any]:
-        """For programs."""
+        """Plain values, for JSON."""
         low_high = {"low": min(self.values, default=None), "high": max(self.values, default=None)}
         return {"value": self.value, **low_high, "verdict": self.verdict, **msgspec.to_builtins(self)}
 
@@ -62,7 +62,7 @@ def measure_targets(
     isolated: bool = True,
     progress: Callable[[str], object] | None = None,
 ) -> tuple[Report, list[Target]]:
-    """Measure what the targets are about: the cases, and the rows. Raises as `bench` does."""
+    """Measure the targets: the report of their cases, and a row for each. Raises as `bench` does."""
     cases = _cases(orders)
     report = bench(cases, repetitions, pin=pin, isolated=isolated, progress=progress)
     by_case = {m.case: m for m in report.measurements}
@@ -72,7 +72,7 @@ def measure_targets(
         from hftlab.benchmark.tasks import TASKS
 
         how |= {"repetitions": repetitions, "pin": pin}
-        found = ask(name, name, **how) if isolated else TASKS[name](**how)
+        found = run_task(name, name, **how) if isolated else TASKS[name](**how)
         if found["digest"] not in (None, measured[0].digest):
             raise MeasurementError(f"{name}: found digest {found['digest']}, expected {measured[0].digest}")
         if progress is not None:
@@ -95,7 +95,7 @@ def _cases(orders: int) -> list[Case]:
 
 
 def steps(orders: int, repetitions: int) -> list[tuple[str, float]]:
-    """What `progress` is told of, each with its seconds, roughly."""
+    """The names that `progress` is called with, each with roughly its seconds."""
     cases = _cases(orders)
     expected = seconds_of_each(cases, repetitions, WARMUP, cold=False)
     return [*zip((case.name for case in cases), expected, strict=True), *TASKS_S.items()]

@@ -1,4 +1,4 @@
-"""What a process of its own can be asked to do (see `child`)."""
+"""The tasks that run in a process of their own (see `child`)."""
 
 from __future__ import annotations
 
@@ -41,15 +41,17 @@ def measured(case: dict[str, Any], **how: Any) -> Any:
 
 
 def memory(orders: int, repetitions: int, pin: bool) -> dict[str, Any]:
-    """MB that the peak of this process grows by for so many orders that rest in a book; once."""
+    """MB by which the peak of this process grows while so many orders come to rest in a book; once."""
     book = OrderBook(tick_size="0.01")
     book.submit(1, "buy", LEVELS * TICK, 1)  # loads the kernel
-    can_tell, before = reset_peak(), memory_bytes("VmRSS")
+    is_reset, before = reset_peak(), memory_bytes("VmRSS")
     for order_id in range(2, orders + 1):
         book.submit(order_id, "buy", (LEVELS + order_id % LEVELS) * TICK, 5)
     peak = memory_bytes("VmHWM")
-    known = can_tell and before is not None and peak is not None and len(book) == orders
-    return {"values": [(peak - before) / 1e6] if known else [], "digest": None}
+    values = []
+    if is_reset and before is not None and peak is not None and len(book) == orders:
+        values.append((peak - before) / 1e6)
+    return {"values": values, "digest": None}
 
 
 def paced(case: dict[str, Any], rate: float, repetitions: int, pin: bool) -> dict[str, Any]:
@@ -68,7 +70,7 @@ def paced(case: dict[str, Any], rate: float, repetitions: int, pin: bool) -> dic
 
 
 def _on_time(started: float, rate: float, *arguments: Any) -> tuple[int, int, int, int]:
-    """The event kernel, for the block that is due next and not before it is due."""
+    """The event kernel, for the next block, once it is due."""
     address, risk, columns, *rest = arguments
     done = rest[4]
     stop = min(done + BLOCK, columns.action.size)
@@ -93,6 +95,7 @@ def jitters(times: np.ndarray, window: int = WINDOW) -> list[float]:
     """p99 - p50 of each whole window without a time over DISTURBED_NS; a shorter flow is one window."""
     window = min(window, times.size)
     whole = times[: times.size // window * window].reshape(-1, window)
+    # a window with an interruption shows the machine, not the program
     calm = whole[whole.max(axis=1) <= DISTURBED_NS]
     middle, high = np.percentile(calm, (50, 99), axis=1) if len(calm) else (np.zeros(0), np.zeros(0))
     return (high - middle).tolist()

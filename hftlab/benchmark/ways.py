@@ -1,4 +1,4 @@
-"""How a case is run once: a prepared flow, and for each path what is timed and what is not."""
+"""One run of a case: a prepared flow, and for each path what is timed and what is not."""
 
 from __future__ import annotations
 
@@ -27,7 +27,8 @@ from hftlab.tape.compiler import compile_checked, rules_for
 from hftlab.tape.tables import read_orders
 from hftlab.tape.tape import Tape
 
-GATE = {  # a check of each of the four kinds, loose: what is measured is deciding, not refusing
+# A check of each of the four kinds, so loose that none refuses: what is measured is deciding.
+GATE: dict[str, Any] = {
     "max_order_qty": 10**6,
     "max_order_notional": "9000000000",
     "max_orders_per_second": 10**8,
@@ -41,7 +42,7 @@ Call = tuple[Callable[..., Ack], tuple[Any, ...]]
 
 
 class Prepared:
-    """A flow, its tape, and the gate of a case; of fewer `orders`, or of a `table` that is there already."""
+    """Flow, tape and gate of a case; with fewer `orders`, or from an existing `table`."""
 
     def __init__(self, case: Case, orders: int | None = None, table: pa.Table | None = None) -> None:
         self.case = case
@@ -62,7 +63,7 @@ Once = tuple[float, Callable[[], str]]  # seconds, and what computes the digest 
 
 
 def run_once(prepared: Prepared) -> Once:
-    """Run a case; only what its path is about is within the seconds."""
+    """Run a case; the seconds cover only what its path is about."""
     return WAYS[prepared.case.path](prepared)
 
 
@@ -111,7 +112,7 @@ def timed_calls(prepared: Prepared) -> tuple[np.ndarray, Callable[[], str]]:
 
 @contextmanager
 def collector_off() -> Iterator[None]:
-    """Without Python's garbage collector, which would look through the acks kept for the digest."""
+    """Turn Python's garbage collector off: it would go through the acks that are kept for the digest."""
     gc.collect()
     gc.disable()
     try:
@@ -128,5 +129,5 @@ def _bound_calls(prepared: Prepared) -> tuple[list[OrderBook], list[int], list[C
 
 
 def _digest(tape: Tape, books: list[OrderBook], numbers: list[int], acks: list[Ack]) -> str:
-    nothing_told = [()] * len(acks)  # the gate of a case closes no positions, so it has no fills of its own
-    return digest_of_acks(tape, books, zip(numbers, acks, strict=True), nothing_told)
+    by_gate = [()] * len(acks)  # the gate of a case closes no positions, so it has no fills of its own
+    return digest_of_acks(tape, books, zip(numbers, acks, strict=True), by_gate)

@@ -1,8 +1,8 @@
-"""The command line: one file per command, each thin over what Python has too.
+"""The command line: one file per command, each a thin layer over the Python call of the same name.
 
-Exit status: 0 done; 1 the answer is no (a difference, a broken file, a result that can't be written);
-2 the command was wrong; 130 after Ctrl-C. Whatever goes wrong is one line on stderr: a traceback would be
-a bug, and even a bug is one line unless HFTLAB_TRACEBACK is set.
+Exit status: 0 done; 1 the answer is no (a difference, a broken file, a result that can't be written); 2 the
+command was wrong; 130 after Ctrl-C. Every error is one line on stderr: a traceback would be a bug, and even a
+bug is one line unless HFTLAB_TRACEBACK is set.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import os
 import signal
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 import typer
 
@@ -33,7 +34,7 @@ BROKEN_PIPE = 128 + signal.SIGPIPE
 COMMAND_WRONG = 2
 
 # What typer raises for a wrong command: its name moved between versions, its place in this tree did not.
-CommandError = next(base for base in typer.BadParameter.__mro__ if base.__name__ == "ClickException")
+CommandError: Any = next(base for base in typer.BadParameter.__mro__ if base.__name__ == "ClickException")
 
 app = typer.Typer(
     name="hftlab",
@@ -48,8 +49,8 @@ for command in (generate, inspect, replay, risk, verify, certify, compare, conve
     app.command()(command)
 
 
-def _show_version(asked: bool) -> None:
-    if asked:
+def _show_version(wanted: bool) -> None:
+    if wanted:
         print(f"hftlab {hftlab.__version__}")
         raise typer.Exit
 
@@ -81,12 +82,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except HftlabError as error:
         return _fail(str(error), error.exit_status)
     except CommandError as error:
-        return _fail(_said(error), COMMAND_WRONG)
+        return _fail(_explained(error), COMMAND_WRONG)
     except MemoryError:
         return _fail("not enough memory; replay in chunks (--chunk-rows) or record fewer tables", 1)
     except OSError as error:
-        said = (error.strerror or str(error)).lower()
-        return _fail(f"{error.filename}: {said}" if error.filename else said, 1)
+        found = (error.strerror or str(error)).lower()
+        return _fail(f"{error.filename}: {found}" if error.filename else found, 1)
     except Exception as error:
         if os.environ.get("HFTLAB_TRACEBACK"):
             raise
@@ -102,27 +103,28 @@ def _run(arguments: Sequence[str]) -> int:
             return command.invoke(context) or 0
     except typer.Exit as done:
         return done.exit_code
-    except SystemExit as done:  # rich's answer to a reader that has left is 1, which is taken here
-        return BROKEN_PIPE if done.code == 1 else done.code
+    except SystemExit as done:
+        # rich exits with 1 when the reader of a pipe has left, and here 1 means that the answer is no
+        return BROKEN_PIPE if done.code == 1 else int(done.code or 0)
 
 
 def _fail(message: str, status: int) -> int:
-    """Say it in one line on stderr."""
+    """Print one line on stderr and return the status."""
     print(f"hftlab: error: {' '.join(message.split())}", file=sys.stderr)
     return status
 
 
-def _said(error: Exception) -> str:
-    """What is wrong with the command, led by the option's name where it is one option."""
+def _explained(error: Any) -> str:
+    """A CommandError in one line that begins with the name of the option, if it is about one."""
     option = getattr(getattr(error, "param", None), "opts", None)
-    is_value = option and isinstance(error, typer.BadParameter) and error.message
-    said = f"{option[0]}: {error.message}" if is_value else error.format_message().rstrip(".")
+    is_value = isinstance(error, typer.BadParameter) and error.message
+    problem = f"{option[0]}: {error.message}" if option and is_value else error.format_message().rstrip(".")
     context = getattr(error, "ctx", None)
-    return f"{said} (see {context.command_path if context else 'hftlab'} --help)"
+    return f"{problem} (see {context.command_path if context else 'hftlab'} --help)"
 
 
 def _end_cleanly_when_terminated() -> None:
-    """A polite kill unwinds as Ctrl-C does, so that partial files are removed."""
+    """SIGTERM unwinds as Ctrl-C does, so that partial files are removed."""
 
     def stop(*_: object) -> None:
         sys.exit(TERMINATED)

@@ -1,4 +1,4 @@
-"""`hftlab bench`: how fast, how steady, at what cost, and doing what."""
+"""`hftlab bench`: speed, spread and cost of each case, with the digest of what it ran."""
 
 from __future__ import annotations
 
@@ -50,22 +50,24 @@ def rate_option(text: str | float) -> float:
 def bench(
     file: Annotated[
         Path | None,
-        typer.Argument(metavar="FILE", help="Where --json writes to; without it, to stdout."),
+        typer.Argument(metavar="FILE", help="The file that --json writes; default: stdout."),
     ] = None,
     orders: Annotated[
         int | None,
-        common.count_option("--orders", "Orders a case; 1,000,000 unless given.", maximum=100_000_000),
+        common.count_option("--orders", "Orders per case; default: 1,000,000.", maximum=100_000_000),
     ] = None,
     comprehensive: Annotated[
         bool,
         typer.Option(
             "--comprehensive",
-            help="Flows x sizes x symbols x paths x risk x threads, and cold starts (a quarter of an hour).",
+            help="Flows x sizes x symbols x paths x risk x threads, and cold starts (15 minutes).",
         ),
     ] = False,
     config: Annotated[
         Path | None,
-        typer.Option("--config", metavar="FILE", help="The cases of a matrix, like benchmarks/config.toml."),
+        typer.Option(
+            "--config", metavar="FILE", help="Cases as a matrix in TOML, such as benchmarks/config.toml."
+        ),
     ] = None,
     rate: Annotated[
         float | None,
@@ -73,43 +75,52 @@ def bench(
             "--rate",
             metavar="R",
             parser=rate_option,
-            help="Response times while R commands a second come, whether or not the one before is done.",
+            help="Response times at R commands per second, which arrive even if the last is not done.",
         ),
     ] = None,
     targets: Annotated[
-        bool, typer.Option("--targets", help="What was asked of this toolkit, measured: met or missed.")
+        bool, typer.Option("--targets", help="Measure the targets of this toolkit: met or missed.")
     ] = False,
     strict: Annotated[
         bool, typer.Option("--strict", help="With --targets: exit status 1 unless all are met.")
     ] = False,
     compare: Annotated[
         tuple[Path, Path] | None,
-        typer.Option("--compare", metavar="A B", help="Two results of --json, case by case: B against A."),
+        typer.Option(
+            "--compare", metavar="A B", help="Compare two results of --json case by case: B against A."
+        ),
     ] = None,
     repetitions: Annotated[
         int | None,
-        common.count_option("--repetitions", "Of each case; 9 unless given.", minimum=3, maximum=10_000),
+        common.count_option(
+            "--repetitions", "Repetitions of each case; default: 9.", minimum=3, maximum=10_000
+        ),
     ] = None,
     cold: Annotated[
-        bool, typer.Option("--cold", help="The first call in a fresh process too, cached and compiled.")
+        bool,
+        typer.Option(
+            "--cold", help="Measure the first call in a fresh process, too: kernels cached, and compiled."
+        ),
     ] = False,
-    pin: Annotated[bool, typer.Option("--pin/--no-pin", help="Keep to one core a thread.")] = True,
+    pin: Annotated[bool, typer.Option("--pin/--no-pin", help="Pin each thread to a core.")] = True,
     page: Annotated[
-        Path | None, typer.Option("--html", metavar="FILE", help="Write a page with plots, too.")
+        Path | None, typer.Option("--html", metavar="FILE", help="Write an HTML page with plots, too.")
     ] = None,
     as_json: Annotated[
-        bool, typer.Option("--json", help="Print the result as JSON, or write it to the argument FILE.")
+        bool, typer.Option("--json", help="Print the result as JSON, or write it to FILE.")
     ] = False,
 ) -> int:
-    """Measure speed, latency, memory and page faults, each with the digest of what was run.
+    """Measure speed, latency, memory and page faults, with the digest of what each
+    case ran.
 
-    Every case is warmed up, repeated, pinned and measured in a process of its own. Figures are
-    medians; spread is the distance between quartiles. Latencies are of a command in the event loop or
-    of a call from Python; in a batch a command has none of its own. Equal flows must give equal
-    digests on every path. A noisy machine is called so: compare what was measured on the same one.
+    Each case runs in a process of its own: warmed up, repeated, pinned. Figures
+    are medians; spread is the distance between quartiles. A latency is of a
+    command in the event loop or of a call from Python; in a batch a command has
+    none of its own. Equal flows must give equal digests on every path. A noisy
+    machine is reported as one: compare only results of the same machine.
 
-    With --compare the exit status is 1 when a case is slower, by over 10 % and not by chance, or does
-    something else.
+    With --compare the exit status is 1 if a case is slower, by over 10 % and not
+    by chance, or behaves differently.
 
     Example: [bold]hftlab bench --orders 100000[/], [bold]hftlab bench --targets[/],
     [bold]hftlab bench --rate 1e6 --html report.html[/], [bold]hftlab bench --json before.json[/]
@@ -150,9 +161,9 @@ def _refuse_contradictions(
     as_json: bool,
     strict: bool,
 ) -> None:
-    asked = [name for name, value in ways.items() if value]
-    if len(asked) > 1:
-        raise UsageError(f"{asked[1]}: found with {asked[0]}, expected one of {', '.join(ways)}")
+    given = [name for name, value in ways.items() if value]
+    if len(given) > 1:
+        raise UsageError(f"{given[1]}: found with {given[0]}, expected one of {', '.join(ways)}")
     if file is not None and not as_json:
         raise UsageError(f"FILE: found {str(file)!r} without --json, expected --json {file}")
     if ways["--config"] and settings["--orders"]:
@@ -169,15 +180,14 @@ def _refuse_contradictions(
 def _measure(
     ways: dict[str, Any], orders: int, how: dict[str, Any], repetitions: int | None, cold: bool
 ) -> Report:
-    """Measure what was asked for, with a progress bar."""
-    from hftlab.benchmark import cases, session
-    from hftlab.benchmark import targets as asked
+    """Measure the cases of the options given, with a progress bar."""
+    from hftlab.benchmark import cases, session, targets
     from hftlab.benchmark.estimate import seconds_of_each
 
     how |= {"repetitions": repetitions or cases.REPETITIONS}
     if ways["--targets"]:
-        with common.steps("targets", asked.steps(orders, how["repetitions"])) as done:
-            return asked.measure_targets(orders, progress=done, **how)[0]
+        with common.steps("targets", targets.steps(orders, how["repetitions"])) as done:
+            return targets.measure_targets(orders, progress=done, **how)[0]
     if ways["--config"] is not None:
         plan = cases.load_plan(ways["--config"])
         found = plan.cases()
@@ -230,7 +240,7 @@ def _show(report: Report) -> None:
     """Tables on the terminal."""
     from hftlab.benchmark.report import tables as rows
 
-    shown = [common.facts("Machine", dict(rows.machine_rows(report)))]
+    shown = [common.facts("Machine", {name: value for name, value, *_ in rows.machine_rows(report)})]
     if report.targets:
         shown.append(_targets(rows.target_rows(report.targets)))
     speeds = rows.speed_rows(report.measurements)
@@ -241,8 +251,8 @@ def _show(report: Report) -> None:
         title = "First call in a fresh process"
         shown.append(_filled(title, rows.COLD_COLUMNS, starts, left=2))
     common.show(*shown)
-    if said := report.noise():
-        common.console().print("\na noisy machine: " + "; ".join(said), style="yellow")
+    if reasons := report.noise():
+        common.console().print("\na noisy machine: " + "; ".join(reasons), style="yellow")
 
 
 def _filled(

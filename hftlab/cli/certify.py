@@ -1,9 +1,9 @@
-"""`hftlab certify`: how far a replay of this file can be trusted."""
+"""`hftlab certify`: how far to trust a replay of a file."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -12,13 +12,15 @@ from hftlab.cli import common
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from hftlab.fidelity.certify import Certificate, Divergence
+    from hftlab.fidelity.certificate import Certificate
 
 
 def certify(
     file: common.Source,
     levels: Annotated[int, common.count_option("--levels", "Levels a side to compare.", maximum=1000)] = 10,
-    page: Annotated[Path | None, typer.Option(metavar="FILE", help="Also write it as one HTML page.")] = None,
+    page: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write the certificate as an HTML page, too.")
+    ] = None,
     initial_book: common.InitialBook = None,
     format: common.Format = None,
     symbols: common.Symbols = None,
@@ -26,11 +28,12 @@ def certify(
     config: common.ConfigFile = None,
     as_json: common.Json = False,
 ) -> None:
-    """Say how far a replay of this file can be trusted.
+    """Certify how far to trust a replay of this file.
 
-    The facts are rebuilt into the venue's book, the commands inferred from them are matched in ours, and the
-    two are compared: executions reproduced exactly, books equal after each event, the first divergence,
-    and the cause of each execution that was not reproduced.
+    Rebuilds the venue's book from its facts, matches the commands inferred from
+    them, and compares the two: executions reproduced exactly, books equal after
+    each event, the first divergence, and the cause of each execution that was not
+    reproduced.
 
     Example: [bold]hftlab certify AMZN_2012-06-21_34200000_57600000_message_1.csv[/]
     """
@@ -50,9 +53,9 @@ def certify(
         common.print_json(certificate.as_dict())
         return
     tables = [_measures(certificate), _causes(certificate), _compared(certificate)]
-    tables += common.met(certificate.faults, certificate.notes)
+    tables += common.remarks(certificate.faults, certificate.notes)
     if certificate.first_divergence is not None:
-        tables += _divergence(certificate.first_divergence)
+        tables += _divergence(certificate.first_divergence.as_dict())
     common.show(*(table for table in tables if table.row_count))
     if page is not None:
         print(f"\n{page}: the same as a page")
@@ -76,24 +79,26 @@ def _causes(certificate: Certificate) -> Table:
 def _compared(certificate: Certificate) -> Table:
     from hftlab.fidelity.page import what_was_compared
 
-    return common.facts("What was compared", dict(what_was_compared(certificate)))
+    return common.facts("What was compared", dict(what_was_compared(certificate.as_dict())))
 
 
-def _divergence(d: Divergence) -> list[Table]:
-    from hftlab.fidelity.page import told_book, told_fills
+def _divergence(d: dict[str, Any]) -> list[Table]:
+    from hftlab.fidelity.page import book_lines, fill_lines
 
-    cause = f", {d.cause}" if d.cause else ""
+    cause = f", {d['cause']}" if d["cause"] else ""
+    same_book = d["replay_book"] == d["venue_book"]
+    when = f"{common.moment(d['ts'])} UTC"
     where = {
-        "where": f"fact {d.row:,} (sequence {d.sequence:,}), {d.symbol}, {common.moment(d.ts)} UTC",
-        "the venue": told_fills(d.venue),
-        "the replay": told_fills(d.replay),
-        "venue's book": told_book(d.venue_book),
-        "replay's book": told_book(d.replay_book) if d.replay_book != d.venue_book else "the same",
+        "where": f"fact {d['row']:,} (sequence {d['sequence']:,}), {d['symbol']}, {when}",
+        "the venue": fill_lines(d["venue"]),
+        "the replay": fill_lines(d["replay"]),
+        "venue's book": book_lines(d["venue_book"]),
+        "replay's book": "the same" if same_book else book_lines(d["replay_book"]),
     }
     around = common.grid("The facts around it", "", "row", "action", "side", "price", "size", "order", left=1)
-    for fact in d.facts.iter_rows(named=True):
+    for fact in d["facts"]:
         side = {1: "buy", -1: "sell"}.get(fact["side"], "")
-        cells = (f"{fact['row']:,}", str(fact["action"]), side, common.price(fact["price"]))
-        mark = ">" if fact["row"] == d.row else ""
+        cells = (f"{fact['row']:,}", fact["action"], side, common.price(fact["price"]))
+        mark = ">" if fact["row"] == d["row"] else ""
         around.add_row(mark, *cells, f"{fact['size']:,}", str(fact["order_id"]))
-    return [common.facts(f"The first divergence: {d.what}{cause}", where), around]
+    return [common.facts(f"The first divergence: {d['what']}{cause}", where), around]

@@ -1,4 +1,4 @@
-"""What the commands share: options of the same name mean the same, and numbers look the same."""
+"""What the commands share: an option means the same in each, and numbers look the same."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ FORMATS = (
     "mbo",
     "mbp",
 )
-MODE_HELP = "match: commands meet in the book; rebuild: the venue's facts are applied as they are."
+MODE_HELP = "match: run commands through the matcher; rebuild: apply the venue's facts as they are."
 
 
 def count_option(
@@ -77,7 +77,9 @@ Source = Annotated[
 ]
 Format = Annotated[
     str | None,
-    typer.Option(metavar="NAME", help=f"What FILE is, where its content doesn't tell: {', '.join(FORMATS)}."),
+    typer.Option(
+        metavar="NAME", help=f"Format of FILE, if its content does not show it: {', '.join(FORMATS)}."
+    ),
 ]
 Mode = Annotated[str, choice_option("--mode", MODE_HELP, "match", "rebuild")]
 FeedOptions = Annotated[
@@ -86,21 +88,25 @@ FeedOptions = Annotated[
         "--option",
         "-O",
         metavar="NAME=VALUE",
-        help="How the feed reads FILE, like date=2019-01-30 or columns.ts=time; may be repeated.",
+        help="An option of the feed, such as date=2019-01-30 or columns.ts=time; may be repeated.",
     ),
 ]
 ConfigFile = Annotated[Path | None, typer.Option("--config", metavar="FILE", help="Settings in TOML.")]
 LimitsFile = Annotated[
     Path | None,
-    typer.Option("--limits", metavar="FILE", help="A risk gate with these limits: TOML or a table."),
+    typer.Option(
+        "--limits",
+        metavar="FILE",
+        help="Put a risk gate with these limits in front of the books: TOML or a table.",
+    ),
 ]
 InitialBook = Annotated[
     Path | None,
     typer.Option(
-        "--initial-book", metavar="FILE", help="Begin with the first row of this LOBSTER orderbook file."
+        "--initial-book", metavar="FILE", help="Start from the first row of this LOBSTER orderbook file."
     ),
 ]
-Symbols = Annotated[str | None, typer.Option(metavar="A,B", help="Only these instruments.")]
+Symbols = Annotated[str | None, typer.Option(metavar="A,B", help="Only these symbols.")]
 Json = Annotated[bool, typer.Option("--json", help="Print the summary as one JSON object.")]
 
 
@@ -128,16 +134,17 @@ def open_source(
     feed.pop("format", None)
     for name, instead in (("symbols", "--symbols"), ("path", "the argument FILE")):
         if name in feed:
-            raise UsageError(f"option {name!r} is none of a feed, expected {instead}")
+            raise UsageError(f"--option: found {name!r}, which is no option of a feed, expected {instead}")
     return hftlab.open_flow(path, format=format, symbols=symbols, **feed)
 
 
 def _set_option(feed: dict[str, Any], option: str) -> None:
-    """Put NAME=VALUE or GROUP.NAME=VALUE where it belongs."""
+    """Put NAME=VALUE or GROUP.NAME=VALUE into the options of a feed."""
     name, given, value = option.partition("=")
     *groups, last = name.strip().split(".")
     if not given or not last or not all(groups):
         raise UsageError(f"--option: found {option!r}, expected NAME=VALUE or GROUP.NAME=VALUE")
+    # a copy of each group on the way: those of the settings stay as they are
     for group in groups:
         feed[group] = inner = dict(feed.get(group) or {})
         feed = inner
@@ -150,7 +157,7 @@ def print_json(value: Mapping[str, Any]) -> None:
 
 
 def console() -> Console:
-    """Where results go: as wide as the terminal, or as 100 columns in a pipe; text is taken as it is."""
+    """The console for results, as wide as the terminal, or 100 columns in a pipe; no markup in text."""
     from rich.console import Console
 
     class Results(Console):
@@ -175,17 +182,20 @@ def load_kernels(
     limits: Limits | None = None,
     threads: int = 1,
 ) -> float:
-    """Load what a replay needs before its time is taken; the seconds it took.
+    """Load the kernels that a replay needs, and return the seconds it took.
 
-    The first time on a machine it is compiled, and a person should know what they are waiting for.
+    So they are no part of the replay's own time. The first time on a machine they are compiled, and the
+    spinner shows what takes so long.
     """
     import hftlab
 
     started = time.perf_counter()
+    # a quantity beyond 32 bits and two symbols reach the kernels that such limits need
     qty = 2**32 if limits is not None and limits.closes_positions else 1
+    order: dict[str, list[Any]]
     order = {"action": ["NEW"], "order_id": [1], "side": [1], "price": [1], "qty": [qty]}
     gate = None if limits is None else hftlab.Limits()
-    if limits is not None and limits.ties_instruments and threads > 1:  # for both ways of running these
+    if limits is not None and limits.ties_instruments and threads > 1:
         order = {"symbol": ["A", "B"], **{name: 2 * values for name, values in order.items()}}
         gate = hftlab.Limits(max_portfolio_value=0)
     with working("loading kernels (compiling them takes up to a minute, once)"):
@@ -211,8 +221,8 @@ def working(what: str) -> Iterator[None]:
 class Bar(NamedTuple):
     """A progress bar's two ways to move."""
 
-    advance: Callable[[int], None]  # by so much more
-    reach: Callable[[int], None]  # to so much in all
+    advance: Callable[[int], None]  # by so many
+    reach: Callable[[int], None]  # to so many in all
 
 
 @contextmanager
@@ -235,10 +245,10 @@ LONG_S = 60.0
 
 @contextmanager
 def steps(what: str, expected: Sequence[tuple[str, float]]) -> Iterator[Callable[[object], None]]:
-    """Show on stderr how far work in steps is, each a name and the seconds it will take, roughly.
+    """Show on stderr how far work in steps is; each step is a name and roughly the seconds it takes.
 
-    Gives what is to be called after each. Work of over a minute is announced; of that a pipe gets a line per
-    step. A terminal has a bar, drawn once a second: what is measured shares the machine with it.
+    Yields a function to call after each step. Work of over a minute is announced, and a pipe gets a line per
+    step of it. A terminal has a bar, drawn only once a second, because drawing disturbs what is measured.
     """
     total = sum(seconds for _, seconds in expected)
     if total > LONG_S:
@@ -258,8 +268,13 @@ def steps(what: str, expected: Sequence[tuple[str, float]]) -> Iterator[Callable
 
     done = f"{{task.fields[done]}}/{len(expected)}"
     columns = TextColumn("{task.description}"), BarColumn(), TextColumn(done), TimeRemainingColumn()
-    how = {"refresh_per_second": 1, "speed_estimate_period": 3_600, "transient": True}
-    with Progress(*columns, console=Console(stderr=True), **how) as bar:
+    with Progress(
+        *columns,
+        console=Console(stderr=True),
+        refresh_per_second=1,
+        speed_estimate_period=3_600,
+        transient=True,
+    ) as bar:
         names = [*(name for name, _ in expected), ""]
         task = bar.add_task(names[0], total=total, done=0)
 
@@ -314,17 +329,17 @@ def facts(title: str, rows: Mapping[str, str]) -> Table:
 def grid(title: str, *columns: str, left: int = 1) -> Table:
     """An empty table: the first `left` columns are text, the others numbers.
 
-    Where the terminal is too narrow cells are folded, for a number that is cut is another one.
+    Where the terminal is too narrow a number goes over two lines: cut off, it would be another number.
     """
     table = _table(title, header_style="cyan")
-    for position, name in enumerate(columns):
-        table.add_column(name, justify="left" if position < left else "right", overflow="fold")
+    for index, name in enumerate(columns):
+        table.add_column(name, justify="left" if index < left else "right", overflow="fold")
     return table
 
 
-def met(faults: Iterable[str], notes: Iterable[str]) -> list[Table]:
-    """What the feed noticed, damage first; no table if it noticed nothing."""
-    table = grid("What the feed met", "", left=1)
+def remarks(faults: Iterable[str], notes: Iterable[str]) -> list[Table]:
+    """Damage and quirks that the feed reported, damage first; no table for neither."""
+    table = grid("What the feed reported", "", left=1)
     table.show_header = False
     for fault in faults:
         table.add_row(styled(f"damaged: {fault}", "red"))
@@ -339,7 +354,7 @@ def count(number: int | None) -> str:
 
 
 def price(units: int | None) -> str:
-    """A price of 1e-9 units as a decimal, without zeros that say nothing beyond two places."""
+    """A price of 1e-9 units as a decimal with at least two places and no further zeros."""
     if units is None:
         return "-"
     whole, part = divmod(abs(units), PRICE_SCALE)
@@ -356,7 +371,7 @@ def moment(ts_ns: int | None) -> str:
 
 
 def duration(seconds: float) -> str:
-    """A time span in the unit a person would choose."""
+    """A time span in the unit that suits it, three digits."""
     if seconds >= 100:
         hours, minutes = divmod(round(seconds / 60), 60)
         return f"{hours} h {minutes} min" if hours else f"{seconds / 60:.1f} min"

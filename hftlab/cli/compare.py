@@ -1,4 +1,4 @@
-"""`hftlab compare`: rebuilt books against the ones a venue published."""
+"""`hftlab compare`: rebuilt books against the ones that a venue published."""
 
 from __future__ import annotations
 
@@ -30,17 +30,17 @@ def compare(
         ),
     ],
     levels: Annotated[
-        int | None, common.count_option("--levels", "Levels a side; by default all that both have.")
+        int | None, common.count_option("--levels", "Levels a side; by default all that both sides have.")
     ] = None,
     one_step: Annotated[
         bool,
         typer.Option(
             "--one-step",
-            help="Only whether each row of a LOBSTER file follows from the one before and its message.",
+            help="Only check that each row of a LOBSTER file follows from the row before and its message.",
         ),
     ] = False,
     symbol: Annotated[
-        str | None, typer.Option(metavar="A", help="Whose books these are, where FILE doesn't say.")
+        str | None, typer.Option(metavar="A", help="The symbol of FILE, if it has no symbol column.")
     ] = None,
     initial_book: common.InitialBook = None,
     format: common.Format = None,
@@ -48,10 +48,11 @@ def compare(
     config: common.ConfigFile = None,
     as_json: common.Json = False,
 ) -> int:
-    """Compare rebuilt books with the ones the venue published, level by level, price and size.
+    """Compare rebuilt books with the ones the venue published, level by level, price
+    and size.
 
-    Books are compared only where an event ends. The exit status is 1 when a row differs, or when there was
-    none to compare.
+    Books are compared only where an event ends. The exit status is 1 if a row
+    differs, or if there is none to compare.
 
     Example: [bold]hftlab compare AMZN_2012-06-21_34200000_57600000_message_10.csv
     --truth AMZN_2012-06-21_34200000_57600000_orderbook_10.csv[/]
@@ -59,6 +60,7 @@ def compare(
     import hftlab
 
     settings = hftlab.load_config(config)
+    given: dict[str, object]
     given = {"--initial-book": initial_book, "--format": format, "--option": options}
     source = _run_folder(run, given) or common.open_source(
         run, format, None, options, settings, initial_book=initial_book
@@ -79,7 +81,7 @@ def compare(
 
 
 def _run_folder(run: Path, given: dict[str, object]) -> Path | None:
-    """The folder, if this is one; it knows how its input is read."""
+    """The folder, if this is one; its manifest has the options of its input."""
     from hftlab.errors import UsageError
 
     if not run.is_dir():
@@ -102,7 +104,7 @@ def _overview(found: Comparison) -> Table:
 
 
 def _rest(found: Comparison) -> Table:
-    """What differs and why, what could not be compared and why, what the feed met."""
+    """Rows that differ and rows that were not compared, by reason, and remarks of the feed."""
     table = common.grid("The others", "", "rows")
     for cause, count in found.causes.items():
         table.add_row(common.styled(f"differs: {cause}", "red"), f"{count:,}")

@@ -23,15 +23,17 @@ ROWS_AT_ONCE = 1 << 20
 def convert(
     source: common.Source,
     output: Annotated[
-        Path, typer.Option("--output", "-o", metavar="FILE", help="Where to: .parquet or .arrow.")
+        Path, typer.Option("--output", "-o", metavar="FILE", help="Output file: .parquet or .arrow.")
     ],
     to: Annotated[
         str | None,
-        common.choice_option("--to", "Facts, or commands (inferred); as the source is.", "mbo", "orders"),
+        common.choice_option(
+            "--to", "Facts or commands (inferred if need be); default: what the source has.", "mbo", "orders"
+        ),
     ] = None,
     table: Annotated[
         str | None,
-        typer.Option(metavar="NAME", help="One of the source's further tables instead (inspect lists them)."),
+        typer.Option(metavar="NAME", help="Another table of the source instead (inspect lists them)."),
     ] = None,
     format: common.Format = None,
     options: common.FeedOptions = None,
@@ -39,7 +41,8 @@ def convert(
     symbols: common.Symbols = None,
     as_json: common.Json = False,
 ) -> None:
-    """Turn any supported source into a Parquet or Arrow file, which opens at once and is read in chunks.
+    """Convert any supported source to a Parquet or Arrow file, which opens at once
+    and is read in chunks.
 
     Example: [bold]hftlab convert AMZN_2012-06-21_34200000_57600000_message_1.csv -o amzn.parquet[/]
     """
@@ -78,7 +81,7 @@ def _parts(flow: Flow, kind: str) -> Iterator[pa.Table]:
 
         yield infer_orders(flow)
         return
-    empty = True
+    empty = True  # a file needs a schema even if the flow has no row
     for part in flow.batches(ROWS_AT_ONCE):
         empty = False
         yield part

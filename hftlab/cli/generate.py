@@ -13,18 +13,18 @@ from hftlab.cli import common
 
 def generate(
     output: Annotated[
-        Path, typer.Option("--output", "-o", metavar="FILE", help="Where to: .parquet or .arrow.")
+        Path, typer.Option("--output", "-o", metavar="FILE", help="Output file: .parquet or .arrow.")
     ],
-    messages: Annotated[int, common.count_option("--messages", "How many commands.")] = 1_000_000,
-    symbols: Annotated[int, common.count_option("--symbols", "Over how many instruments.", metavar="S")] = 10,
+    messages: Annotated[int, common.count_option("--messages", "Number of commands.")] = 1_000_000,
+    symbols: Annotated[int, common.count_option("--symbols", "Number of instruments.", metavar="S")] = 10,
     seed: Annotated[
         int, common.count_option("--seed", "The same seed gives the same file.", minimum=0, metavar="K")
     ] = 1,
     as_json: common.Json = False,
 ) -> None:
-    """Make synthetic order flow with the statistics of real flow.
+    """Generate synthetic order flow with the statistics of real flow.
 
-    The same numbers give the same file, byte for byte, on every machine.
+    The same options give the same file, byte for byte, on every machine.
 
     Example: [bold]hftlab generate -o flow.parquet --messages 5_000_000 --symbols 100 --seed 7[/]
     """
@@ -34,12 +34,13 @@ def generate(
     with common.progress("generating", messages) as bar:
         synthetic.write(output, messages, symbols, seed, progress=bar and bar.reach)
     seconds = time.perf_counter() - start
+    written_bytes = output.stat().st_size
     written = {
         "path": str(output),
         "messages": messages,
         "symbols": symbols,
         "seed": seed,
-        "bytes": output.stat().st_size,
+        "bytes": written_bytes,
         "seconds": seconds,
     }
     if as_json:
@@ -47,5 +48,5 @@ def generate(
         return
     print(
         f"{output}: {messages:,} commands over {common.plural(symbols, 'symbol')}, "
-        f"seed {seed}, {common.size(written['bytes'])}, in {common.duration(seconds)}"
+        f"seed {seed}, {common.size(written_bytes)}, in {common.duration(seconds)}"
     )

@@ -24,11 +24,11 @@ def inspect(
     symbols: common.Symbols = None,
     as_json: common.Json = False,
 ) -> int:
-    """Say what is in a file, and what is wrong with it.
+    """Show what is in a file, and what is wrong with it.
 
-    Rows, instruments, times, prices and ticks; rows out of time order; and, by replaying it once, every row
-    that would be rejected, with the reason and the first place it happens. The exit status is 1 when the
-    file is damaged.
+    Rows, instruments, times, prices and ticks; rows out of time order; and, by
+    replaying it once, every row that would be rejected: by reason, with the first
+    of each. The exit status is 1 if the file is damaged.
 
     Example: [bold]hftlab inspect AMZN_2012-06-21_34200000_57600000_message_1.csv[/]
     """
@@ -43,8 +43,8 @@ def inspect(
     if as_json:
         common.print_json(found.as_dict())
     else:
-        met = common.met(found.faults, found.notes)
-        common.show(_overview(found), _instruments(found), _wrong(found), *met)
+        remarks = common.remarks(found.faults, found.notes)
+        common.show(_overview(found), _instruments(found), _wrong(found), *remarks)
     return 1 if found.faults else 0
 
 
@@ -58,7 +58,7 @@ def _overview(found: Inspection) -> Table:
         ),
         "instruments": f"{len(found.instruments):,}",
     }
-    if found.first_ts is not None:
+    if found.first_ts is not None and found.last_ts is not None:
         span = common.duration((found.last_ts - found.first_ts) / 1e9)
         rows["times, UTC"] = f"{common.moment(found.first_ts)} to {common.moment(found.last_ts)} ({span})"
     if found.mode == "match":
@@ -82,7 +82,7 @@ def _instruments(found: Inspection) -> Table:
 
 
 def _wrong(found: Inspection) -> Table:
-    """What is wrong, each kind with its count and times; one reassuring line where nothing is."""
+    """What is wrong, each kind with its count and times; one line in green if nothing is."""
     columns = ("", "rows", "first row", "first, UTC", "last", "over time")
     table = common.grid("What is wrong", *columns, left=1)
     if found.rows_out_of_time_order:
@@ -98,7 +98,7 @@ def _wrong(found: Inspection) -> Table:
 
 
 def _when(found: Inspection, trouble: Trouble) -> tuple[str, ...]:
-    """First and last time, and the spread over the time of the file; nothing where rows have no times."""
+    """First and last time, and the spread over the time of the file; none if rows have no times."""
     if found.first_ts is None:
         return ()
     bars = "".join(BARS[-(-rows * (len(BARS) - 1) // max(trouble.by_time))] for rows in trouble.by_time)

@@ -9,13 +9,15 @@ import typer
 
 
 def plot(
-    folder: Annotated[Path, typer.Argument(metavar="DIR", help="A run folder: what replay --out wrote.")],
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="A run folder (hftlab replay --out).")],
     output: Annotated[
         Path | None,
-        typer.Option("--output", "-o", metavar="FILE", help="A .png, .svg or .pdf; by default DIR.png."),
+        typer.Option(
+            "--output", "-o", metavar="FILE", help="Output file: .png, .svg or .pdf; default: DIR.png."
+        ),
     ] = None,
     symbol: Annotated[
-        str | None, typer.Option(metavar="A", help="Which instrument; by default the most active.")
+        str | None, typer.Option(metavar="A", help="The instrument to draw; default: the most active.")
     ] = None,
 ) -> None:
     """Draw best prices, trades, traded volume and the book at the end.

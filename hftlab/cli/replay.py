@@ -1,4 +1,4 @@
-"""`hftlab replay`: a flow through the books."""
+"""`hftlab replay`: run a flow through the books."""
 
 from __future__ import annotations
 
@@ -27,14 +27,16 @@ def replay(
         str | None,
         common.choice_option("--path", "Both give the same results; batch is faster.", "batch", "event"),
     ] = None,
-    threads: Annotated[int | None, common.count_option("--threads", "Share out the instruments.")] = None,
+    threads: Annotated[
+        int | None, common.count_option("--threads", "Divide the instruments among N threads.")
+    ] = None,
     config: common.ConfigFile = None,
     symbols: common.Symbols = None,
     record: Annotated[
         str | None,
         typer.Option(
             metavar="A,B",
-            help="fills, rejects, outcomes, l1, depth, book, anomalies, gate, positions, pnl.",
+            help="Tables: fills, rejects, outcomes, l1, depth, book, anomalies, gate, positions, pnl.",
         ),
     ] = None,
     depth: Annotated[
@@ -44,18 +46,24 @@ def replay(
     initial_book: common.InitialBook = None,
     limits: common.LimitsFile = None,
     tick_size: Annotated[
-        str | None, typer.Option(metavar="X", help="Like 0.01, for all; by default what fits every price.")
+        str | None,
+        typer.Option(
+            metavar="X",
+            help="One tick size for all, such as 0.01; default: the largest that fits every price.",
+        ),
     ] = None,
     chunk_rows: Annotated[
-        int | None, common.count_option("--chunk-rows", "Replay in pieces, in bounded memory.")
+        int | None, common.count_option("--chunk-rows", "Replay in chunks of N rows, in bounded memory.")
     ] = None,
     format: common.Format = None,
     options: common.FeedOptions = None,
     as_json: common.Json = False,
 ) -> None:
-    """Feed order flow through the books: exact fills, outcomes, top of book, and a digest of it all.
+    """Replay order flow through the books: exact fills, outcomes, top of book, and a
+    digest of it all.
 
-    Command-line options come before variables like HFTLAB_REPLAY__THREADS, those before the --config file.
+    Options override environment variables such as HFTLAB_REPLAY__THREADS, and
+    those override --config.
 
     Example: [bold]hftlab replay data/sample.parquet --record fills,l1 --out run[/]
     """
@@ -128,7 +136,7 @@ def _overview(summary: dict[str, Any], facts: int | None, out: Path | None) -> T
 
 
 def _fallbacks(summary: dict[str, Any]) -> str:
-    """How much of the flow threads could not share, because limits on accounts were touched."""
+    """Rows that ran in input order on one thread, because a limit on an account was touched."""
     pieces, rows = summary["fallbacks"]["pieces"], summary["fallbacks"]["rows"]
     of = f" of {summary['chunks']:,} chunks" if summary["chunks"] > 1 else ""
     where = f", in {pieces:,}{of}" if of else ""
@@ -152,6 +160,7 @@ def _touch(result: Result, summary: dict[str, Any]) -> Table:
     from hftlab.replayer.inspection import busiest
 
     title = "Best prices at the end"
+    # in chunks fills are not kept, so instruments go by their open orders
     fills_known = summary["mode"] == "match" and "fills" in summary["record"] and summary["chunks"] == 1
     traded = {"fills": common.count, "volume": common.count, "last": common.price} if fills_known else {}
     headings = ("fills", "lots", "last") if fills_known else ()
@@ -169,13 +178,15 @@ def _touch(result: Result, summary: dict[str, Any]) -> Table:
 
 
 def _positions(result: Result) -> Table:
-    """Those that have traded most lots."""
-    held = result.positions
-    title = f"Positions at the end, {min(held.height, POSITIONS_SHOWN):,} of {held.height:,}"
+    """The positions with the most lots traded."""
+    positions = result.positions
+    title = f"Positions at the end, {min(positions.height, POSITIONS_SHOWN):,} of {positions.height:,}"
     names = ("symbol", "account", "position", "average", "realised", "unrealised", "fees", "open orders")
     table = common.grid(title, *names)
-    traded = held["bought_qty"].cast(float).fill_null(math.inf) + held["sold_qty"].fill_null(math.inf)
-    for row in held[traded.arg_sort(descending=True)].head(POSITIONS_SHOWN).to_dicts():
+    # a sum beyond 64 bits is null, and is the largest
+    bought, sold = (positions[name].cast(float).fill_null(math.inf) for name in ("bought_qty", "sold_qty"))
+    traded = bought + sold
+    for row in positions[traded.arg_sort(descending=True)].head(POSITIONS_SHOWN).to_dicts():
         position = row["position"]
         table.add_row(
             row["symbol"],

@@ -1,4 +1,4 @@
-"""`hftlab risk`: a flow under several sets of limits."""
+"""`hftlab risk`: one flow under several sets of limits."""
 
 from __future__ import annotations
 
@@ -23,22 +23,25 @@ def risk(
     file: common.Source,
     limits: Annotated[
         list[Path],
-        typer.Option(
-            "--limits", metavar="FILE", help="A set of limits, TOML or a table; repeat it for several."
-        ),
+        typer.Option("--limits", metavar="FILE", help="A set of limits: TOML or a table; may be repeated."),
     ],
     account: Annotated[
         int | None,
         typer.Option(
-            "--account", metavar="N", help="Also what each set does to this account, and what stops it first."
+            "--account",
+            metavar="N",
+            help="Show this account under each set, and the limit that stops it first.",
         ),
     ] = None,
     threads: Annotated[
-        int | None, common.count_option("--threads", "Sets at a time; by default one per core.")
+        int | None, common.count_option("--threads", "Sets to run at a time; default: one per core.")
     ] = None,
     out: Annotated[
         Path | None,
-        typer.Option(metavar="DIR|FILE", help="Write all tables here, or those of sets as .csv or .parquet."),
+        typer.Option(
+            metavar="DIR|FILE",
+            help="Write all tables to a folder, or the table of sets to a .csv or .parquet file.",
+        ),
     ] = None,
     initial_book: common.InitialBook = None,
     format: common.Format = None,
@@ -47,9 +50,10 @@ def risk(
     symbols: common.Symbols = None,
     as_json: common.Json = False,
 ) -> None:
-    """Replay a flow under several sets of limits and compare: what was refused, what traded, P&L, drawdown.
+    """Replay a flow under several sets of limits and compare rejects, trading, P&L
+    and drawdown.
 
-    The first set, "none", is the flow without a gate. With --account also which limit stops it first.
+    The first set, "none", is the flow without a gate.
 
     Example: [bold]hftlab risk flow.parquet --limits loose.toml --limits tight.toml --account 7[/]
     """
@@ -60,6 +64,7 @@ def risk(
     _refuse_impossible(out)
     with common.working(f"reading {file.name}"):
         flow = common.open_source(file, format, symbols, options, settings, initial_book=initial_book)
+    # each kind of limits has kernels of its own, which must not compile within a set's time
     for gate in (None, *sets.values()):
         common.load_kernels(record=("fills", "rejects", "gate", "positions"), limits=gate)
     rows = flow.known_rows
@@ -72,16 +77,16 @@ def risk(
         common.print_json({**report.to_dict(), "account": own, "out": out and str(out)})
         return
     tables = [_refused(report), _reasons(report), _traded(report), _worst(report), _events(report)]
-    if account is not None:
+    if own is not None and account is not None:
         tables += [_account(own), _first(report, account)]
-    tables += common.met(map(str, flow.faults), ())
+    tables += common.remarks(map(str, flow.faults), ())
     common.show(*(table for table in tables if table.row_count))
     if out is not None:
         print(f"\n{out}: the same as {'a table' if out.suffix else 'tables'}")
 
 
 def _name(path: Path, all_paths: list[Path]) -> str:
-    """The file's name without its suffix, where that tells it from the others."""
+    """The file's name without its suffix, or its whole path if another file has the same."""
     alike = [other for other in all_paths if other.stem == path.stem and other != path]
     return str(path) if alike or path.stem == "none" else path.stem
 
@@ -116,7 +121,7 @@ def _write(report: RiskReport, out: Path) -> None:
 
 
 def _of_account(report: RiskReport, account: int | None) -> list[dict[str, Any]] | None:
-    """What each set does to an account, where one is asked for."""
+    """An account under each set; None without an account."""
     if account is None:
         return None
     rows = [row for row in report.accounts.to_dicts() if row["account"] == account]
@@ -174,7 +179,7 @@ def _worst(report: RiskReport) -> Table:
 
 
 def _events(report: RiskReport) -> Table:
-    """What gates did by themselves; no rows if nothing."""
+    """Events of the gate; no rows if it had none."""
     names = ("set", "self-trades", "cancelled", "stops struck", "closings", "lots closed")
     table = common.grid("What the gate did by itself", *names)
     columns = ("self_trades", "cancelled", "stops", "closings", "closed_qty")

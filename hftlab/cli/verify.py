@@ -1,4 +1,4 @@
-"""`hftlab verify`: batch = event = any chunking = any threads, proven on a flow by digest."""
+"""`hftlab verify`: proof by digest that batch, event by event, chunks and threads agree on a flow."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ def verify(
 ) -> int:
     """Prove that every way to replay a flow gives the same result.
 
-    The flow is replayed in one batch, event by event, in chunks of several sizes and with several
-    threads; each way must give the same fills, outcomes and final book, told by one digest. The exit
-    status is 1 when one differs.
+    Replays the flow in one batch, event by event, in chunks of several sizes and
+    on several threads. Each way must give the same fills, outcomes and final
+    book, and so the same digest. The exit status is 1 if one differs.
 
     Example: [bold]hftlab verify data/sample.parquet[/]
     """

@@ -1,8 +1,8 @@
-"""The keys of the risk gate's limits: what each is called, whose it is and what it takes, declared once.
+"""The keys of the risk gate's limits: name, scope and values of each, declared once.
 
-A limit comes as a setting (TOML, where a number of money must be text or a decimal) or as a cell (a table,
-Python, the text of a variable). A cell is first turned into the setting it means; then both are taken the
-same way, as one integer: lots, 1e-9 of the currency, millionths, ns, or a code.
+A limit comes as a setting (TOML, where an amount of money must be text or a decimal) or as a cell (of a
+table, of Python, the text of a variable). A cell is first turned into the setting it means. Then both become
+one integer in the same way: lots, 1e-9 of the currency, millionths, ns, or a code.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ NONE_GIVEN = NOT_A_VALUE  # where a key has no value of its own
 REFERENCES = {"last": NOT_A_VALUE + 1, "mid": NOT_A_VALUE + 2}  # a reference that is no fixed price
 ACCOUNTS = range(-(2**31), 2**31)
 
-_FAR = 40  # decimal places from the point beyond which no number is looked at: 1e999999999 fills the memory
+_FAR = 40  # decimal places from the point; a number further out is refused: 1e999999999 would fill the memory
 _DURATION_NS = {"ns": 1, "us": 10**3, "ms": 10**6, "s": 10**9, "m": 60 * 10**9, "h": 3600 * 10**9}
 _DURATION = re.compile(rf"([\d.]+) *({'|'.join(_DURATION_NS)})")
 _WORDS = {"true": True, "false": False, "1": True, "0": False}
 
 
 def exact(value: str | int | Decimal, places: int) -> int | None:
-    """A decimal number in units of its last place; None where it is none, or has more places."""
+    """A decimal number in units of its last place; None for what is no number, or has more places."""
     try:
         number = Decimal(value)
     except (InvalidOperation, ValueError, TypeError):
@@ -43,7 +43,7 @@ def exact(value: str | int | Decimal, places: int) -> int | None:
 
 # ------------------------------------------------------------------ what a value may be
 
-Take = Callable[[Any], int | None]  # a setting as an integer, None where it can't be
+Take = Callable[[Any], int | None]  # a setting as an integer; None for a value that is not allowed
 
 
 def _within(units: int | None, low: int, high: int) -> int | None:
@@ -52,13 +52,17 @@ def _within(units: int | None, low: int, high: int) -> int | None:
 
 def _whole(low: int) -> Take:
     def take(value: Any) -> int | None:
+        # `type`, not `isinstance`: true is an int, too
         return _within(value, low, MAX_QTY) if type(value) is int else None
 
     return take
 
 
 def _number(places: int, low: int, high: int, integers: bool) -> Take:
-    """A number, exact in so many places; where integers are ambiguous, as text or with a point."""
+    """A number with at most so many decimals; without `integers`, only as text or with a decimal point.
+
+    An integer amount of money is ambiguous: units of the currency, or of 1e-9?
+    """
     kinds = (str, Decimal, int) if integers else (str, Decimal)
 
     def take(value: Any) -> int | None:
@@ -97,11 +101,11 @@ _price = _number(9, max(REFERENCES.values()) + 1, MAX_QTY, integers=False)
 
 
 class Kind(NamedTuple):
-    """A kind of value: how a setting is taken, what is expected of it, what an integer in a cell counts."""
+    """A kind of value: how a setting becomes an integer, what an error expected, the unit of a cell."""
 
     take: Take
     expected: str
-    unit: str | None = None  # what makes the integer of a cell a setting; None: it is one
+    unit: str | None = None  # suffix that turns the integer in a cell into a setting; None: it is one already
     is_whole: bool = False  # 100.0 and the text "100" in a cell are 100
 
 
@@ -137,7 +141,7 @@ _REFERENCE = Kind(_reference, 'last, mid or a price, such as "101.25"', "e-9")
 
 # ------------------------------------------------------------------ the keys
 
-Of = Literal["cell", "account", "symbol", "all"]
+Of = Literal["holding", "account", "symbol", "all"]  # a holding is an account in a symbol
 _PLACES = {
     "account": "those of all or of an account",
     "symbol": "those of all or of a symbol",
@@ -146,37 +150,37 @@ _PLACES = {
 
 
 class Key(NamedTuple):
-    """One limit: whose it may be, what it takes, what holds where nobody gave it."""
+    """One limit: its scope, its kind of value, and its default."""
 
     of: Of
     kind: Kind
     default: int
-    fixed: bool = False  # for a whole run
+    fixed: bool = False  # for a whole run: no change may give it
 
 
-def _cell(kind: Kind, default: int = MAX_QTY) -> Key:
-    return Key("cell", kind, default)
+def _of_holding(kind: Kind, default: int = MAX_QTY) -> Key:
+    return Key("holding", kind, default)
 
 
-NOT_LIMITED = -1  # a band or a stop loss that nobody gave
+NOT_LIMITED = -1  # no band, no stop loss
 KEYS = {
-    "max_order_qty": _cell(_LOTS),
-    "max_order_notional": _cell(_MONEY),
-    "price_band_ticks": _cell(_count("ticks"), NOT_LIMITED),
-    "price_band_percentage": _cell(_PERCENT, NOT_LIMITED),
-    "max_position_size": _cell(_LOTS),  # sets both of the next
-    "max_long_position": _cell(_LOTS),
-    "max_short_position": _cell(_LOTS),
-    "max_open_orders": _cell(_count("orders")),
-    "max_open_notional": _cell(_MONEY),
-    "max_repeated_orders": _cell(_count("orders")),
-    "reduce_only": _cell(_FLAG, 0),
-    "restricted": _cell(_FLAG, 0),
-    "self_trade": _cell(_names(*(mode.name.lower() for mode in SelfTrade)), int(SelfTrade.NONE)),
-    "maker_fee_bps": _cell(_BPS, 0),
-    "taker_fee_bps": _cell(_BPS, 0),
-    "maker_fee_per_lot": _cell(_FEE, 0),
-    "taker_fee_per_lot": _cell(_FEE, 0),
+    "max_order_qty": _of_holding(_LOTS),
+    "max_order_notional": _of_holding(_MONEY),
+    "price_band_ticks": _of_holding(_count("ticks"), NOT_LIMITED),
+    "price_band_percentage": _of_holding(_PERCENT, NOT_LIMITED),
+    "max_position_size": _of_holding(_LOTS),  # sets both of the next
+    "max_long_position": _of_holding(_LOTS),
+    "max_short_position": _of_holding(_LOTS),
+    "max_open_orders": _of_holding(_count("orders")),
+    "max_open_notional": _of_holding(_MONEY),
+    "max_repeated_orders": _of_holding(_count("orders")),
+    "reduce_only": _of_holding(_FLAG, 0),
+    "restricted": _of_holding(_FLAG, 0),
+    "self_trade": _of_holding(_names(*(mode.name.lower() for mode in SelfTrade)), int(SelfTrade.NONE)),
+    "maker_fee_bps": _of_holding(_BPS, 0),
+    "taker_fee_bps": _of_holding(_BPS, 0),
+    "maker_fee_per_lot": _of_holding(_FEE, 0),
+    "taker_fee_per_lot": _of_holding(_FEE, 0),
     "max_orders_per_second": Key("account", _count("messages"), MAX_QTY),
     "max_portfolio_value": Key("account", _MONEY, MAX_QTY),
     "stop_loss_percentage": Key("account", _PERCENT, NOT_LIMITED),
@@ -202,9 +206,9 @@ BOTH_SIDES, SIDES = "max_position_size", ("max_long_position", "max_short_positi
 
 
 def misplaced(key: str, account: bool, symbol: bool, later: bool) -> tuple[str, str] | None:
-    """What is found and expected where a key is given to whom it can't be; None where it can.
+    """(found, expected) for a key in a place that can't have it; None where it can.
 
-    `account` and `symbol` say whether one is named, `later` whether it is a change during the run.
+    `account` and `symbol` are whether one is named, `later` whether it is a change during the run.
     """
     limit = KEYS[key]
     if (symbol and limit.of in ("account", "all")) or (account and limit.of in ("symbol", "all")):
@@ -216,20 +220,20 @@ def misplaced(key: str, account: bool, symbol: bool, later: bool) -> tuple[str, 
 
 
 def unknown(name: str, known: Iterable[str]) -> str:
-    """What to say of a key that is none."""
+    """The problem with a key that does not exist."""
     close = get_close_matches(name, known := list(known), 1)
     return f"no such key, {f'did you mean {close[0]}?' if close else 'expected one of ' + ', '.join(known)}"
 
 
 def shown(value: Any) -> str:
-    """A value, fit for a line."""
+    """A value as text that fits into a line."""
     value = value.item() if hasattr(value, "item") else value  # of numpy
     text = str(value) if isinstance(value, Decimal) else repr(value)
     return text if len(text) <= 40 else text[:37] + "..."
 
 
 def wrong(key: str, value: Any) -> str:
-    """What to say of a value that its key doesn't take."""
+    """The problem with a value that its key doesn't take."""
     kind = KEYS[key].kind
     return f"found {shown(value)}, expected {kind.expected}"
 
@@ -238,19 +242,22 @@ def wrong(key: str, value: Any) -> str:
 
 
 def is_blank(value: Any) -> bool:
-    """Whether a cell gives nothing: null, NaN, no text."""
+    """Whether a cell is empty: null, NaN, no text."""
     return value is None or value == "" or (isinstance(value, float) and math.isnan(value))
 
 
 def as_setting(key: str, cell: Any) -> Any:
-    """The setting that a cell of a table, or the text of a variable, means; itself where it means none."""
+    """The setting that a cell of a table, or the text of a variable, means; the cell itself if there is none.
+
+    `Kind.take` then refuses such a cell, and the error quotes what was written.
+    """
     kind = KEYS[key].kind
     if hasattr(cell, "item"):
         cell = cell.item()  # of numpy
     if isinstance(cell, Code):
         return cell.name
     if isinstance(cell, float):
-        cell = Decimal(repr(cell))
+        cell = Decimal(repr(cell))  # by its shortest text: 0.1 is 0.1, not 0.1000000000000000055
     if isinstance(cell, str):
         cell = cell.strip()
     if type(cell) is int and kind.unit is not None:

@@ -1,7 +1,7 @@
 """Limits as settings: the `[risk]` and `[trading]` of a TOML file become rules, one for each place.
 
-A rule is what one place gives: everything, a symbol, an account, or an account in a symbol, from a row of the
-flow on. All that is wrong in one file is found before anything is said.
+A rule is what one place gives: for all, for a symbol, an account, or an account in a symbol, from a row of
+the flow on. The reader gathers every problem of a file and reports them together.
 """
 
 from __future__ import annotations
@@ -132,12 +132,13 @@ class _Reader:
         if type(row) is not int or not 1 <= row < 2**63:
             found = "none" if row is None else shown(row)
             self.wrong(f"{where}.from_row", found, "a row of the flow, 1 or more")
-            row = -number
+            row = -number  # no row, and of no other change, so that reading goes on
         if account is not None:
             account = self.number(f"{where}.account", account)
         if symbol is not None:
             symbol = self.name(f"{where}.symbol", symbol)
         rule = Rule(where, account, symbol, row, {})
+        # a later one would override an earlier one by its place in the file
         if same := self.rules.get(rule[1:4]):
             self.wrong(where, f"the account, symbol and row of {same.where}", "each once")
         self.place(rule, settings, KEYS, _PLACE)
@@ -192,7 +193,7 @@ class _Reader:
 
 
 def _elsewhere(key: str, where: str) -> str | None:
-    """What to say of a key that the other section takes."""
+    """The problem with a key that belongs to the other section."""
     section = _TRADING if key in TRADING_KEYS else _RISK
     return f"found it in [{where}], expected it in [{section}]" if key in KEYS else None
 

@@ -64,7 +64,7 @@ RECORDABLE = (  # tables a replay can keep
     "pnl",
 )
 
-# A setting's type; the description is what an error says was expected.
+# A setting's type; the description is what its error expected.
 Count = Annotated[int, Meta(ge=1, description="an integer, 1 or more")]
 OptionalCount = Annotated[Count | None, Meta(description="an integer, 1 or more")]
 Levels = Annotated[int, Meta(ge=1, le=1000, description="an integer from 1 to 1000")]
@@ -85,10 +85,10 @@ Flag = Annotated[bool, Meta(description="true or false")]
 
 
 class Section(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """Part of the settings: immutable; a key it doesn't know is an error."""
+    """Part of the settings: immutable; an unknown key is an error."""
 
 
-class Replay(Section):
+class Replay(Section, frozen=True):
     """``[replay]``: how a flow is replayed and what is kept of it."""
 
     threads: Count = 1
@@ -98,14 +98,14 @@ class Replay(Section):
     depth: Levels = 10  # per side of a depth table
 
 
-class Instrument(Section):
+class Instrument(Section, frozen=True):
     """``[instruments.SYMBOL]``: what is known of an instrument before its first row."""
 
     tick_size: TickSize = None  # 1e-9 units; None: inferred from the flow
     allow_nonpositive_prices: Flag = False  # spreads, energy
 
 
-class Config(Section):
+class Config(Section, frozen=True):
     """All settings; ``Config()`` is the defaults."""
 
     replay: Replay = Replay()
@@ -146,7 +146,7 @@ def _read(path: str | Path) -> dict[str, Any]:
     try:
         return tomllib.loads(Path(path).read_text(encoding="utf-8"), parse_float=Decimal)
     except OSError as error:
-        raise ConfigError(f"{path}: found {error.strerror.lower()}, expected a TOML file") from None
+        raise ConfigError(f"{path}: found {str(error.strerror).lower()}, expected a TOML file") from None
     except UnicodeDecodeError as error:
         raise ConfigError(f"{path}: found byte {error.start} not UTF-8, expected a TOML file") from None
     except tomllib.TOMLDecodeError as error:
@@ -173,6 +173,7 @@ def _instruments(settings: Any, where: str) -> dict[str, Instrument]:
         raise _wrong(f"{where}, instruments", settings, "a table")
     for symbol, own in settings.items():
         _instrument(own, where, symbol)
+    # each is checked alone first, so that an error names the section where the key stands
     default = settings.get(DEFAULT_INSTRUMENT, {})
     return {symbol: _instrument({**default, **own}, where, symbol) for symbol, own in settings.items()}
 
@@ -201,6 +202,7 @@ def _section(settings: Any, struct: type[Section], where: str, name: str) -> Any
         return msgspec.convert(settings, struct)
     except msgspec.ValidationError as error:
         message = str(error)
+    # msgspec names the key in its text only, so it is taken from there
     if unknown := re.search(r"unknown field `(.*?)`", message):
         raise _unknown(where, f"{name}.{unknown[1]}", struct)
     if at := re.search(r" - at `\$\.(\w+)", message):
@@ -215,7 +217,8 @@ def _override(settings: dict[str, Any], name: str, value: str) -> None:
     if section in ("risk", "trading"):
         _override_limit(settings, [section, *symbol], key, value, name)
         return
-    struct = {("replay", 0): Replay, ("instruments", 1): Instrument}.get((section, len(symbol)))
+    structs: dict[tuple[str, int], type[Section]] = {("replay", 0): Replay, ("instruments", 1): Instrument}
+    struct = structs.get((section, len(symbol)))
     if struct is None or key not in _fields(struct):
         raise ConfigError(f"{name}: no such setting, expected one of {', '.join(_variables())}")
     target = settings.setdefault(section, {})
@@ -228,6 +231,7 @@ def _override(settings: dict[str, Any], name: str, value: str) -> None:
 def _override_limit(settings: dict[str, Any], places: list[str], key: str, value: str, name: str) -> None:
     """Put a variable of `[risk]` or `[trading]` into the settings, checked by itself first."""
     section, *below = places
+    # names of accounts and symbols keep their case; the words between them are keys of TOML
     below = [part.lower() if number % 2 == 0 else part for number, part in enumerate(below)]
     if below[::2] not in ([], ["symbols"], ["accounts"], ["accounts", "symbols"]) or len(below) % 2:
         raise ConfigError(f"{name}: no such setting, expected one of {', '.join(_variables())}")
@@ -245,7 +249,7 @@ def _put(settings: dict[str, Any], places: list[str], key: str, value: Any) -> N
 
 
 def _from_text(text: str, struct: type[Section], key: str, where: str) -> Any:
-    if key == "tick_size":
+    if key == "tick_size":  # checked here, where the variable's name is known; converted with its section
         _tick_size(text, where)
         return text
     value = re.split(r"\s*,\s*", text) if key == "record" else text
@@ -273,7 +277,7 @@ def _fields(struct: type[Section]) -> dict[str, Any]:
 
 
 def _takes(struct: type[Section], key: str) -> str:
-    """What a field takes, in a reader's words."""
+    """What a field takes, as an error words it."""
     return _fields(struct)[key].__metadata__[-1].description
 
 

@@ -1,4 +1,4 @@
-"""What a certificate of fidelity says: counts, shares, causes, the first divergence; as table, JSON, page."""
+"""`Certificate`: counts, shares, causes and the first divergence, as table, JSON and page."""
 
 from __future__ import annotations
 
@@ -37,13 +37,17 @@ MEANING = {
     Cause.PRICE_LEVELS: "price levels: the feed names no orders, so nothing can be matched",
     Cause.EARLIER_DIVERGENCE: "earlier divergence: right in the venue's book, ours was no longer the same",
 }
-
-
 SHARES = ("execution_share", "all_execution_share", "oldest_first_share", "touch_share", "depth_share")
-
-
-OVER_TIME = {"row": pl.Int64, "ts": pl.Datetime("ns", "UTC")} | dict.fromkeys(
-    ("executions", "reproduced", "events", "touch_equal", "depth_equal"), pl.Int64
+OVER_TIME = pl.Schema(
+    {
+        "row": pl.Int64(),
+        "ts": pl.Datetime("ns", "UTC"),
+        "executions": pl.Int64(),
+        "reproduced": pl.Int64(),
+        "events": pl.Int64(),
+        "touch_equal": pl.Int64(),
+        "depth_equal": pl.Int64(),
+    }
 )
 
 
@@ -106,7 +110,7 @@ class Certificate:
     over_time: pl.DataFrame  # the measures in 60 spans of equally many facts: row, ts, executions ...
     first_divergence: Divergence | None
     notes: tuple[str, ...]
-    faults: tuple[str, ...]  # damage that the feed met
+    faults: tuple[str, ...]  # damage in the source
 
     @property
     def execution_share(self) -> float | None:
@@ -143,7 +147,7 @@ class Certificate:
             ("events with an equal touch", self.touch_equal, self.events),
             (f"events with {self.levels} equal levels a side", self.depth_equal, self.events),
         ]
-        if not self.levels:  # price levels: the touch was held against the venue's own
+        if not self.levels:  # price levels: the touch was compared with the venue's own
             rows = [
                 ("trades reproduced", *rows[1][1:]),
                 ("events whose rebuilt touch is the one the venue published", *rows[3][1:]),
@@ -171,12 +175,12 @@ class Certificate:
         """One self-contained HTML page."""
         from hftlab.fidelity.page import page
 
-        return page(self)
+        return page(self.as_dict(), self.table.rows(), self.cause_table.rows())
 
     def _repr_html_(self) -> str:
         from hftlab.fidelity.page import body
 
-        return body(self)
+        return body(self.as_dict(), self.table.rows(), self.cause_table.rows())
 
 
 def _share(part: int, whole: int) -> float | None:

@@ -1,14 +1,15 @@
 """The certificate of fidelity: how far a replay reproduces what the venue did.
 
-The facts are rebuilt: that is the venue's book. The commands inferred from them are matched: that is ours.
-Execution by execution and event by event the two are compared, and every difference is given one cause.
-Everything counterfactual (another order, another limit, another rule) rests on these shares.
+The facts (market-by-order messages) are rebuilt: that is the venue's book. The commands inferred from them
+are matched: that is ours. The two are compared execution by execution and event by event, and every
+difference gets one cause. Every counterfactual (another order, another limit, another rule) rests on these
+shares.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from os import PathLike
+from os import PathLike, fspath
 from typing import Any
 
 import numpy as np
@@ -19,7 +20,8 @@ import pyarrow.compute as pc
 from hftlab.codes import MBO_FLAG_SNAPSHOT, Anomaly, MboAction, Reason
 from hftlab.config.settings import Config
 from hftlab.engine.book_states import queue_places, run_states
-from hftlab.engine.runner import Progress, TapeRun, run_tape
+from hftlab.engine.runner import TapeRun, run_tape
+from hftlab.engine.workers import Progress
 from hftlab.errors import UsageError, require_positive, table_of
 from hftlab.feeds import Flow, open_flow
 from hftlab.fidelity.certificate import MEANING, OVER_TIME, Cause, Certificate, Divergence, Execution
@@ -30,7 +32,7 @@ from hftlab.kernels.results.tables import MAKER, PRICE, QTY, SEQ
 from hftlab.replayer.inference import Inference, infer, rebuilt
 from hftlab.replayer.replayer import replay
 from hftlab.results import tables
-from hftlab.schema import TIMESTAMP, code_array
+from hftlab.schema import TIMESTAMP, code_array, to_frame
 from hftlab.tape.compiler import compile_checked, rules_for
 from hftlab.tape.facts import Mbo, facts_to_commands, read_mbo, read_mbp
 from hftlab.tape.tables import CheckedTable, first_rows, read_orders
@@ -53,14 +55,14 @@ def certify(
     compared after each event. `config` gives ticks and price rules. `progress` is called with rows done, of
     facts rebuilt and commands matched. The flow is held in memory: choose symbols of a large one.
 
-    Price levels can't be matched: their certificate counts the trades, and holds the rebuilt touch against
+    Price levels can't be matched: their certificate counts the trades, and compares the rebuilt touch with
     the venue's own if the source has it.
 
-    Raises FormatError and TableError for broken input; UsageError for commands, in which no venue tells what
-    it executed.
+    Raises FormatError and TableError for broken input; UsageError for commands, which do not show what the
+    venue executed.
     """
     if isinstance(flow, str | PathLike):
-        flow = open_flow(flow)
+        flow = open_flow(fspath(flow))
     require_positive("levels", levels)
     if isinstance(flow, Flow) and flow.kind == "mbp":
         return _of_price_levels(flow, config)
@@ -73,13 +75,13 @@ def certify(
 
 
 def _facts_of(flow: Any) -> Any:
-    """The mbo table to certify, with the symbols that were asked for."""
+    """The mbo table to certify: of the chosen symbols, if some are chosen."""
     if not isinstance(flow, Flow):
         return flow
     if flow.kind != "mbo":
         raise UsageError(
-            f"{flow.path}: found commands (orders), expected facts (mbo): without them nobody knows which "
-            "orders the venue executed"
+            f"{flow.path}: found commands (orders), expected facts (mbo), which show the orders that the "
+            "venue executed"
         )
     table = flow.table()
     if flow.symbols is None:
@@ -94,13 +96,13 @@ def _facts_of(flow: Any) -> Any:
 
 
 def _of_price_levels(flow: Flow, config: Config | None) -> Certificate:
-    """What can be said where nobody is told the orders."""
+    """The certificate of a flow that shows no orders."""
     rebuilt = replay(flow, "rebuild", config=config, record=("anomalies",))
     counts, mbp = rebuilt.summary(), read_mbp(flow.table())
     trades = int(np.count_nonzero(mbp.fact == MboAction.T))
     against = compare(flow, flow.path, config=config) if "book_ticker" in flow.extras else None
     events, equal = (against.rows, against.exact) if against else (0, 0)
-    crossed = rebuilt.anomalies.filter(pl.col("kind").cast(pl.String) == Anomaly.CROSSED.name)
+    crossed = rebuilt.anomalies.filter(pl.col("kind").cast(pl.String) == Anomaly["CROSSED"].name)
     return Certificate(
         path=str(flow.path),
         format=flow.format,
@@ -146,43 +148,49 @@ class _Side:
         return {r.name: int(counts[r]) for r in Reason if r is not Reason.NONE and counts[r]}
 
     def book_before(self, row: int, book: int) -> Iterator[tuple[int, int, int]]:
-        """(price, lots, side) of the best levels of one instrument before a row."""
+        """(price, lots, side) of the best levels of one instrument before a row.
+
+        The rows before it run once more: books are kept as hashes only, and this is needed once.
+        """
         head = first_rows(self.checked, row)
         orders = run_tape(compile_checked(head, rules_for(head.symbols, None, self.config))).open_orders
         for side in (1, -1):
             mine = (orders.book == book) & (orders.side == side)
-            prices, place = np.unique(-side * orders.price[mine], return_inverse=True)
+            prices, level = np.unique(-side * orders.price[mine], return_inverse=True)
             lots = np.zeros(prices.size, np.int64)
-            np.add.at(lots, place, orders.qty[mine])
+            np.add.at(lots, level, orders.qty[mine])
             for price, qty in list(zip(prices.tolist(), lots.tolist(), strict=True))[:LEVELS_SHOWN]:
                 yield -side * price, qty, side
 
 
 class _ByBook:
-    """The facts instrument by instrument, each in file order: its events, its moments, the row before."""
+    """The facts instrument by instrument, each in file order: its events, its moments, the row before.
+
+    A moment is a run of rows of one instrument with one time.
+    """
 
     def __init__(self, mbo: Mbo) -> None:
         self.order = np.argsort(mbo.book, kind="stable")
-        self.place = np.empty_like(self.order)  # of each row in this order
-        self.place[self.order] = np.arange(self.order.size)
+        self.rank = np.empty_like(self.order)  # of each row in this order
+        self.rank[self.order] = np.arange(self.order.size)
         ts, self.book = mbo.ts[self.order], mbo.book[self.order]
         self._last = np.append(self.book[1:] != self.book[:-1], True)[: self.order.size]
         same = np.append(ts[1:] == ts[:-1], False)[: self.order.size]
-        self.moments = self.pieces(~same[self.place])
+        self.moments = self.spans(~same[self.rank])
 
-    def pieces(self, ends: np.ndarray) -> np.ndarray:
-        """Number of the piece of its instrument's rows that each row is in; `ends` tells their last rows."""
+    def spans(self, ends: np.ndarray) -> np.ndarray:
+        """Number of the span that each row is in; `ends` marks last rows, and an instrument ends one too."""
         closed = ends[self.order] | self._last
-        return (np.cumsum(closed) - closed)[self.place]
+        return (np.cumsum(closed) - closed)[self.rank]
 
     def row_before(self, rows: np.ndarray) -> np.ndarray:
         """The last row of the same instrument before each row; the row itself where there is none."""
-        place = self.place[rows]
-        before = np.maximum(place - 1, 0)
-        return self.order[np.where(self.book[before] == self.book[place], before, place)]
+        rank = self.rank[rows]
+        before = np.maximum(rank - 1, 0)
+        return self.order[np.where(self.book[before] == self.book[rank], before, rank)]
 
     def end_of_moment(self, rows: np.ndarray) -> np.ndarray:
-        """The last row of the same instrument and time in one piece with each row."""
+        """The last row of the moment that each row is in."""
         moments = self.moments[self.order]
         return self.order[np.searchsorted(moments, self.moments[rows], side="right") - 1]
 
@@ -202,9 +210,11 @@ class _Comparison:
 
     def certificate(self, flow: Any, levels: int) -> Certificate:
         """Everything counted."""
+        # price-time priority is judged by the venue's own book, so our differences don't count against it
         known = (self.places & OPEN != 0) & (self.inference.taker >= 0)
         ideal = OPEN | BEST_LEVEL | OLDEST
         causes = {cause.name: int(np.count_nonzero(self.causes == cause)) for cause in Cause}
+        # a trade without a side and without a displayed order: the cross of an auction
         crosses = int(np.count_nonzero(self.mbo.side[self.hidden] == 0))
         causes[Cause.AUCTION.name] += crosses
         causes[Cause.HIDDEN_ORDER.name] = int(self.hidden.sum()) - crosses
@@ -239,7 +249,7 @@ class _Comparison:
     # -- executions
 
     def _ranks(self) -> np.ndarray:
-        """Place of each execution among those of its command."""
+        """Rank of each execution among those of its command."""
         order = np.argsort(self.inference.taker, kind="stable")  # those without a command come first
         taker = self.inference.taker[order]
         ranks = np.empty_like(order)
@@ -247,27 +257,29 @@ class _Comparison:
         return ranks
 
     def _exact(self) -> np.ndarray:
-        """Whether the replay's fill at the same place of the same command is the same."""
+        """Whether the replay's fill of the same rank in the same command is the same."""
         rows, taker = self.inference.executions, self.inference.taker
-        if not self.fills.shape[1]:
+        if not self.fills.shape[1]:  # no last fill to clip to
             return np.zeros(rows.size, bool)
-        place = np.searchsorted(self.fills[SEQ], taker) + self._ranks()
-        there = (taker >= 0) & (place < self.fills.shape[1])
-        place = np.minimum(place, self.fills.shape[1] - 1)
+        # fills are in the order of commands: the first of a command, and from there by rank
+        index = np.searchsorted(self.fills[SEQ], taker) + self._ranks()
+        there = (taker >= 0) & (index < self.fills.shape[1])
+        index = np.minimum(index, self.fills.shape[1] - 1)
         columns = ((SEQ, taker), (MAKER, self.mbo.order_id[rows]), (PRICE, self.mbo.price[rows]))
         for column, expected in (*columns, (QTY, self.mbo.size[rows])):
-            there &= self.fills[column, place] == expected
+            there &= self.fills[column, index] == expected
         return there
 
     def _places(self) -> np.ndarray:
         """Where each execution's maker stood in the venue's book."""
         executes = self.mbo.fact == MboAction.F
-        told = np.where(executes, np.maximum(self.mbo.size, 0), -1)
+        executed_qty = np.where(executes, np.maximum(self.mbo.size, 0), -1)
+        # each F runs as a C of one lot, so that the kernel looks its maker up
         fact = np.where(executes, np.int8(MboAction.C), self.mbo.fact)
         named = self.mbo._replace(fact=fact, size=np.where(executes, 1, self.mbo.size))
         checked = facts_to_commands(named)
         tape = compile_checked(checked, rules_for(checked.symbols, None, self.venue.config))
-        return queue_places(tape, told)[self.inference.executions]
+        return queue_places(tape, executed_qty)[self.inference.executions]
 
     def _hidden(self) -> np.ndarray:
         """Rows of trades in events without a displayed execution of their instrument.
@@ -275,19 +287,21 @@ class _Comparison:
         Where the source marks no ends of events, what happens at one time is one.
         """
         fact, marked = self.mbo.fact, self.venue.checked.ends
-        event = self.by_book.pieces(marked) if marked.size else self.by_book.moments
+        event = self.by_book.spans(marked) if marked.size else self.by_book.moments
         displayed = np.bincount(event[fact == MboAction.F], minlength=int(event.max(initial=0)) + 1) > 0
         return (fact == MboAction.T) & ~displayed[event] & (self.mbo.size > 0)
 
     def _causes(self) -> np.ndarray:
-        """The first cause that applies to each execution, were it not reproduced."""
+        """The first cause that applies to each execution, as if none had been reproduced."""
         mbo, rows, taker = self.mbo, self.inference.executions, self.inference.taker
+        # what the book looked like counts before the whole command, not before a later fill of it
         first = rows.copy()
         first[taker >= 0] = self.inference.first[taker[taker >= 0]]
         crossed = self.venue.states.places & CROSSED != 0
         off_price = self.inference.maker_price != mbo.price[rows]
         before = self.by_book.row_before(first)
         crossed_before = crossed[before]
+        # an auction leaves an uncrossed book at its end; a book that stays crossed lacks facts
         uncrosses = crossed_before & ~crossed[self.by_book.end_of_moment(rows)]
         tests = (
             (Cause.INITIAL_BOOK, self.places & OPEN == 0),
@@ -314,33 +328,35 @@ class _Comparison:
     def _states(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Ends of events that cut no command of their instrument; whether touch and depth are equal there."""
         first, last = self.inference.first, self.inference.last
-        begun, place = np.zeros(self.mbo.fact.size, np.int64), self.by_book.place
-        np.add.at(begun, place[first], 1)
-        np.add.at(begun, place[last], -1)
+        # how many commands have begun and not ended at each row, in the order of `by_book`
+        under_way, rank = np.zeros(self.mbo.fact.size, np.int64), self.by_book.rank
+        np.add.at(under_way, rank[first], 1)
+        np.add.at(under_way, rank[last], -1)
         ends = self._event_ends()
-        ends = ends[np.cumsum(begun)[place[ends]] == 0]
+        ends = ends[np.cumsum(under_way)[rank[ends]] == 0]
         command = self._last_command(ends)
         ends, command = ends[command >= 0], command[command >= 0]
         venue, ours = self.venue.states, self.ours.states
         return ends, venue.touch[ends] == ours.touch[command], venue.depth[ends] == ours.depth[command]
 
     def _last_command(self, rows: np.ndarray) -> np.ndarray:
-        """The last command of the same instrument up to each of some rows, -1 where there is none."""
+        """The last command of the same instrument at or before each row, -1 where there is none."""
         first, mbo = self.inference.first, self.mbo
-        span = np.int64(mbo.fact.size)
+        if not first.size:
+            return np.full(rows.size, -1)
+        span = np.int64(mbo.fact.size)  # one key for (instrument, row), so that one search finds both
         book = mbo.book.astype(np.int64)
         keys = book[first] * span + first
         order = np.argsort(keys, kind="stable")
-        place = np.searchsorted(keys[order], book[rows] * span + rows, side="right") - 1
-        command = order[np.maximum(place, 0)] if order.size else np.zeros(rows.size, np.int64)
-        found = (
-            (place >= 0) & (book[first[command]] == book[rows]) if order.size else np.zeros(rows.size, bool)
-        )
+        index = np.searchsorted(keys[order], book[rows] * span + rows, side="right") - 1
+        command = order[np.maximum(index, 0)]
+        found = (index >= 0) & (book[first[command]] == book[rows])
         return np.where(found, command, -1)
 
     def _over_time(self) -> pl.DataFrame:
-        """Executions and events, and what was equal of them, in spans of equally many facts."""
+        """Executions and events, and how many of each were equal, in spans of equally many facts."""
         rows = self.mbo.fact.size
+        # the first fact that is no snapshot: nothing happens before it
         first = int(np.argmin(self.mbo.flags & MBO_FLAG_SNAPSHOT != 0)) if rows else 0
         spans = min(SPANS, rows - first)
         starts = first + np.arange(spans) * (rows - first) // max(spans, 1)
@@ -368,6 +384,7 @@ class _Comparison:
         wrong = np.flatnonzero(~self.exact)
         unequal = np.flatnonzero(~self.depth)
         never = self.mbo.fact.size
+        # an execution goes before a state at the same row: it is the reason for it
         execution = int(self.inference.executions[wrong[0]]) if wrong.size else never
         state = int(self.ends[unequal[0]]) if unequal.size else never
         if min(execution, state) == never:
@@ -380,7 +397,7 @@ class _Comparison:
         mbo, book = self.mbo, int(self.mbo.book[row])
         mine = self.inference.executions[self.inference.taker == command]
         venue_from, ours_from = row, int(self._last_command(np.array([row]))[0]) + 1
-        if command >= 0:
+        if command >= 0:  # both books before the command that the execution belongs to
             venue_from, ours_from = int(self.inference.first[command]), command
         elif execution is not None:
             mine = np.array([row])
@@ -403,7 +420,7 @@ class _Comparison:
         )
 
     def _facts(self, start: int, stop: int) -> pl.DataFrame:
-        """Some facts as they were understood, with their rows."""
+        """Facts as they were read, with their rows."""
         mbo = self.mbo
         book = mbo.book[start:stop]
         columns = {
@@ -417,7 +434,7 @@ class _Comparison:
             "flags": mbo.flags[start:stop],
             "sequence": mbo.sequence[start:stop],
         }
-        return pl.from_arrow(pa.table(columns)).with_row_index("row", start)
+        return to_frame(pa.table(columns)).with_row_index("row", start)
 
 
 __all__ = ["MEANING", "Cause", "Certificate", "Divergence", "Execution", "certify"]

@@ -1,7 +1,7 @@
-"""What a comparison of books found: how many rows are exact, level by level, and where the first is not.
+"""A comparison of books: how many rows are exact, level by level, and where the first is not.
 
-`Tally` holds books of both sides, as arrays, against each other and gives every difference a cause;
-`Comparison` is what is reported of it.
+`Tally` compares the books of both sides as arrays and gives every difference a cause; `Comparison` is its
+report.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class Touch(NamedTuple):
 
 @dataclass(frozen=True)
 class Difference:
-    """One place where the two books differ."""
+    """A row at which the two books differ."""
 
     row: int  # of the published file, 0-based
     seq: int  # row of the flow that ends the event
@@ -49,7 +49,7 @@ class Difference:
 
 @dataclass(frozen=True)
 class LevelAgreement:
-    """How often one level is right: as a whole, with all above it, and each of its four numbers."""
+    """How often one level is exact: as a whole, with all above it, and each of its four numbers."""
 
     level: int  # 1-based
     exact: int
@@ -76,7 +76,7 @@ class Comparison:
     causes: dict[str, int]  # of the rows that differ
     first: Difference | None
     notes: tuple[str, ...]
-    faults: tuple[str, ...]  # damage that was met, in the flow and in the published books
+    faults: tuple[str, ...]  # damage, in the flow and in the published books
 
     @property
     def ok(self) -> bool:
@@ -130,7 +130,7 @@ class Tally:
     ) -> None:
         """Books [4, rows, levels] of events `at`, and of these rows of the file; `refuted` ones are wrong."""
         equal = rebuilt == truth
-        if refuted is not None:
+        if refuted is not None:  # equal by chance, though the message contradicts it
             equal[:, refuted] = False
         level = equal.all(axis=0)
         down_to = np.logical_and.accumulate(level, axis=1)
@@ -147,19 +147,30 @@ class Tally:
         self, rebuilt: np.ndarray, truth: np.ndarray, ends: pl.DataFrame, at: np.ndarray, rows: np.ndarray
     ) -> None:
         """Give each of these books, which differ, its cause."""
+        # the first level that differs decides the cause: one too many shifts all below it
         level = np.argmax((rebuilt != truth).any(axis=0), axis=1)
         here = np.arange(rows.size), level
         ours, theirs = rebuilt[:, *here], truth[:, *here]
         causes = np.array(CAUSES, object)[_kinds(ours, theirs)]
-        for i in range(rows.size if self._explain is not None else 0):
-            causes[i] = self._explain(int(at[i]), rebuilt[:, i]) or causes[i]
+        if self._explain is not None:
+            for i in range(rows.size):
+                causes[i] = self._explain(int(at[i]), rebuilt[:, i]) or causes[i]
+        # after a gap the flow itself may be wrong, whatever the levels look like
         causes[ends["flags"].to_numpy() & MBO_FLAG_MAYBE_BAD != 0] = GAP
         self.causes.update(causes.tolist())
         first = int(np.argmin(rows))
         if self.first is None or rows[first] < self.first.row:
-            there = ends.select("row", "sequence", "ts", "symbol").row(first)
-            touches = (_touch(side[:, first]) for side in (ours, theirs))
-            self.first = Difference(int(rows[first]), *there, int(level[first]) + 1, causes[first], *touches)
+            self.first = Difference(
+                row=int(rows[first]),
+                seq=ends["row"][first],
+                sequence=ends["sequence"][first],
+                ts=ends["ts"][first],
+                symbol=ends["symbol"][first],
+                level=int(level[first]) + 1,
+                cause=causes[first],
+                rebuilt=_touch(ours[:, first]),
+                truth=_touch(theirs[:, first]),
+            )
 
     def comparison(
         self,
@@ -171,7 +182,7 @@ class Tally:
         *,
         one_step: bool = False,
     ) -> Comparison:
-        """The report, now that all is compared; what the flow has to say follows the notes."""
+        """The report; the notes of the flow follow those of the comparison."""
         counts = np.vstack([self._level, self._down_to, self._equal]).T.tolist()
         return Comparison(
             path=name,
@@ -191,7 +202,7 @@ class Tally:
 
 
 def _kinds(rebuilt: np.ndarray, truth: np.ndarray) -> np.ndarray:
-    """Places in CAUSES of how levels [4, rows] differ: a missing level counts before one too many."""
+    """Indices into CAUSES of how levels [4, rows] differ: a missing level counts before one too many."""
     kinds = np.zeros(rebuilt.shape[1], np.int64)
     for side, px in ((1, 0), (-1, 2)):
         ours, theirs = ranked(side, rebuilt[px]), ranked(side, truth[px])

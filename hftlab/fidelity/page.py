@@ -1,16 +1,20 @@
-"""A certificate as one readable page: self-contained HTML, also what a notebook shows."""
+"""A certificate as one readable page: self-contained HTML, also what a notebook shows.
+
+The page is drawn from the plain values of `Certificate.as_dict()`, and its two tables from rows. So this
+module needs nothing of the class, and the JSON of a certificate holds every number that its page shows.
+"""
 
 from __future__ import annotations
 
 import html
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from hftlab.codes import PRICE_SCALE
 
-if TYPE_CHECKING:
-    from hftlab.fidelity.certificate import Certificate, Divergence, Execution
+Values = Mapping[str, Any]  # of a certificate, of a divergence, of a fact
+Rows = Iterable[tuple[Any, ...]]
 
 STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; max-width: 60em; margin: 2em auto; padding: 0 1em; color: #222 }
@@ -24,57 +28,62 @@ h1 { font-size: 1.5em } h2 { font-size: 1.1em; margin-top: 2em }
 SIDES = {1: "buy", -1: "sell", 0: ""}
 
 
-def page(certificate: Certificate) -> str:
-    """A whole HTML document."""
+def page(certificate: Values, measures: Rows, causes: Rows) -> str:
+    """A whole HTML document.
+
+    `certificate` is an `as_dict()`. A row of `measures` is (name, count, of, share); a row of `causes` is
+    (name, meaning, executions).
+    """
     title = f"Certificate of fidelity: {html.escape(_name(certificate))}"
     return (
         f"<!doctype html><html lang='en'><meta charset='utf-8'><title>{title}</title>"
-        f"<style>{STYLE}</style><body>{body(certificate)}</body></html>\n"
+        f"<style>{STYLE}</style><body>{body(certificate, measures, causes)}</body></html>\n"
     )
 
 
-def body(certificate: Certificate) -> str:
-    """What a page and a notebook cell have in common."""
+def body(certificate: Values, measures: Rows, causes: Rows) -> str:
+    """What a page and a notebook cell have in common; the arguments are those of `page`."""
     c = certificate
     parts = [
         f"<h1>Certificate of fidelity: {html.escape(_name(c))}</h1>",
         f"<p>{html.escape(verdict(c))}</p>",
     ]
-    rows = [(name, f"{part:,}", f"{whole:,}", _percent(share)) for name, part, whole, share in c.table.rows()]
+    rows: list[tuple[str, ...]]
+    rows = [(name, f"{count:,}", f"{of:,}", _percent(share)) for name, count, of, share in measures]
     parts.append(_table(("measure", "", "of", "share"), rows, left=1))
-    if c.over_time.height:
-        parts.append(f"<h2>Over the course of the flow</h2>{_curves(c)}")
-    causes = [(name, meaning, f"{count:,}") for name, meaning, count in c.cause_table.rows()]
-    if causes:
+    if c["over_time"]:
+        parts.append(f"<h2>Over the course of the flow</h2>{_curves(c['over_time'])}")
+    rows = [(name, meaning, f"{count:,}") for name, meaning, count in causes]
+    if rows:
         parts.append("<h2>Executions that were not reproduced, by cause</h2>")
-        parts.append(_table(("cause", "what it means", "executions"), causes, left=2))
+        parts.append(_table(("cause", "what it means", "executions"), rows, left=2))
     parts.append("<h2>What was compared</h2>" + _table(("", ""), what_was_compared(c), left=1))
-    if c.first_divergence is not None:
-        parts.append(_divergence(c.first_divergence))
-    if met := [*(f"damaged: {fault}" for fault in c.faults), *c.notes]:
-        lines = "".join(f"<li>{html.escape(line)}</li>" for line in met)
-        parts.append(f"<h2>What the feed met</h2><ul>{lines}</ul>")
+    if c["first_divergence"] is not None:
+        parts.append(_divergence(c["first_divergence"]))
+    if remarks := [*(f"damaged: {fault}" for fault in c["faults"]), *c["notes"]]:
+        lines = "".join(f"<li>{html.escape(line)}</li>" for line in remarks)
+        parts.append(f"<h2>What the feed reported</h2><ul>{lines}</ul>")
     return "".join(parts)
 
 
-def verdict(certificate: Certificate) -> str:
+def verdict(certificate: Values) -> str:
     """One sentence a person can act on."""
     c = certificate
-    if not c.levels:
+    if not c["levels"]:
         return (
-            "The feed tells price levels and no orders: books can be rebuilt, but nothing can be matched. "
-            f"The rebuilt touch is the venue's own after {_percent(c.touch_share)} of the events compared."
+            "The feed has price levels and no orders: books can be rebuilt, but nothing can be matched. "
+            f"The rebuilt touch is the venue's own after {_percent(c['touch_share'])} of the events compared."
         )
-    if not c.executions:
+    if not c["executions"]:
         return "The venue executed no displayed order in this flow, so there is nothing to reproduce."
-    said = (
-        f"Matching the inferred commands reproduces {_percent(c.execution_share)} of the venue's displayed "
-        f"executions exactly (maker, price, quantity, order); after {_percent(c.touch_share)} of the events "
-        "both best prices are equal."
+    reproduced, equal = _percent(c["execution_share"]), _percent(c["touch_share"])
+    sentence = (
+        f"Matching the inferred commands reproduces {reproduced} of the venue's displayed executions exactly "
+        f"(maker, price, quantity, order); after {equal} of the events both best prices are equal."
     )
-    if c.hidden:
-        said += f" {c.hidden:,} more executions took hidden orders and can't be reproduced by any replay."
-    return said
+    if hidden := c["hidden"]:
+        sentence += f" {hidden:,} more executions took hidden orders and can't be reproduced by any replay."
+    return sentence
 
 
 def price(units: int) -> str:
@@ -83,28 +92,28 @@ def price(units: int) -> str:
     return f"{'-' if units < 0 else ''}{whole:,}.{f'{part:09d}'.rstrip('0').ljust(2, '0')}"
 
 
-def _name(c: Certificate) -> str:
-    return c.path.rsplit("/", 1)[-1] or "a table"
+def _name(c: Values) -> str:
+    return str(c["path"]).rsplit("/", 1)[-1] or "a table"
 
 
 def _percent(share: float | None) -> str:
     return "-" if share is None else f"{share:.2%}"
 
 
-def what_was_compared(c: Certificate) -> list[tuple[str, str]]:
-    """Counts with their names, in words."""
+def what_was_compared(c: Values) -> list[tuple[str, str]]:
+    """Counts with their names, in words; `c` is an `as_dict()`."""
 
     def reasons(counts: dict[str, int]) -> str:
         return ", ".join(f"{name} {count:,}" for name, count in counts.items()) or "none"
 
     return [
-        ("format", c.format),
-        ("facts", f"{c.rows:,} of {c.symbols:,} instrument(s)"),
-        ("commands inferred", f"{c.commands:,}"),
-        ("facts that could not be applied", reasons(c.facts_rejected)),
-        ("commands that were rejected", reasons(c.commands_rejected)),
-        ("events after which the venue's book was crossed", f"{c.crossed_events:,}"),
-        ("orders open at the end", f"{c.open_orders:,}"),
+        ("format", c["format"]),
+        ("facts", f"{c['rows']:,} of {c['symbols']:,} instrument(s)"),
+        ("commands inferred", f"{c['commands']:,}"),
+        ("facts that could not be applied", reasons(c["facts_rejected"])),
+        ("commands that were rejected", reasons(c["commands_rejected"])),
+        ("events after which the venue's book was crossed", f"{c['crossed_events']:,}"),
+        ("orders open at the end", f"{c['open_orders']:,}"),
     ]
 
 
@@ -115,7 +124,7 @@ CURVES = (  # name, part, whole, colour
 )
 
 
-def _curves(c: Certificate) -> str:
+def _curves(spans: Sequence[Values]) -> str:
     """The shares over the course of the flow, as an SVG picture."""
     import io
 
@@ -127,13 +136,13 @@ def _curves(c: Certificate) -> str:
     FigureCanvasSVG(figure)
     axes = figure.add_subplot()
     for name, part, whole, colour in CURVES:
-        there = c.over_time.filter(c.over_time[whole] > 0)
-        row, some, of = there["row"], there[part], there[whole]
-        axes.plot(row.to_numpy(), (some / of).to_numpy(), ".-", color=colour, lw=1.2, ms=4, label=name)
+        some = [span for span in spans if span[whole] > 0]  # a share of nothing is no point
+        shares = [span[part] / span[whole] for span in some]
+        axes.plot([span["row"] for span in some], shares, ".-", color=colour, lw=1.2, ms=4, label=name)
     axes.set_ylim(-0.03, 1.03)
     axes.set_yticks((0, 0.5, 1), ("0 %", "50 %", "100 %"))
-    marks = c.over_time.gather_every(max(1, c.over_time.height // 6))
-    axes.set_xticks(marks["row"].to_list(), marks["ts"].dt.strftime("%H:%M:%S").to_list())
+    marks = spans[:: max(1, len(spans) // 6)]
+    axes.set_xticks([span["row"] for span in marks], [f"{_second(span['ts']):%H:%M:%S}" for span in marks])
     axes.grid(color="#ddd", lw=0.6)
     axes.spines[["top", "right"]].set_visible(False)
     axes.tick_params(labelsize=8)
@@ -141,24 +150,28 @@ def _curves(c: Certificate) -> str:
     drawn = io.StringIO()
     with rc_context({"svg.hashsalt": "hftlab"}):  # the same certificate gives the same page
         figure.savefig(drawn, format="svg", metadata={"Date": None})
-    svg = drawn.getvalue()
+    svg = drawn.getvalue()  # with an XML header, which has no place inside HTML
     return svg[svg.index("<svg") :]
 
 
-def _divergence(d: Divergence) -> str:
-    when = f"{datetime.fromtimestamp(d.ts // 10**9, UTC):%Y-%m-%d %H:%M:%S}.{d.ts % 10**9:09d} UTC"
-    where = f"fact {d.row:,} (sequence {d.sequence:,}), {html.escape(d.symbol)}, {when}"
-    cause = f", cause {d.cause}" if d.cause else ""
+def _second(ts: int) -> datetime:
+    """The second that a time in ns is in: a datetime has no ns."""
+    return datetime.fromtimestamp(ts // 10**9, UTC)
+
+
+def _divergence(d: Values) -> str:
+    when = f"{_second(d['ts']):%Y-%m-%d %H:%M:%S}.{d['ts'] % 10**9:09d} UTC"
+    where = f"fact {d['row']:,} (sequence {d['sequence']:,}), {html.escape(d['symbol'])}, {when}"
+    cause = f", cause {d['cause']}" if d["cause"] else ""
     rows, marked = [], []
-    for fact in d.facts.iter_rows(named=True):
-        size, number = f"{fact['size']:,}", str(fact["order_id"])
-        at = (str(fact["row"]), str(fact["action"]), SIDES[fact["side"]], price(fact["price"]))
-        rows.append((*at, size, number))
-        marked.append(fact["row"] == d.row)
-    fills = (told_fills(d.venue), told_fills(d.replay))
-    books = (told_book(d.venue_book), told_book(d.replay_book))
+    for fact in d["facts"]:
+        place = (str(fact["row"]), fact["action"], SIDES[fact["side"]], price(fact["price"]))
+        rows.append((*place, f"{fact['size']:,}", str(fact["order_id"])))
+        marked.append(fact["row"] == d["row"])
+    fills = (fill_lines(d["venue"]), fill_lines(d["replay"]))
+    books = (book_lines(d["venue_book"]), book_lines(d["replay_book"]))
     return (
-        f"<h2>The first divergence: {d.what}{cause}</h2><p class='small'>{where}</p>"
+        f"<h2>The first divergence: {d['what']}{cause}</h2><p class='small'>{where}</p>"
         + _table(("the venue executed", "the replay"), [fills], left=2)
         + _table(("the venue's book before", "the replay's"), [books], left=2)
         + "<p class='small'>the facts around it</p>"
@@ -166,29 +179,28 @@ def _divergence(d: Divergence) -> str:
     )
 
 
-def told_fills(fills: tuple[Execution, ...]) -> str:
-    """Fills, one a line."""
-    return "\n".join(f"{f.qty:,} @ {price(f.price)} of order {f.maker_order_id}" for f in fills) or "nothing"
+def fill_lines(fills: Iterable[Values]) -> str:
+    """Fills of a divergence, one a line."""
+    lines = [f"{fill['qty']:,} @ {price(fill['price'])} of order {fill['maker_order_id']}" for fill in fills]
+    return "\n".join(lines) or "nothing"
 
 
-def told_book(levels: tuple[tuple[int, int, int], ...]) -> str:
-    """Levels as a ladder, the highest price first."""
-    asks = [f"sell {lots:,} @ {price(at)}" for at, lots, side in levels if side < 0]
-    bids = [f"buy {lots:,} @ {price(at)}" for at, lots, side in levels if side > 0]
+def book_lines(levels: Sequence[tuple[int, int, int]]) -> str:
+    """Levels (price, lots, side) as a ladder, the highest price first."""
+    asks = [f"sell {lots:,} @ {price(units)}" for units, lots, side in levels if side < 0]
+    bids = [f"buy {lots:,} @ {price(units)}" for units, lots, side in levels if side > 0]
     return "\n".join([*reversed(asks), *bids]) or "empty"
 
 
-def _table(
-    head: Iterable[str], rows: Iterable[tuple[Any, ...]], left: int, marked: list[bool] | None = None
-) -> str:
+def _table(head: Iterable[str], rows: Rows, left: int, marked: list[bool] | None = None) -> str:
     """An HTML table; the first `left` columns are text, the others numbers."""
 
-    def cell(tag: str, place: int, value: Any) -> str:
+    def cell(tag: str, column: int, value: Any) -> str:
         text = html.escape(str(value)).replace("\n", "<br>")
-        return f"<{tag}{'' if place < left else ' class=n'}>{text}</{tag}>"
+        return f"<{tag}{'' if column < left else ' class=n'}>{text}</{tag}>"
 
     def line(tag: str, values: Iterable[Any], here: bool = False) -> str:
-        cells = "".join(cell(tag, place, value) for place, value in enumerate(values))
+        cells = "".join(cell(tag, column, value) for column, value in enumerate(values))
         return f"<tr{' class=here' if here else ''}>{cells}</tr>"
 
     lines = [line("td", row, bool(marked and marked[i])) for i, row in enumerate(rows)]

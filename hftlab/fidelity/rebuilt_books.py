@@ -1,7 +1,7 @@
-"""The rebuilt side of a comparison: books after any row of a flow, of a run folder or made on the spot.
+"""The rebuilt side of a comparison: books after any row of a flow, from a run folder or rebuilt here.
 
-A run folder is taken if its input is still what it was made from. Of a source the books are rebuilt once,
-in memory or, where they are many, through a run folder of their own.
+A run folder is accepted if its input file has not changed since. A source is rebuilt once: in memory, or, if
+its books are too large, into a temporary run folder.
 """
 
 from __future__ import annotations
@@ -39,21 +39,21 @@ COLUMNS = ["seq", "symbol", *SIDES]
 
 @dataclass(frozen=True)
 class Rebuilt:
-    """Where the rebuilt books come from."""
+    """A source of rebuilt books."""
 
     name: str
     flow: Flow
-    levels: int | None  # that are there; None where as many as are asked for
-    states: Callable[[int, Callable[[], int | None], str], States]  # by levels, last row needed, symbol
+    levels: int | None  # recorded; None where any number can be rebuilt
+    states: Callable[[int, Callable[[], int | None], str], States]  # of (levels, last row needed, symbol)
 
 
 def rebuilt_books(
     flow: Flow | str | Path, config: Config | None, options: dict[str, Any], stack: ExitStack
 ) -> Rebuilt:
-    """The books of a run folder, or of a source opened with `options`; `stack` closes what is made for them.
+    """The books of a run folder, or of a source opened with `options`; `stack` removes temporary files.
 
-    Raises UsageError for options where there can't be any or a folder without books, InputError for a run
-    folder that doesn't fit its input.
+    Raises UsageError for options where none can be used or a folder without books, InputError for a run
+    folder whose input is missing or has changed.
     """
     if isinstance(flow, str | Path) and Path(flow).is_dir():
         if options:
@@ -77,33 +77,33 @@ def _replayed(
     last_row: Callable[[], int | None],
     symbol: str,
 ) -> States:
-    """The books of a source, rebuilt once; as far as they are needed."""
+    """The books of a source, rebuilt once and no further than needed."""
     name = "l1" if levels == 1 else "depth"
     if name not in made:
         mode = "match" if flow.kind == "orders" else "rebuild"
         rows = flow.known_rows
-        how = {"record": (name,), "depth": levels, "config": config}
+        rebuild = partial(replay, mode=mode, record=(name,), depth=levels, config=config)
         if rows is not None and rows * levels * BYTES_PER_LEVEL <= IN_MEMORY_BYTES:
             last = last_row()
             part = flow if last is None else flow.table().slice(0, last + 1)
-            table = replay(part, mode, **how).to_arrow(name, levels).select(COLUMNS)
+            table = rebuild(part).to_arrow(name, levels).select(COLUMNS)
             made[name] = partial(table.to_batches, max_chunksize=STATE_ROWS)
         else:
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory())) / "run"
-            replay(flow, mode, **how, chunk_rows=BATCH_ROWS, out=folder)
+            rebuild(flow, chunk_rows=BATCH_ROWS, out=folder)
             made[name] = partial(_batches, folder, name, levels)
     return States(made[name](), levels, symbol)
 
 
 def _batches(folder: Path, name: str, depth: int) -> Iterator[pa.RecordBatch]:
-    """A table of a run folder. Raises FormatError where it is not what replay wrote."""
+    """A table of a run folder. Raises FormatError where its columns are not those of replay."""
     schema = tables.depth(depth) if name == "depth" else tables.L1
     wanted = pa.schema([schema.field(column) for column in COLUMNS])
     return read_columns(folder / f"{name}.parquet", wanted, STATE_ROWS)
 
 
 def _run_folder(folder: Path) -> Rebuilt:
-    """A run folder, if its input is still what it was made from."""
+    """The books of a run folder, if its input is there and has not changed."""
     manifest = _manifest(folder)
     settings = manifest["config"]
     path = Path(manifest["input"]["path"])
@@ -119,6 +119,7 @@ def _run_folder(folder: Path) -> Rebuilt:
         )
     if not path.is_file():
         raise InputError(f"{folder}: its input {path} is not there, expected it to know where events end")
+    # books of another file would differ everywhere, and the fault would seem to be ours
     found = sha256_of(path)
     if found != manifest["input"]["sha256"]:
         was = manifest["input"]["sha256"]
@@ -143,6 +144,7 @@ def _manifest(folder: Path) -> dict[str, Any]:
         if manifest["input"] is None:
             raise UsageError(f"{folder}: was made from a table in memory, expected an input file")
         known = {"tables": manifest["tables"], "config": manifest["config"], "input": manifest["input"]}
+        # a manifest of another program may be JSON, too: these are needed below
         known["config"]["inferred_from"], known["config"]["depth"], known["input"]["sha256"]
     except (ValueError, KeyError, TypeError) as error:
         raise InputError(
@@ -152,7 +154,7 @@ def _manifest(folder: Path) -> dict[str, Any]:
 
 
 class States:
-    """The books of one instrument after any row, asked for in ascending order.
+    """The books of one instrument after any row; rows come in ascending order.
 
     Depth and l1 tables have a row per change, so the book at a row is the last change up to it.
     """
@@ -182,17 +184,18 @@ class States:
 
     def at(self, rows: np.ndarray) -> np.ndarray:
         """The books after these rows: int64 [4, rows, levels]."""
-        parts = [(self._seq, self._values)]
-        while rows.size and (not parts[-1][0].size or parts[-1][0][-1] < rows[-1]):
-            part = next(self._changes, None)
-            if part is None:
+        chunks = [(self._seq, self._values)]
+        while rows.size and (not chunks[-1][0].size or chunks[-1][0][-1] < rows[-1]):
+            chunk = next(self._changes, None)
+            if chunk is None:
                 break
-            if part[0].size:
-                parts.append(part)
-        seq = np.concatenate([part[0] for part in parts])
-        values = np.concatenate([self._before, *(part[1] for part in parts)], axis=1)
+            if chunk[0].size:
+                chunks.append(chunk)
+        seq = np.concatenate([chunk[0] for chunk in chunks])
+        values = np.concatenate([self._before, *(chunk[1] for chunk in chunks)], axis=1)
         last = np.searchsorted(seq, rows, side="right")
         found = values[:, last]
+        # drop what lies before the last row: the next rows are later ones
         keep = int(last[-1]) if rows.size else 0
         self._before, self._seq, self._values = values[:, keep : keep + 1], seq[keep:], values[:, keep + 1 :]
         return found

@@ -1,7 +1,7 @@
-"""Which rebuilt book each row of a published file is held against.
+"""Which rebuilt book each row of a published file is compared with.
 
 Books are compared only at ends of events (`Events`). How a row names its event depends on the file: by
-message number, by sequence and time, or by the update it is not older than: a `Pairing` for each kind.
+message number, by sequence and time, or by the last update before it: a `Pairing` for each kind.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from hftlab.feeds.parsing import containers
 from hftlab.fidelity.comparison import NO_EVENT, NO_ROW, Tally
 from hftlab.fidelity.rebuilt_books import BATCH_ROWS, STATE_ROWS, States
 from hftlab.fidelity.venue_books import BOOK_TICKER, MBP, ORDERBOOK, Block, Truth
+from hftlab.schema import to_frame
 
 SEEDS = "rows that seed the book"
 BEFORE, AFTER = "events before the first bookTicker", "events after the last bookTicker"
@@ -36,8 +37,7 @@ class Events:
         if not any(frame.height for frame in frames) and flow.kind != "orders":
             frames = list(self._read(marked=False))  # where the source marks none, every row ends one
         self.frame = pl.concat(frames)
-        snapshot = self.frame["sequence"].min()
-        self.seeded = snapshot is not None and snapshot < 0
+        self.seeded = bool((self.frame["sequence"] < 0).any())  # rows of an initial book have no sequence
         self.symbols = self.frame["symbol"].unique(maintain_order=True).to_list()
 
     def _read(self, marked: bool) -> Iterator[pl.DataFrame]:
@@ -48,7 +48,7 @@ class Events:
             yield frame.filter(pl.col("flags") & MBO_FLAG_LAST != 0) if marked else frame
 
     def one_symbol(self, symbol: str | None) -> str:
-        """The instrument of a file that doesn't say. Raises UsageError where that isn't clear."""
+        """The instrument of a file without symbols. Raises UsageError where the flow has several."""
         if symbol is not None and symbol not in self.symbols:
             raise UsageError(f"symbol: found {symbol!r}, expected one of {', '.join(self.symbols[:10])}")
         if symbol is None and len(self.symbols) != 1:
@@ -68,13 +68,11 @@ def _event_columns(table: pa.Table, first: int, kind: str) -> pl.DataFrame:
     def column(name: str, otherwise: pl.Series) -> pl.Series:
         if name not in names:
             return otherwise
-        found = pl.from_arrow(table.column(name))
+        found = to_frame(table.select([name])).to_series()
         return found.dt.timestamp("ns") if found.dtype == pl.Datetime else found.cast(pl.Int64)
 
     symbol = (
-        pl.from_arrow(table.column("symbol").cast(pa.string()))
-        if "symbol" in names
-        else pl.repeat("DEFAULT", table.num_rows, eager=True)
+        _texts(table, "symbol") if "symbol" in names else pl.repeat("DEFAULT", table.num_rows, eager=True)
     )
     ts = column(time, rows)
     frame = pl.DataFrame(
@@ -89,14 +87,19 @@ def _event_columns(table: pa.Table, first: int, kind: str) -> pl.DataFrame:
     )
     if kind != "mbp":
         return frame
-    action = pl.from_arrow(table.column("action").cast(pa.string()))
-    return frame.filter(action != MboAction.T.name)  # a trade says nothing of the levels
+    return frame.filter(_texts(table, "action") != MboAction.T.name)  # a trade changes no level
+
+
+def _texts(table: pa.Table, name: str) -> pl.Series:
+    return pl.Series(name, table.column(name).cast(pa.string()), pl.String)
 
 
 class Pairing:
     """Which event each row of a published file belongs to."""
 
-    explain: Callable[[int, np.ndarray], str | None] | None = None  # a cause of its own for a difference
+    explain: Callable[[int, np.ndarray], str | None] | None = (
+        None  # the cause of a difference, if this kind of file has its own
+    )
 
     def __init__(self, events: Events, truth: Truth, symbol: str | None) -> None:
         self.events, self.truth, self.symbol = events, truth, symbol
@@ -107,11 +110,11 @@ class Pairing:
         return None
 
     def notes(self) -> list[str]:
-        """What there is to say beside the counts."""
+        """Remarks beside the counts."""
         return []
 
     def run(self, states: Callable[[str], States], tally: Tally) -> None:
-        """Compare all there is."""
+        """Compare every row that has an event."""
         raise NotImplementedError
 
 
@@ -120,31 +123,32 @@ class _Orderbook(Pairing):
 
     def __init__(self, events: Events, truth: Truth, symbol: str | None) -> None:
         super().__init__(events, truth, symbol)
-        self.symbol = events.one_symbol(symbol)
-        frame = events.frame.filter(pl.col("symbol") == self.symbol)
+        self._own = events.one_symbol(symbol)
+        frame = events.frame.filter(pl.col("symbol") == self._own)
         self.ends = frame.filter(pl.col("sequence") >= 0).unique("sequence", keep="last", maintain_order=True)
         self.sequence = self.ends["sequence"].to_numpy()
-        if (np.diff(self.sequence) <= 0).any():
+        if (np.diff(self.sequence) <= 0).any():  # the search below needs them ascending
             raise InputError(
                 f"{events.flow.path}: found message numbers that go back, expected LOBSTER's order"
             )
 
     def last_row(self) -> int | None:
-        lines = sum(part.count(b"\n") for part in containers.blocks(*_member(self.truth.path)))
+        # counting line ends is fast, and saves rebuilding the flow beyond the published rows
+        lines = sum(chunk.count(b"\n") for chunk in containers.blocks(*_member(self.truth.path)))
         found = np.searchsorted(self.sequence, lines, side="right") - 1
         return int(self.ends["row"][int(found)]) if found >= 0 else None
 
     def run(self, states: Callable[[str], States], tally: Tally) -> None:
-        books, matched = states(self.symbol), 0
+        books, matched = states(self._own), 0
         for block in self.truth.blocks():
-            at = np.searchsorted(self.sequence, block.key)
-            known = at < self.sequence.size
-            known[known] = self.sequence[at[known]] == block.key[known]
+            event = np.searchsorted(self.sequence, block.key)
+            known = event < self.sequence.size
+            known[known] = self.sequence[event[known]] == block.key[known]
             seeds = known & (block.row == 0) & self.events.seeded
             self.not_compared[NO_EVENT] += int((~known).sum())
             self.not_compared[SEEDS] += int(seeds.sum())
             matched += int(known.sum())
-            _compare(books, self.ends, at[known & ~seeds], block, known & ~seeds, tally)
+            _compare(books, self.ends, event[known & ~seeds], block, known & ~seeds, tally)
         self.not_compared[NO_ROW] += self.sequence.size - matched
 
 
@@ -157,7 +161,7 @@ def _member(path: Path) -> tuple[Path, str | None]:
 def _compare(
     books: States, ends: pl.DataFrame, at: np.ndarray, block: Block, rows: np.ndarray, tally: Tally
 ) -> None:
-    """Add events `at` against the rows of a block, some at a time."""
+    """Add events `at` against the rows of a block, STATE_ROWS at a time."""
     rows = np.flatnonzero(rows) if rows.dtype == bool else rows
     row = ends["row"].to_numpy()
     for start in range(0, at.size, STATE_ROWS):
@@ -176,6 +180,7 @@ class _Mbp(Pairing):
         )
         rows = rows.with_columns(pl.Series("symbol", symbols, pl.String))
         keys = ["symbol", "sequence", "ts"]
+        # of several rows of one event the last shows the book at its end
         rows, events = (
             frame.unique(keys, keep="last", maintain_order=True) for frame in (rows, self.events.frame)
         )
@@ -211,41 +216,43 @@ class _Ticker(Pairing):
 
     def run(self, states: Callable[[str], States], tally: Tally) -> None:
         (block,) = self.truth.blocks()
-        within = 0
-        for symbol in sorted(set(block.symbol) & set(self.events.symbols)):
+        within, symbols = 0, block.symbol
+        assert symbols is not None  # a bookTicker names its symbol
+        for symbol in sorted(set(symbols) & set(self.events.symbols)):
             ends = self.events.frame.filter(pl.col("symbol") == symbol)
-            rows = np.flatnonzero(block.symbol == symbol)
+            rows = np.flatnonzero(symbols == symbol)
             order = rows[np.argsort(block.key[rows], kind="stable")]
             u, sequence = block.key[order], ends["sequence"].to_numpy()
             latest = np.searchsorted(u, sequence, side="right") - 1
+            # outside the tickers there is nothing to compare with
             early, late = latest < 0, sequence > u[-1]
             self.not_compared[BEFORE] += int(early.sum())
             self.not_compared[AFTER] += int((late & ~early).sum())
-            at = np.flatnonzero(~early & ~late)
+            at = np.flatnonzero(~early & ~late)  # events with a ticker at or before them
             self._values, self._latest = block.values[:, order], latest
             _compare(states(symbol), ends, at, block, order[latest[at]], tally)
             within += rows.size - np.unique(latest[at]).size
-            if block.ts is not None:
+            if block.ts is not None:  # for a remark: how a comparison by receive time would do
                 here = at[block.ts[rows].min() <= ends["recv"].to_numpy()[at]]
                 self._received += here.size
-                self._as_received += _as_received(states(symbol), ends, here, block, rows)
-        others = sorted(set(block.symbol) - set(self.events.symbols))
+                order = rows[np.argsort(block.ts[rows], kind="stable")]
+                latest = np.searchsorted(block.ts[order], ends["recv"].to_numpy()[here], side="right") - 1
+                self._as_received += _equal(states(symbol), ends, here, block.values[:, order[latest]])
+        others = sorted(set(symbols) - set(self.events.symbols))
         if others:
-            self.not_compared["bookTickers of other symbols"] += int(np.isin(block.symbol, others).sum())
+            self.not_compared["bookTickers of other symbols"] += int(np.isin(symbols, others).sum())
         self.not_compared["bookTickers that another one follows within the same update"] += within
 
     def explain(self, event: int, rebuilt: np.ndarray) -> str | None:
-        """Whether another ticker of the same update, or the next, says what the book does."""
+        """Whether another ticker of the same update, or the next, is equal to the book."""
         first = self._latest[event - 1] + 1 if event else 0
         near = self._values[:, first : self._latest[event] + 2]
         return WITHIN if (near == rebuilt[:, None]).all(axis=(0, 2)).any() else None
 
 
-def _as_received(books: States, ends: pl.DataFrame, at: np.ndarray, block: Block, rows: np.ndarray) -> int:
-    """Events whose book equals the ticker that was the latest when they were received."""
-    order = rows[np.argsort(block.ts[rows], kind="stable")]
-    latest = np.searchsorted(block.ts[order], ends["recv"].to_numpy()[at], side="right") - 1
-    equal = books.at(ends["row"].to_numpy()[at])[:, :, :1] == block.values[:, order[latest]]
+def _equal(books: States, ends: pl.DataFrame, at: np.ndarray, touch: np.ndarray) -> int:
+    """How many of the events `at` have this touch [4, events, 1]."""
+    equal = books.at(ends["row"].to_numpy()[at])[:, :, :1] == touch
     return int(equal.all(axis=(0, 2)).sum())
 
 

@@ -1,6 +1,6 @@
-"""Books as venues published them, in one form: what a rebuilt book is held against.
+"""Books as venues published them, in one form: what a rebuilt book is compared with.
 
-Three kinds of file say what a book looked like:
+Three kinds of file hold them:
 
 * a LOBSTER orderbook file (also inside the sample's zip), or one of best prices alone with the same four
   columns: row i is the book after message i;
@@ -30,12 +30,13 @@ from hftlab.feeds import Fault, lobster, native, open_flow
 from hftlab.feeds.binance import feed
 from hftlab.feeds.flow import without_end
 from hftlab.feeds.parsing import containers
+from hftlab.schema import to_frame
 
 ORDERBOOK, MBP, BOOK_TICKER = "LOBSTER orderbook", "Databento MBP", "Binance bookTicker"
 SIDES = ("bid_px", "bid_sz", "ask_px", "ask_sz")  # the order of the columns everywhere here
 LARGEST = 2**63 // PRICE_SCALE
 
-_LOBSTER_COLUMNS = (2, 3, 0, 1)  # of ask price, ask size, bid price, bid size
+_LOBSTER_COLUMNS = (2, 3, 0, 1)  # where SIDES are in ask price, ask size, bid price, bid size
 _BOOK_LINE = re.compile(rb"-?\d+(,-?\d+){3}(,-?\d+)*\r?(\n|$)")
 _LEVEL = re.compile(r"bid_px_(\d\d)")
 _TICKER_COLUMNS = {"symbol", "u", *SIDES}
@@ -49,8 +50,8 @@ class Block(NamedTuple):
 
     row: np.ndarray  # 0-based, of the file
     key: np.ndarray  # message number, sequence or update id
-    ts: np.ndarray | None  # ns, where it takes the time too to tell events apart
-    symbol: np.ndarray | None  # text, where the file says
+    ts: np.ndarray | None  # ns, where a key alone may name several events
+    symbol: np.ndarray | None  # text, where the file has it
     values: np.ndarray  # int64 [4, rows, levels]: bid_px, bid_sz, ask_px, ask_sz
 
 
@@ -62,17 +63,17 @@ class Truth:
     kind: str
     levels: int
     blocks: Callable[[], Iterator[Block]]  # in the order of the file
-    faults: list[Fault] = field(default_factory=list)  # damage that was met in them
+    faults: list[Fault] = field(default_factory=list)  # damage in the file, known once the blocks are read
 
 
 def open_truth(path: str | Path, lot: Any = None) -> Truth:
-    """Recognise a file of published books; `lot` is what sizes of a Binance capture are counted in.
+    """Recognise a file of published books; `lot` is the unit of sizes in a Binance capture.
 
     Raises FormatError for another file, UsageError where there is none.
     """
     path = Path(path)
     container = containers.container(path)
-    if container == "zip":
+    if container == "zip":  # LOBSTER's sample has messages and books in one archive
         books = [name for name in containers.members(path) if "orderbook" in name.lower()]
         if len(books) != 1:
             raise FormatError(path, f"{len(books)} orderbook files in the archive", "exactly one")
@@ -124,14 +125,14 @@ def _whole_lines(blocks: Iterable[bytes]) -> Iterator[bytes]:
 
 
 def _end_of(path: Path, data: bytes, row: int) -> list[Fault]:
-    """Whether the last row, of this number, may be cut."""
+    """A fault, if no line end shows that the last row (of this number) is whole."""
     return [] if data.endswith((b"\n", b"\r")) else [without_end(row, path)]
 
 
 def _integers(path: Path, lines: bytes, width: int, first: int) -> np.ndarray:
     """Lines of `width` integers each as an array. Raises FormatError with the row that isn't."""
     names = [str(column) for column in range(width)]
-    try:
+    try:  # Arrow reads more than integers as integers, so other bytes go to the slow path and its error
         if not lines.translate(None, b"0123456789-,\r\n"):
             table = csv.read_csv(
                 pa.BufferReader(lines),
@@ -151,7 +152,7 @@ def _integers(path: Path, lines: bytes, width: int, first: int) -> np.ndarray:
         wrong = next((text for text in fields if not _is_integer(text)), None)
         if wrong is not None:
             raise FormatError(path, f"value {wrong[:40].decode(errors='replace')!r}", "an integer", row=row)
-    raise FormatError(path, "lines that can't be told apart", f"{width} integers in each", row=first + 1)
+    raise FormatError(path, "lines that can't be separated", f"{width} integers in each", row=first + 1)
 
 
 def _is_integer(text: bytes) -> bool:
@@ -163,6 +164,7 @@ def _lobster_levels(path: Path, levels: np.ndarray, first: int) -> np.ndarray:
     values = np.moveaxis(levels[:, :, list(_LOBSTER_COLUMNS)], 2, 0).copy()
     for px, sz in ((0, 1), (2, 3)):
         empty = (np.abs(values[px]) == lobster.NO_LEVEL) | ((values[px] == 0) & (values[sz] == 0))
+        # checked before it is scaled: the product of a larger price would not fit into 64 bits
         outside = ~empty & (np.abs(values[px]) > lobster.MAX_PRICE)
         if outside.any():
             row, level = np.argwhere(outside)[0]
@@ -191,7 +193,7 @@ def _mbp_csv(path: Path, header: list[str]) -> Truth:
 
 
 def _mbp_columns(path: Path, header: list[str]) -> dict[str, Any]:
-    """The columns there are of those that matter."""
+    """The columns that a comparison needs, and those of the others that the file has."""
     levels = sorted({found[1] for name in header if (found := _LEVEL.fullmatch(name))})
     wanted = ["sequence", "ts_event", *(f"{side}_{level}" for level in levels for side in SIDES)]
     missing = [name for name in wanted if name not in header]
@@ -217,6 +219,7 @@ def _mbp_blocks(path: Path, frame: pl.DataFrame, needed: dict[str, Any]) -> Iter
     rows = np.arange(frame.height)
     if "flags" in frame.columns:
         last = _numbers(path, frame, "flags") & MBO_FLAG_LAST != 0
+        # some files mark no ends at all; then every row is one
         rows = rows[last] if last.any() else rows
     symbol = (
         frame["symbol"].cast(pl.String).fill_null("").to_numpy()[rows] if "symbol" in frame.columns else None
@@ -240,7 +243,7 @@ def _numbers(path: Path, frame: pl.DataFrame, name: str) -> np.ndarray:
         else:
             column = integers
         _refuse_unread(path, frame[name], column)
-    elif price and column.dtype.is_float():
+    elif price and column.dtype.is_float():  # as in Databento's data frames
         column = (column * PRICE_SCALE).round().cast(pl.Int64, strict=False)
     elif isinstance(column.dtype, pl.Decimal):
         column = _units(column.cast(pl.Decimal(38, 9)))
@@ -253,7 +256,7 @@ def _numbers(path: Path, frame: pl.DataFrame, name: str) -> np.ndarray:
 
 
 def _units(decimals: pl.Series) -> pl.Series:
-    """Decimals of nine places in units of 1e-9; nothing where 64 bits don't hold one."""
+    """Decimals of nine places in units of 1e-9; null where 64 bits don't hold one."""
     fits = decimals.is_between(-LARGEST, LARGEST)
     return (decimals.set(~fits, None) * PRICE_SCALE).cast(pl.Int64, strict=False)
 
@@ -268,9 +271,11 @@ def _refuse_unread(path: Path, texts: pl.Series, read: pl.Series) -> None:
 def _table(path: Path, container: str) -> Truth:
     """Parquet or Arrow of either kind that has columns."""
     try:
-        frame = pl.from_arrow(native.read_table(path, container))
+        frame = to_frame(native.read_table(path, container))
     except pl.exceptions.PolarsError as error:
-        raise FormatError(path, f"a column of no use ({containers.said(error)})", _SUPPORTED) from error
+        raise FormatError(
+            path, f"a column that can't be read ({containers.said(error)})", _SUPPORTED
+        ) from error
     if set(frame.columns) >= _TICKER_COLUMNS:
         return _tickers(path, frame.to_arrow)
     if "bid_px_00" not in frame.columns:
@@ -290,7 +295,7 @@ def _ticker_block(path: Path, table: pa.Table) -> Block:
     """All of them; `ts` is when they were received."""
     if not table.num_rows:
         raise FormatError(path, "no bookTicker", "best bids and asks to compare with")
-    frame = pl.from_arrow(table)
+    frame = to_frame(table)
     values = np.stack([frame[side].to_numpy()[:, None] for side in SIDES])
     ts = frame["ts"].cast(pl.Int64).to_numpy() if "ts" in frame.columns else None
     return Block(

@@ -1,6 +1,6 @@
-"""The clock that latencies are measured with: which one, how exact, and what reading it costs.
+"""The clock that latencies are measured with: which one, how exact, and what a reading costs.
 
-A cycle counter is used where the processor says that it ticks at one rate on every core and in every power
+A cycle counter is used where the processor reports that it ticks at one rate on every core and in every power
 state (`constant_tsc` and `nonstop_tsc`); elsewhere the system's CLOCK_MONOTONIC_RAW is read. The rate of the
 counter is measured against CLOCK_MONOTONIC_RAW, and how far it may be off is part of the result. The cost of
 reading is measured too; it is never subtracted from anything.
@@ -40,7 +40,7 @@ class Clock:
     resolution_ns: float  # the least by which two readings differ, but for a single tick
     overhead_ns: float  # of one reading: mean of all but the slowest 1 %
     overhead_p99_ns: float
-    base_ticks: int  # a moment as this clock told it ...
+    base_ticks: int  # a moment as this clock reads it ...
     base_ns: int  # ... and as UTC, ns since the epoch
     base_error_ns: int  # within which the two are the same moment
 
@@ -60,7 +60,7 @@ class Clock:
         return self.base_ns + self.to_ns(np.asarray(ticks, np.int64) - self.base_ticks)
 
     def as_dict(self) -> dict[str, Any]:
-        """What a result says about its clock."""
+        """The clock, for the summary of a result."""
         names = ("source", "why", "tick_ns", "resolution_ns", "error_ppm", "overhead_ns", "overhead_p99_ns")
         return {name: getattr(self, name) for name in names}
 
@@ -76,14 +76,14 @@ def counter_flags(cpuinfo: Path = CPUINFO) -> tuple[bool, str]:
     flags = next((line.split() for line in text.splitlines() if line.startswith("flags")), [])
     missing = [flag for flag in INVARIANT if flag not in flags]
     if missing:
-        return False, f"the processor does not say {' and '.join(missing)}"
+        return False, f"the processor does not report {' and '.join(missing)}"
     return True, " and ".join(INVARIANT)
 
 
 def calibrate(seconds: float = CALIBRATION_S, source: str | None = None) -> Clock:
     """Measure a clock; `source` "counter" or "system" instead of what the machine suggests.
 
-    Raises UsageError where the counter is asked for and can't be used.
+    Raises UsageError for the counter where it can't be used.
     """
     if source not in (None, "counter", "system"):
         raise UsageError(f"clock source: found {source!r}, expected counter or system")
@@ -96,7 +96,7 @@ def calibrate(seconds: float = CALIBRATION_S, source: str | None = None) -> Cloc
     counter = int(mult != 0 and usable)
     mult = mult or kernel.UNIT_MULT
     costs = _costs(counter)
-    slow = float(np.percentile(costs, 99))
+    slow = float(np.percentile(costs, 99))  # beyond it are interrupts, not readings
     tick_ns = mult / kernel.UNIT_MULT
     base_ticks, base_ns, width = _tightest(counter, kernel.WALL)
     return Clock(
@@ -118,7 +118,7 @@ def calibrate(seconds: float = CALIBRATION_S, source: str | None = None) -> Cloc
 def _costs(counter: int) -> np.ndarray:
     """Ticks from one reading to the next."""
     costs = np.empty(READINGS, np.int64)
-    for _ in range(2):  # the first warms up
+    for _ in range(2):  # the first run compiles and warms the caches
         kernel.differences(counter, costs)
     return costs
 
@@ -134,6 +134,7 @@ def _resolution(differences: np.ndarray) -> float:
 
 def _tightest(counter: int, which: int) -> tuple[int, int, int]:
     """(ticks, ns, ticks within which both were read) of the reading that was interrupted least."""
+    # an interrupt between two readings widens the bracket, so the narrowest is the most exact
     values = np.empty((BRACKETS, kernel.BRACKET), np.int64)
     kernel.brackets(counter, which, values)
     widths = values[:, kernel.TICKS_AFTER] - values[:, kernel.TICKS_BEFORE]
@@ -144,6 +145,7 @@ def _tightest(counter: int, which: int) -> tuple[int, int, int]:
 def _rate(seconds: float, why: str) -> tuple[int, float, str]:
     """(mult, bound of its relative error, why); mult is 0 where the counter is of no use."""
     _tightest(1, kernel.RAW)  # compiles
+    # two pairs of (ticks, ns), as far apart as `seconds`, give the rate
     first_ticks, first_ns, first_width = _tightest(1, kernel.RAW)
     time.sleep(seconds)
     last_ticks, last_ns, last_width = _tightest(1, kernel.RAW)
@@ -151,7 +153,7 @@ def _rate(seconds: float, why: str) -> tuple[int, float, str]:
     if ticks <= 0 or ns <= 0:
         return 0, 0.0, f"the cycle counter went from {first_ticks} to {last_ticks} in {ns} ns"
     mult = (ns * kernel.UNIT_MULT + ticks // 2) // ticks
-    if mult >= kernel.MAX_MULT:
+    if mult >= kernel.MAX_MULT:  # products of a kernel would not fit into 64 bits
         return 0, 0.0, f"the cycle counter ticks only every {ns / ticks:.1f} ns"
     # each end is off by half a bracket and a step of either clock at most; mult is rounded
     step, step_ns = _resolution(_costs(1)), _resolution(_costs(0))
@@ -160,7 +162,7 @@ def _rate(seconds: float, why: str) -> tuple[int, float, str]:
 
 
 def idle(clock: Clock, ns: int, threshold_ns: int, most: int = 32) -> tuple[np.ndarray, np.ndarray, int]:
-    """Spin for so long: (what kernels.clock has SEEN, the longest gaps, ns it took)."""
+    """Spin for `ns`: (the counts SEEN of `cycle_clock`, the longest gaps, ns it took)."""
     seen, longest = np.zeros(kernel.SEEN, np.int64), np.zeros((most, kernel.LONG), np.int64)
     ticks = kernel.spin(clock.counter, clock.mult, int(clock.to_ticks(ns)), threshold_ns, seen, longest)
     took = int(clock.to_ns(np.array([ticks]))[0])

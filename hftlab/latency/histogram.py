@@ -2,7 +2,7 @@
 
 Every figure is what HdrHistogram gives for the same counts: a percentile is the highest value that
 shares a bucket with it, a mean is over the middles of the buckets. Values are whole numbers of one unit,
-nanoseconds here, from 0 to `highest`, told apart to `digits` significant digits.
+nanoseconds here, from 0 to `highest`, distinguished to `digits` significant digits.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import html
 import math
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -27,7 +28,7 @@ MAX_VALUE = 2**63 - 1
 
 
 def half_magnitude(digits: int) -> int:
-    """Bits of a half bucket: the smallest that tells 2 x 10^digits values apart."""
+    """Bits of a half bucket: the smallest that distinguishes 2 x 10^digits values."""
     return (2 * 10**digits - 1).bit_length() - 1
 
 
@@ -76,7 +77,8 @@ class Histogram:
 
     def record(self, values: Iterable[int] | int) -> Histogram:
         """Count one or many values. Raises UsageError, with the place, for one that has no bucket."""
-        array = np.atleast_1d(np.asarray(values if np.ndim(values) or np.isscalar(values) else list(values)))
+        given: Any = values  # an iterator has no dimension until it is a list
+        array = np.atleast_1d(np.asarray(given if np.ndim(given) or np.isscalar(given) else list(given)))
         if array.size and array.dtype.kind not in "iu":
             raise UsageError(f"values: found {array.dtype}, expected whole numbers")
         array = array.ravel()
@@ -91,6 +93,7 @@ class Histogram:
         if (self.digits, self.counts.size) != (other.digits, other.counts.size):
             mine, found = ((h.digits, h.highest) for h in (self, other))
             raise UsageError(f"histogram: found (digits, highest) {found}, expected {mine} to merge")
+        # MIN of an empty histogram is 0, which is no minimum
         if other.count and (not self.count or other.tally[MIN] < self.tally[MIN]):
             self.tally[MIN] = other.tally[MIN]
         self.tally[MAX] = max(self.tally[MAX], other.tally[MAX])
@@ -112,7 +115,7 @@ class Histogram:
 
     @property
     def outside(self) -> int:
-        """Values a kernel met that have no bucket: negative, or beyond `limit`."""
+        """Values that a kernel left out because they have no bucket: negative, or beyond `limit`."""
         return int(self.tally[OUTSIDE])
 
     @property
@@ -151,6 +154,7 @@ class Histogram:
             raise UsageError(f"percentile: found {percent!r}, expected 0 to 100")
         if not self.count:
             return 0
+        # rounded as HdrHistogram rounds, so that both give the same value
         wanted = max(1, int(percent * self.count / 100 + 0.5))
         value = self._value_at(int(np.searchsorted(np.cumsum(self.counts), wanted)))
         return self._highest_equivalent(value) if percent else value
@@ -191,7 +195,7 @@ class Histogram:
         payload = unpack(text, counts_length)
         histogram = cls.of_counts(payload.counts, np.zeros(TALLY, np.int64), payload.highest, payload.digits)
         used = np.flatnonzero(payload.counts)
-        if used.size:
+        if used.size:  # the form has no minimum and maximum; their buckets are as exact as the counts
             least, most = histogram._value_at(int(used[0])), histogram._value_at(int(used[-1]))
             most = min(MAX_VALUE, histogram._highest_equivalent(most))
             histogram.tally[:] = int(payload.counts.sum()), least, most, 0
@@ -246,6 +250,7 @@ class Histogram:
         for index in np.flatnonzero(self.counts).tolist():
             total += int(self.counts[index])
             value = self._highest_equivalent(self._value_at(index))
+            # HdrHistogram's own steps: finer and finer towards 100 %
             while level < 100 and 100.0 * total / self.count >= level:
                 yield value, level, total
                 halves = math.pow(2, math.log(100 / (100.0 - level)) / math.log(2) + 1)

@@ -20,7 +20,7 @@ import numpy as np
 
 from hftlab.errors import FormatError, UsageError
 
-COOKIE, COMPRESSED_COOKIE = 0x1C849313, 0x1C849314  # V2, the size of a count left to the encoding
+COOKIE, COMPRESSED_COOKIE = 0x1C849313, 0x1C849314  # V2: counts of any size
 OUTER, INNER = struct.Struct(">II"), struct.Struct(">IIIIQQd")
 MAX_BYTES = 9  # of one count
 MAX_HIGHEST = 2**63 - 1
@@ -89,7 +89,7 @@ def unpack(text: bytes | str, length_of: Callable[[int, int], int]) -> Payload:
     if offset != 0 or ratio != 1.0:
         raise _wrong(f"index offset {offset}, conversion ratio {ratio}", "0 and 1")
     if INNER.size + length != len(body):
-        raise _wrong(f"{len(body) - INNER.size} bytes of counts", f"{length}, as the settings say")
+        raise _wrong(f"{len(body) - INNER.size} bytes of counts", f"{length}, as in the settings")
     return Payload(_counts(body, length_of(highest, digits)), digits, highest)
 
 
@@ -104,9 +104,9 @@ def _inflated(text: bytes | str) -> bytes:
     if cookie & ~0xF0 != COMPRESSED_COOKIE & ~0xF0:
         raise _wrong(f"cookie {cookie:#x}", f"{COMPRESSED_COOKIE:#x}, a V2 compressed histogram")
     if length != len(raw) - OUTER.size:
-        raise _wrong(f"{len(raw) - OUTER.size} compressed bytes", f"{length}, as the header says")
+        raise _wrong(f"{len(raw) - OUTER.size} compressed bytes", f"{length}, as in the header")
     inflate = zlib.decompressobj()
-    try:
+    try:  # bounded: a few compressed bytes can be gigabytes of zeros
         body = inflate.decompress(raw[OUTER.size :], INNER.size + MAX_BYTES * (1 << 23))
     except zlib.error as error:
         raise _wrong(str(error), "zlib") from None
@@ -116,33 +116,33 @@ def _inflated(text: bytes | str) -> bytes:
 
 
 def _counts(body: bytes, size: int) -> np.ndarray:
-    counts, place = np.zeros(size, np.int64), 0
+    counts, bucket = np.zeros(size, np.int64), 0
     total = 0
     for number in _read_numbers(body):
-        if number < 0:
-            place -= number
+        if number < 0:  # a run of empty buckets
+            bucket -= number
         else:
-            if place < size:
-                counts[place] = number
-            place, total = place + 1, total + number
-        if place > size:
-            raise _wrong(f"counts for {place} buckets or more", f"at most {size}")
+            if bucket < size:
+                counts[bucket] = number
+            bucket, total = bucket + 1, total + number
+        if bucket > size:
+            raise _wrong(f"counts for {bucket} buckets or more", f"at most {size}")
     if total > MAX_HIGHEST:
         raise _wrong(f"{total} values", "fewer than 2^63")
     return counts
 
 
 def _read_numbers(body: bytes) -> Iterator[int]:
-    place = INNER.size
-    while place < len(body):
+    offset = INNER.size
+    while offset < len(body):
         rest = 0
-        for at in range(MAX_BYTES):
-            if place == len(body):
+        for index in range(MAX_BYTES):
+            if offset == len(body):
                 raise _wrong("a count that is cut off", "whole counts")
-            byte = body[place]
-            place += 1
-            last = at == MAX_BYTES - 1
-            rest |= (byte if last else byte & 0x7F) << 7 * at
+            byte = body[offset]
+            offset += 1
+            last = index == MAX_BYTES - 1  # the ninth byte holds eight bits
+            rest |= (byte if last else byte & 0x7F) << 7 * index
             if last or byte < 0x80:
                 break
         yield (rest >> 1) ^ -(rest & 1)
@@ -178,10 +178,15 @@ def read_log(path: str | Path) -> Iterator[tuple[int, str | None, float, float, 
         if not line.strip() or line[0] in '#"':
             continue
         interval = _INTERVAL.fullmatch(line.strip())
-        try:
-            tag, start, length = interval[1], float(interval[2]) + base, float(interval[3])
-        except (TypeError, ValueError):
-            raise FormatError(
-                path, repr(line[:60]), "[Tag=name,]start,length,max,histogram", number
-            ) from None
-        yield number, tag, start, length, interval[5]
+        times = None if interval is None else _times(interval[2], interval[3])
+        if interval is None or times is None:
+            raise FormatError(path, repr(line[:60]), "[Tag=name,]start,length,max,histogram", number)
+        yield number, interval[1], times[0] + base, times[1], interval[5]
+
+
+def _times(start: str, length: str) -> tuple[float, float] | None:
+    """Both as seconds; None for what only looks like a number: 1.2.3."""
+    try:
+        return float(start), float(length)
+    except ValueError:
+        return None

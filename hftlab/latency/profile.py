@@ -1,4 +1,4 @@
-"""`Profile`: what a profiled run has measured, as histograms, tables, a page and files."""
+"""`Profile`: the measurements of a profiled run, as histograms, tables, a page and files."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from hftlab.latency.recorded import Latencies
 
 @dataclass(frozen=True)
 class Spin:
-    """What an idle loop has met: gaps over the threshold are interruptions by the machine."""
+    """The gaps of an idle loop: those over the threshold are interruptions by the machine."""
 
     seconds: float  # in the loop
     threshold_ns: int
@@ -39,7 +39,7 @@ class Spin:
 
     @classmethod
     def of(cls, clock: Clock, seen: np.ndarray, longest: np.ndarray, threshold_ns: int) -> Spin:
-        """From what kernels.clock has written."""
+        """From the arrays that `kernels.primitives.cycle_clock` has filled."""
         frame = _longest(clock, longest).drop("row")
         return cls(
             int(seen[SPENT]) / 1e9, threshold_ns, int(seen[PASSES]), int(seen[GAPS]), int(seen[LOST]), frame
@@ -48,7 +48,7 @@ class Spin:
     @property
     def longest_ns(self) -> int:
         """The longest gap; 0 where none was over the threshold."""
-        return int(self.longest["duration_ns"].max() or 0)
+        return max(self.longest["duration_ns"].to_list(), default=0)
 
     @property
     def per_second(self) -> float:
@@ -78,8 +78,8 @@ class Profile(Latencies):
 
     Beside what `Latencies` has: `stalls` are the longest services. `idle` is a loop that did nothing for as
     long as the run took, right after it, and `waits` (None without a rate) the time in which the run itself
-    waited for commands: what those met, the machine did. Times contain `readings` of the clock, one per
-    command unless stages are measured.
+    waited for commands: interruptions in either come from the machine. Times contain `readings` of the
+    clock, one per command unless stages are measured.
     """
 
     run: TapeRun
@@ -112,8 +112,8 @@ class Profile(Latencies):
 
     @property
     def latency(self) -> pl.DataFrame:
-        """The `latency` table: every so many commands, as many as were asked for."""
-        return pl.from_arrow(self.latency_table())
+        """The `latency` table: evenly spaced commands, at most `samples` of the run."""
+        return schema.to_frame(self.latency_table())
 
     def latency_table(self) -> pa.Table:
         """The same as Arrow, with units (see hftlab.schema): a row per command, then one for each stage.
@@ -122,6 +122,7 @@ class Profile(Latencies):
         """
         samples = self.probe.samples
         measured = STAGES if self.settings["stages"] else ()
+        # a sample has the length of each stage; their running sum gives the border between two
         start, end = samples[:, SAMPLE_START], samples[:, SAMPLE_END]
         borders = start + np.cumsum(samples[:, SAMPLE_STAGES:], axis=1).T
         starts = np.stack([start, start, *borders[:-1]][: 1 + len(measured)], axis=1).ravel()
@@ -170,10 +171,10 @@ class Profile(Latencies):
         return int(frame.filter(pl.col("lowest") > self.idle.threshold_ns)["count"].sum())
 
     def verdict(self) -> str:
-        """One sentence on whose the stalls are: the run's beside those of an idle loop of the same length."""
+        """One sentence: stalls of the run beside those of an idle loop of the same length."""
         return (
             f"{self.over_threshold:,} of {self.rows:,} commands took over {self.idle.threshold_ns:,} ns in "
-            f"{self.seconds:.3f} s, the longest {self.service.max:,} ns; an idle loop met {self.idle.gaps:,} "
+            f"{self.seconds:.3f} s, the longest {self.service.max:,} ns; an idle loop had {self.idle.gaps:,} "
             f"interruptions as long in {self.idle.seconds:.3f} s, the longest {self.idle.longest_ns:,} ns"
         )
 

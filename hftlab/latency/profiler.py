@@ -11,15 +11,18 @@ import math
 import mmap
 import resource
 import time
+from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
-from os import PathLike
+from os import PathLike, fspath
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from hftlab.codes import EventType
+from hftlab.config.settings import Config
 from hftlab.engine.runner import run_events
 from hftlab.errors import UsageError, require_positive
 from hftlab.feeds import open_flow
@@ -34,6 +37,7 @@ from hftlab.replayer.plan import limits_for, make_plan
 from hftlab.replayer.replayer import gate_for
 from hftlab.replayer.source import Source
 from hftlab.results.digest import digest_of
+from hftlab.risk_gate.limits import Limits
 from hftlab.risk_gate.manager import RiskManager
 from hftlab.tape.compiler import compile_checked, rules_for
 from hftlab.tape.tape import Tape
@@ -44,7 +48,7 @@ THRESHOLD_NS = 1_000  # a gap of an idle loop that is longer is an interruption 
 LONGEST = 32  # stalls and interruptions that are listed
 LONGEST_IDLE_NS = 10_000_000_000
 NO_ROW = -1
-PRESENT = 8_192  # buckets whose memory is there before a run: up to 131 us, to three digits
+PRESENT = 8_192  # buckets whose memory is mapped before a run: up to 131 us, to three digits
 
 
 def profile(
@@ -54,10 +58,10 @@ def profile(
     arrivals: str = "uniform",
     mode: str = "match",
     rows: int = MOST_ROWS,
-    symbols: Any = None,
+    symbols: str | Iterable[str] | None = None,
     tick_size: Any = None,
-    config: Any = None,
-    limits: Any = None,
+    config: Config | str | Path | None = None,
+    limits: Limits | str | Path | dict[str, Any] | None = None,
     profiler: LatencyProfiler | None = None,
     **options: Any,
 ) -> Profile:
@@ -71,7 +75,7 @@ def profile(
     )
     plan = replace(plan, limits=limits_for(limits, plan))
     if isinstance(flow, str | PathLike):
-        flow = open_flow(flow)
+        flow = open_flow(fspath(flow))
     checked = next(Source(flow, plan).chunks())[0]
     wide = plan.limits is not None and plan.limits.closes_positions
     tape = compile_checked(checked, rules_for(checked.symbols, tick_size, plan.config), wide=wide)
@@ -113,24 +117,27 @@ class LatencyProfiler:
 
         Without `rate` a command starts when the one before is done. With one (commands per second) commands
         are due at even intervals (`arrivals` "uniform"), at random ones with that mean ("poisson", by
-        `seed`), or, with "flow", when the flow's times say, `rate` times as fast (1 unless given). `touch`
+        `seed`), or, with "flow", at the flow's own times, `rate` times as fast (default 1). `touch`
         includes writing the touch. `warmup` runs without a clock go before; the fastest is reported beside.
         `stages` reads the clock between the stages of a command too; all times then contain those readings.
         `samples` is how many commands at most the `latency` table has. `inject=(row, ns)` holds that row up,
         to see that it shows. Raises UsageError.
         """
         due = arrival_ticks(self.clock, tape, rate, arrivals, seed)
+        # a copy of the gate for each: a run changes it
         warm = [run_events(tape, touch, manager=_copy(manager)).seconds for _ in range(warmup)]
         probe = self._probe(tape, tape.rows, due, stages, samples, inject)
         stamps = self._stamps() if stages else None
         kernel = partial(_with_probe, probe, stamps)
         self._compile(tape, touch, manager, stages)
+        # nothing but the run between these two readings of the process's counters
         before, started = _usage(), time.time_ns()
         run = run_events(tape, touch, manager=manager, kernel=kernel)
         after = _usage()
         settings, clock = probe.settings, self.clock
         ticks = settings[profiled.END] - settings[profiled.BEGIN]
         took = int(clock.to_ns(np.array([max(0, ticks)]))[0])
+        # the idle loop follows at once, so that it sees the machine as the run saw it
         seen, gaps, _ = idle(clock, min(took, LONGEST_IDLE_NS), self.threshold_ns, LONGEST)
         waited = Spin.of(clock, probe.seen, probe.gaps, self.threshold_ns) if due.size else None
         return Profile(
@@ -168,13 +175,14 @@ class LatencyProfiler:
         samples: int,
         inject: tuple[int, int] | None,
     ) -> profiled.Probe:
-        """Room for what a run of so many rows writes: it doesn't grow with them."""
+        """Buffers for a run of `rows` commands; only the samples grow with them."""
         if samples < 0:
             raise UsageError(f"samples: found {samples}, expected 0 or more")
         every = max(1, -(-rows // samples)) if samples else 1
         settings = np.zeros(profiled.SETTINGS, np.int64)
         settings[profiled.COUNTER], settings[profiled.MULT] = self.clock.counter, self.clock.mult
         settings[profiled.HALF], settings[profiled.THRESHOLD] = half_magnitude(self.digits), self.threshold_ns
+        # every n-th command is a sample, so that as few as wanted are spread over the whole run
         settings[profiled.EVERY], settings[profiled.STALL_ROW] = every, NO_ROW
         if inject is not None:
             settings[profiled.STALL_ROW] = inject[0]
@@ -201,18 +209,18 @@ class LatencyProfiler:
         return stamps
 
     def _compile(self, tape: Tape, touch: bool, manager: RiskManager | None, stages: bool) -> None:
-        """Have the kernel ready before the clock runs: a run that is told there is nothing to do."""
+        """Have the kernel ready before the clock runs: a run over no rows."""
         probe = self._probe(tape, 0, np.zeros(0, np.int64), stages, 0, None)
         stamps = self._stamps() if stages else None
 
-        def nothing_to_do(*arguments: Any) -> tuple[int, int, int, int]:
+        def no_rows(*arguments: Any) -> tuple[int, int, int, int]:
             address, risk, columns, *rest = arguments
             rows = columns.action.size
             none = columns._replace(action=columns.action[:0])
             profiled.run_profiled(address, risk, none, *rest, probe, stamps)
             return rows, 0, 0, 0
 
-        run_events(tape, touch, manager=_copy(manager), kernel=nothing_to_do)
+        run_events(tape, touch, manager=_copy(manager), kernel=no_rows)
 
 
 def _counts(*shape: int) -> np.ndarray:
@@ -251,8 +259,10 @@ def arrival_ticks(clock: Clock, tape: Tape, rate: float | None, arrivals: str, s
         raise UsageError(f"arrivals: found {arrivals!r}, expected one of {', '.join(ARRIVALS)}")
     if rate is not None and not (isinstance(rate, int | float) and math.isfinite(rate) and rate > 0):
         raise UsageError(f"rate: found {rate!r}, expected commands per second, more than 0")
+    ns: np.ndarray
     if arrivals == "flow":
         ts = tape.ts(np.arange(tape.rows))
+        # a time that goes back is due at once
         ns = np.maximum.accumulate(ts - ts[:1]) / (rate or 1.0) if tape.rows else np.zeros(0)
     elif rate is None:
         return np.zeros(0, np.int64)
@@ -265,7 +275,7 @@ def arrival_ticks(clock: Clock, tape: Tape, rate: float | None, arrivals: str, s
 
 
 def _usage() -> dict[str, int]:
-    """What has happened to this thread so far, or where that isn't known to the process."""
+    """Page faults and switches of this thread so far; of the process where the system counts no thread."""
     used = resource.getrusage(getattr(resource, "RUSAGE_THREAD", resource.RUSAGE_SELF))
     return {
         "page_faults": used.ru_minflt,

@@ -1,4 +1,4 @@
-"""`Latencies`: what profiled runs have recorded, as histograms by event type and what tells them apart."""
+"""`Latencies`: the times of profiled runs, as histograms by event type, effect, book state and stage."""
 
 from __future__ import annotations
 
@@ -11,15 +11,16 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from hftlab.codes import BookState, Effect, EventType, LatencyStage
+from hftlab.codes import BookState, Code, Effect, EventType, LatencyStage
 from hftlab.errors import UsageError
 from hftlab.kernels.codes import BOOK_STATES, EFFECTS, STAGE_LOOKUP
 from hftlab.kernels.engine.profiled import RESPONSE, SERVICE, Probe
 from hftlab.kernels.primitives.histogram import COUNT, MAX, MIN
 from hftlab.latency.histogram import Histogram, write_hlog
 
-VIEWS = {"effect": Effect, "state": BookState, "stage": LatencyStage}
+VIEWS: dict[str, type[Code]] = {"effect": Effect, "state": BookState, "stage": LatencyStage}
 PERCENTILES = {"p50": 50, "p95": 95, "p99": 99, "p99_9": 99.9, "p99_99": 99.99}
+Pairs = dict[tuple[str, str], tuple[Histogram, Histogram | None]]
 LAYOUT = ("digits", "highest", "stages")  # settings that must agree for histograms to be added up
 
 
@@ -28,7 +29,7 @@ class Latencies:
     """Latencies in ns.
 
     `service` and `response` (None without a rate) are histograms over all commands; `cells` the same by event
-    type and what came of the command, `states` by event type and the book it found, `stages` the service by
+    type and effect, `states` by event type and the book it found, `stages` the service by
     stage.
     """
 
@@ -42,33 +43,34 @@ class Latencies:
     def _recorded(self, which: int) -> Iterator[tuple[str, str, str, Histogram]]:
         """(event type, effect, state, histogram) of what occurred."""
         counts, tallies = self.probe.counts[which], self.probe.tallies[which]
-        for cell in np.flatnonzero(tallies.any(axis=1)).tolist():
-            event, effect, state = (
-                cell // BOOK_STATES // EFFECTS,
-                cell // BOOK_STATES % EFFECTS,
-                cell % BOOK_STATES,
-            )
+        for index in np.flatnonzero(tallies.any(axis=1)).tolist():
+            pair, state = divmod(index, BOOK_STATES)
+            event, effect = divmod(pair, EFFECTS)
             names = EventType(event).name, Effect(effect).name, BookState(state).name
-            yield *names, self._of(counts[cell], tallies[cell])
+            yield *names, self._of(counts[index], tallies[index])
 
-    def _merged(self, which: int, *by: int) -> dict[tuple[str, ...], Histogram]:
-        """Histograms by some of (event type, effect, state)."""
-        found: dict[tuple[str, ...], Histogram] = {}
-        for *names, histogram in self._recorded(which):
-            key = tuple(names[place] for place in by)
-            if key not in found:
-                found[key] = Histogram(highest=self.settings["highest"], digits=self.settings["digits"])
+    def _empty(self) -> Histogram:
+        return Histogram(highest=self.settings["highest"], digits=self.settings["digits"])
+
+    def _merged(self, which: int, by_state: bool) -> dict[tuple[str, str], Histogram]:
+        """Histograms by event type and effect, or by event type and state."""
+        found: dict[tuple[str, str], Histogram] = {}
+        for event, effect, state, histogram in self._recorded(which):
+            key = (event, state if by_state else effect)
+            if key not in found:  # an empty histogram is half a megabyte
+                found[key] = self._empty()
             found[key].merge(histogram)
         return found
 
     def _all(self, which: int) -> Histogram:
-        empty = Histogram(highest=self.settings["highest"], digits=self.settings["digits"])
-        return self._merged(which).get((), empty)
+        merged = self._empty()
+        for *_, histogram in self._recorded(which):
+            merged.merge(histogram)
+        return merged
 
-    def _pairs(self, *by: int) -> dict[tuple[str, ...], tuple[Histogram, Histogram | None]]:
-        services, responses = self._merged(SERVICE, *by), {}
-        if self.is_open_loop:
-            responses = self._merged(RESPONSE, *by)
+    def _pairs(self, by_state: bool) -> Pairs:
+        responses = self._merged(RESPONSE, by_state) if self.is_open_loop else {}
+        services = self._merged(SERVICE, by_state)
         return {name: (service, responses.get(name)) for name, service in services.items()}
 
     @cached_property
@@ -87,18 +89,18 @@ class Latencies:
         return self.settings["arrivals"] is not None
 
     @property
-    def cells(self) -> dict[tuple[str, str], tuple[Histogram, Histogram | None]]:
+    def cells(self) -> Pairs:
         """(service, response) by event type and effect, of those that occurred."""
-        return self._pairs(0, 1)
+        return self._pairs(by_state=False)
 
     @property
-    def states(self) -> dict[tuple[str, str], tuple[Histogram, Histogram | None]]:
+    def states(self) -> Pairs:
         """(service, response) by event type and the state of the book that the command found."""
-        return self._pairs(0, 2)
+        return self._pairs(by_state=True)
 
     @property
     def stages(self) -> dict[tuple[str, str], Histogram]:
-        """Service by event type and stage; empty where stages weren't asked for.
+        """Service by event type and stage; empty without `stages=True`.
 
         Every command counts in each, with 0 for a stage it did not come to.
         """
@@ -118,7 +120,7 @@ class Latencies:
         if by not in VIEWS or (by == "stage" and not self.stages):
             expected = "a profile with stages=True" if by == "stage" else f"one of {', '.join(VIEWS)}"
             raise UsageError(f"by: found {by!r}, expected {expected}")
-        pairs = {name: (service, None) for name, service in self.stages.items()}
+        pairs: Pairs = {name: (service, None) for name, service in self.stages.items()}
         if by != "stage":
             pairs = self.cells if by == "effect" else self.states
         rows = [_row(by, *name, *pair) for name, pair in sorted(pairs.items(), key=_in_order(by))]
@@ -160,6 +162,7 @@ def merge(parts: Iterable[Latencies]) -> Latencies:
     parts = list(parts)
     if not parts:
         raise UsageError("latencies: found none, expected one or more to merge")
+    # buckets of another layout, or waits of an open loop beside none, can't be added
     first = {**parts[0].settings, "open loop": parts[0].is_open_loop}
     for part in parts:
         found = {**part.settings, "open loop": part.is_open_loop}
@@ -180,17 +183,18 @@ def merge(parts: Iterable[Latencies]) -> Latencies:
 
 
 def _sum(arrays: list[np.ndarray]) -> np.ndarray:
-    """Their sum; what none has touched stays untouched memory."""
+    """Their sum. Histograms that no run has filled are not touched, so they take no memory."""
     total = np.zeros_like(arrays[0])
     for array in arrays:
-        for cell in np.ndindex(array.shape[:2]):
-            if array[cell].any():
-                total[cell] += array[cell]
+        for index in np.ndindex(array.shape[:2]):
+            if array[index].any():
+                total[index] += array[index]
     return total
 
 
 def _sum_tallies(tallies: np.ndarray) -> np.ndarray:
     total = tallies.sum(axis=0)
+    # the minimum of no values is 0, which must not win
     smallest = np.where(tallies[..., COUNT] > 0, tallies[..., MIN], np.iinfo(np.int64).max).min(axis=0)
     total[..., MIN] = np.where(total[..., COUNT] > 0, smallest, 0)
     total[..., MAX] = tallies[..., MAX].max(axis=0)
@@ -198,17 +202,19 @@ def _sum_tallies(tallies: np.ndarray) -> np.ndarray:
 
 
 def _in_order(by: str) -> Callable[[tuple[tuple[str, str], Any]], tuple[str, int]]:
-    """By event type, and what it is told apart by as it is declared."""
+    """A sort key: event type by name, then effect, state or stage in the order of its codes."""
     codes = VIEWS[by]
     return lambda pair: (pair[0][0], int(codes[pair[0][1]]))
 
 
 def _row(by: str, event: str, what: str, service: Histogram, response: Histogram | None) -> dict[str, Any]:
-    cells = {"event_type": event, by: what, "count": service.count}
+    cells: dict[str, Any] = {"event_type": event, by: what, "count": service.count}
     for name, histogram in (("service", service), ("response", response)):
         if histogram is None:
             continue
-        figures = {key: histogram.percentile(percent) for key, percent in PERCENTILES.items()}
+        figures: dict[str, float] = {
+            key: histogram.percentile(percent) for key, percent in PERCENTILES.items()
+        }
         figures |= {"max": histogram.max, "mean": histogram.mean, "jitter": histogram.jitter}
         cells |= {f"{name}_{key}": value for key, value in figures.items()}
     return cells

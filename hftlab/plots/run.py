@@ -1,14 +1,15 @@
-"""The picture of a run: best prices with the trades between them, what was traded, and the book at the end.
+"""The picture of a run: best prices, the trades between them, traded volume, and the book at the end.
 
-One figure that shows whether a replay is what one thinks it is. Frames are those of a `Result` or the
-files of a run folder; matplotlib is imported only when something is drawn.
+One look shows whether a replay is plausible. Frames are those of a `Result` or the files of a run folder;
+matplotlib is imported only when something is drawn.
 """
 
 from __future__ import annotations
 
+from datetime import timedelta
 from io import BytesIO
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import polars as pl
 import pyarrow as pa
@@ -16,7 +17,7 @@ import pyarrow as pa
 from hftlab.codes import PRICE_SCALE, Side
 from hftlab.errors import InputError, UsageError
 from hftlab.feeds.native import read_columns
-from hftlab.schema import BOOK, FILLS, L1
+from hftlab.schema import BOOK, FILLS, L1, to_frame
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -51,10 +52,10 @@ def plot_run(
 ) -> Figure:
     """Draw one instrument of a run; by default the one with most fills (or changes of the best price).
 
-    Parameters are frames of the schemas L1, FILLS and BOOK, each may be missing; `figure` is an empty
-    matplotlib figure to draw on, a new one by default.
+    Parameters are frames of the schemas L1, FILLS and BOOK; each may be missing. `figure` is an empty
+    matplotlib figure to draw on; by default a new one.
 
-    Raises UsageError when there is nothing to draw.
+    Raises UsageError if no frame has rows to draw.
     """
     frames = [frame for frame in (fills, l1, book) if frame is not None and frame.height]
     if not frames:
@@ -68,7 +69,7 @@ def plot_run(
     _draw_touch(prices, l1)
     _draw_trades(prices, fills)
     _draw_volume(times, fills)
-    if depth is not None:
+    if depth is not None and book is not None:
         _draw_book(depth, book)
     prices.set_title(symbol, loc="left", fontweight="bold")
     if l1 is not None or fills is not None:
@@ -77,22 +78,22 @@ def plot_run(
 
 
 def plot_folder(folder: str | Path, symbol: str | None = None) -> Figure:
-    """Draw one instrument of a run folder, from whichever of l1, fills and book it has.
+    """Draw one instrument of a run folder, from those of l1, fills and book that it has.
 
-    Raises InputError when this isn't a run folder, FormatError where a table of it is broken, UsageError
-    when there is nothing to draw.
+    Raises InputError for a folder that is no run folder, FormatError for a broken table, UsageError if no
+    table has rows to draw.
     """
     folder = Path(folder)
     if not (folder / "manifest.json").is_file():
         raise InputError(f"{folder}: found no manifest.json, expected a run folder (hftlab replay --out)")
     paths = {name: folder / f"{name}.parquet" for name in NEEDED}
     frames = {name: _read(path, NEEDED[name]) for name, path in paths.items() if path.is_file()}
-    return plot_run(**frames, symbol=symbol)
+    return plot_run(frames.get("l1"), frames.get("fills"), frames.get("book"), symbol)
 
 
 def _read(path: Path, schema: pa.Schema) -> pl.DataFrame:
     table = pa.Table.from_batches(read_columns(path, schema, READ_ROWS), schema)
-    return pl.from_arrow(table.unify_dictionaries())
+    return to_frame(table.unify_dictionaries())
 
 
 def _of(frame: pl.DataFrame | None, symbol: str) -> pl.DataFrame | None:
@@ -106,14 +107,14 @@ def _most_active(frame: pl.DataFrame) -> str:
     counts = (
         frame.group_by(pl.col("symbol").cast(pl.String)).len().sort("len", "symbol", descending=[True, False])
     )
-    return counts["symbol"][0]
+    return str(counts["symbol"][0])
 
 
 def _new_figure() -> Figure:
     from matplotlib.figure import Figure
 
     class RunFigure(Figure):
-        """A figure that shows itself in a notebook, whether or not pyplot has been imported."""
+        """A figure that a notebook displays, whether or not pyplot has been imported."""
 
         def _repr_png_(self) -> bytes:
             picture = BytesIO()
@@ -125,7 +126,7 @@ def _new_figure() -> Figure:
 
 def _axes(figure: Figure, with_depth: bool) -> tuple[Axes, Axes, Axes | None]:
     """Volume, prices above it, and the book at the right on the same price axis."""
-    from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
+    from matplotlib import dates
 
     grid = figure.add_gridspec(
         2, 2 if with_depth else 1, height_ratios=[3, 1], width_ratios=[4, 1][: 1 + with_depth]
@@ -134,9 +135,10 @@ def _axes(figure: Figure, with_depth: bool) -> tuple[Axes, Axes, Axes | None]:
     volume = figure.add_subplot(grid[1, 0], sharex=prices)
     depth = figure.add_subplot(grid[0, 1], sharey=prices) if with_depth else None
     prices.tick_params(labelbottom=False)
-    locator = AutoDateLocator()
+    untyped: Any = dates  # matplotlib's dates have no types
+    locator = untyped.AutoDateLocator()
     volume.xaxis.set_major_locator(locator)
-    volume.xaxis.set_major_formatter(ConciseDateFormatter(locator))
+    volume.xaxis.set_major_formatter(untyped.ConciseDateFormatter(locator))
     prices.set_ylabel("price")
     volume.set_ylabel("lots traded")
     volume.set_xlabel("time, UTC")
@@ -160,6 +162,7 @@ def _draw_touch(axes: Axes, l1: pl.DataFrame | None) -> None:
     )
     for column, colour, label in (("bid_px", BUY, "best bid"), ("ask_px", SELL, "best ask")):
         axes.step(shown["ts"], shown[column], where="post", color=colour, linewidth=0.9, label=label)
+    # by quantile: a single order far away would squeeze the rest into a line
     low, high = shown["bid_px"].quantile(OUTSIDE), shown["ask_px"].quantile(1 - OUTSIDE)
     if low is not None and high is not None and low < high:
         margin = 0.05 * (high - low)
@@ -170,7 +173,7 @@ def _draw_trades(axes: Axes, fills: pl.DataFrame | None) -> None:
     if fills is None:
         return
     shown = fills.gather_every(max(1, fills.height // POINTS_MAX)).with_columns(_decimal("price"))
-    area = 60 / shown["qty"].max()
+    area = 60 / int(shown["qty"].to_numpy().max())
     for side, label in ((Side.BUY, "buyer took"), (Side.SELL, "seller took")):
         taken = shown.filter(pl.col("aggressor_side") == int(side))
         colour = COLOURS[side]
@@ -190,8 +193,9 @@ def _draw_volume(axes: Axes, fills: pl.DataFrame | None) -> None:
     """Lots per time bin: bought above the line, sold below it."""
     if fills is None:
         return
-    start, end = fills["ts"].min(), fills["ts"].max()
-    width = max((end - start) / TIME_BINS, type(end - start)(microseconds=1))
+    times: Any = fills["ts"]  # a series of times has a minimum of any type, for a checker
+    start, end = times.min(), times.max()
+    width = max((end - start) / TIME_BINS, timedelta(microseconds=1))  # above 0 even if all come at once
     bins = fills.group_by(
         ((pl.col("ts") - start).dt.total_nanoseconds() // int(width.total_seconds() * 1e9)).alias("bin"),
         "aggressor_side",
@@ -199,17 +203,17 @@ def _draw_volume(axes: Axes, fills: pl.DataFrame | None) -> None:
     for side, colour in COLOURS.items():
         taken = bins.filter(pl.col("aggressor_side") == int(side))
         if taken.is_empty():
-            continue  # an axis that was given no time yet can't be given a width of one
+            continue  # matplotlib takes a width in time only once an axis has times
         left = [start + width * index for index in taken["bin"]]
         axes.bar(left, taken["qty"] * int(side), width=width, align="edge", color=colour)
     axes.axhline(0, color=INK, linewidth=0.6)
 
 
 def _draw_book(axes: Axes, book: pl.DataFrame) -> None:
-    """What rests at the end, level by level, near the touch."""
+    """Open lots at the end, level by level, near the touch."""
     levels = book.group_by("side", "price").agg(pl.col("qty").sum())
     low, high = axes.get_ylim()
-    height = (high - low) / 150
+    height = (high - low) / 150  # thin enough for levels a tick apart
     for side, colour in COLOURS.items():
         best = levels.filter(pl.col("side") == int(side)).sort("price", descending=side is Side.BUY)
         best = best.head(BOOK_LEVELS).with_columns(_decimal("price"))

@@ -1,4 +1,4 @@
-"""The rows of a tape as calls of OrderBook, one book per symbol, and the digest of what they answered."""
+"""The rows of a tape as calls of OrderBook, one book per symbol, and the digest of the acks."""
 
 from __future__ import annotations
 
@@ -32,26 +32,24 @@ def calls_of(tape: Tape, books: list[OrderBook]) -> Iterator[tuple[int, Callable
     """Each row as (number of its book, method, arguments)."""
     columns, rows = tape.checked.columns, tape.rows
 
-    def cells(column: np.ndarray) -> list:
+    def values(column: np.ndarray) -> list[int]:
         return column.tolist() if column.size else [0] * rows
 
     ids = columns.order_id.view("u8").tolist()
     new_ids = columns.new_order_id.view("u8").tolist() if columns.new_order_id.size else ids
     times = tape.ts(np.arange(rows)).tolist()
     for action, side, order_type, tif, post_only, order_id, new_id, price, qty, number, account, ts in zip(
-        *map(cells, columns[:5]), ids, new_ids, *map(cells, columns[7:]), times, strict=True
+        *map(values, columns[:5]), ids, new_ids, *map(values, columns[7:]), times, strict=True
     ):
         book = books[number]
         if action == Action.NEW:
-            arguments = order_id, side, price, qty, order_type, tif, account, post_only, ts
-            yield number, book.submit, arguments
+            yield number, book.submit, (order_id, side, price, qty, order_type, tif, account, post_only, ts)
         elif action == Action.CANCEL:
             yield number, book.cancel, (order_id, account, ts)
         elif action == Action.REDUCE:
             yield number, book.reduce, (order_id, qty, account, ts)
         elif action == Action.REPLACE:
-            arguments = order_id, price, qty, new_id, post_only, order_type, account, ts
-            yield number, book.replace, arguments
+            yield number, book.replace, (order_id, price, qty, new_id, post_only, order_type, account, ts)
         elif action == Action.MASS_CANCEL:
             yield number, book.mass_cancel, (account, ts)
         elif action == Action.RISK_CONTROL:
@@ -64,21 +62,23 @@ def digest_of_acks(
     tape: Tape,
     books: list[OrderBook],
     acks: Iterable[tuple[int, Ack]],
-    told: Iterable[Sequence[Intervention]],
+    by_gate: Iterable[Sequence[Intervention]],
 ) -> str:
-    """The digest of a run that was calls: (book, ack) by row, and what the gate did by itself at each row."""
+    """The digest of a run made of calls: (book, ack) by row, and the gate's own events at each row."""
     outcomes, filled, leaves, fills = [], [], [], []
-    for row, ((book, ack), events) in enumerate(zip(acks, told, strict=True)):
+    for row, ((book, ack), events) in enumerate(zip(acks, by_gate, strict=True)):
         rejected = ack.reason is not Reason.NONE
         outcomes.append(REJECTED + ack.reason if rejected else int(ack.status))
         filled.append(ack.filled_qty)
         leaves.append(ack.leaves_qty)
         fills += [(row, book, GATE, fill) for event in events for fill in event.fills]
         fills += [(row, book, SENDER, fill) for fill in ack.fills]
-    by_row = [np.array(a, t) for a, t in ((outcomes, "u1"), (filled, "i8"), (leaves, "i8"))]
-    run = TapeRun(tape, np.empty(0), np.empty(0), *by_row, None, nothing, 0.0, ordered=True)
+    none = np.empty(0)  # fills have their columns already: `_expanded`
+    by_row = np.array(outcomes, "u1"), np.array(filled, "i8"), np.array(leaves, "i8")
+    run = TapeRun(tape, none, none, *by_row, None, nothing, 0.0, ordered=True)
     digest = Digest()
     digest.add_run(run, _expanded(tape, fills))
+    # each book numbers its own orders; the digest wants the number of the book in the tape
     resting = [book.resting()._replace(book=np.full(len(book), i, np.int32)) for i, book in enumerate(books)]
     return digest.with_book(
         tape.symbols, Resting(*(np.concatenate(parts) for parts in zip(*resting, strict=True)))
@@ -91,6 +91,7 @@ def _expanded(tape: Tape, fills: list[tuple[int, int, str, Fill]]) -> tables.Fil
     longs, ints = np.zeros((8, len(fills)), np.int64), np.zeros((3, len(fills)), np.int32)
     for i, (row, book, whose, fill) in enumerate(fills):
         replaces = columns.new_order_id.size and columns.action[row] == Action.REPLACE
+        # the taker of a REPLACE is the new order; an order of the gate has no id
         taker = 0 if whose == GATE else (columns.new_order_id if replaces else columns.order_id)[row]
         maker = np.uint64(fill.maker_order_id).view(np.int64)
         longs[:, i] = seq[row], 0, fill.price, fill.qty, taker, maker, fill.taker_leaves, fill.maker_leaves

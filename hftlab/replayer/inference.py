@@ -1,8 +1,8 @@
-"""Facts to commands: what somebody must have asked the venue for, so that it reported this.
+"""Facts to commands: the orders and cancels that must have reached the venue, given what it reported.
 
-A market-by-order feed tells results. To put them through a matching engine they have to become requests
-again, and some of those nobody saw: an execution of a resting order implies an incoming order from the
-other side. Every row says in `origin` whether it was observed or concluded.
+A market-by-order feed (MBO: "facts" here) reports results. A matching engine needs the commands behind them,
+and some of those no feed shows: an execution of a resting order implies an incoming order from the other
+side. The column `origin` marks every row as observed or inferred.
 
 ============================================ ====================================================
 fact                                         command
@@ -21,27 +21,27 @@ R                                            CLEAR
 T, N                                         none
 ============================================ ====================================================
 
-Each instrument's facts are read on their own; what comes between in others doesn't matter.
+Each instrument's facts are read on their own; facts of others in between don't matter.
 
-**What only reports an execution.** Outstanding of an order is what F facts told of it that no C or M has
-reported yet. A C takes it down by its size, an M that is applied ends it, an A that is applied begins anew.
-A C of no more than is outstanding asks for nothing; of a larger one the difference is a request. An M asks
-for nothing if it leaves the open order its price and just what is open less what is outstanding.
+**What only reports an execution.** The executed quantity of an order is *outstanding* until a C or M reports
+it. F facts add to it, a C takes it down by its size, an M that is applied ends it, an A that is applied
+begins anew. A C of no more than is outstanding is no command; of a larger one the difference is. An M is no
+command if it leaves the price as it is and the quantity at what was open less what is outstanding.
 
 **One incoming order.** Executions that follow each other (nothing but T, N and the C or M of an F between)
 with one time, resting side and aggressor (the last T of that time that names one, from the other side), no
 two in a row of one order, at prices that never get better for the taker, are one incoming order: its
 quantity is their sum, its limit price the last and worst. An A that follows at the same time from the other
 side, at that price or beyond, is what was left of it (if a T named the aggressor, only the A of that order).
-The id is that of the A or the T; where neither tells, or the T's was added before, it is synthetic: counted
-up from `TAKER_ID_BASE`, or from a range without real ids where those reach that far.
+The id is that of the A or the T. Where neither names one, or the T's was added before, it is synthetic:
+counted up from `TAKER_ID_BASE`, or from a range without real ids where those reach that far.
 
-**Resting without matching.** What the venue says rests, rests: orders of a snapshot (flag 32), and orders
+**Resting without matching.** What rests at the venue rests here: orders of a snapshot (flag 32), and orders
 that would have traded with the book the facts imply at that moment, as in an auction. So the facts are
 rebuilt once here.
 
 **Facts that the rebuild refuses** (an id that is open already, an unknown one, no legal price or size) change
-nothing, so nothing is concluded from them: they are commands of their own, no remainder and no part of a
+nothing, so nothing is inferred from them: they are commands of their own, no remainder and no part of a
 REPLACE. Only a C of an unknown order may still report its F.
 
 **Hidden executions** (a T in an event without an F) took liquidity that no book shows; a command for them
@@ -108,7 +108,7 @@ class _Facts(NamedTuple):
 
 
 class Rebuilt(NamedTuple):
-    """What rebuilding the facts tells about each."""
+    """What rebuilding the facts shows about each."""
 
     crosses: np.ndarray  # bool: an A or M that would have traded with the book before it
     refused: np.ndarray  # bool: it changed nothing
@@ -135,7 +135,7 @@ def infer_orders(flow: Flow | pa.Table) -> pa.Table:
     A flow of commands is its own table; what was inferred from a flow is kept with it. Of a table `symbol`
     and `flags` may be missing, and `ts_event` and `sequence`, which are then the row number.
 
-    Raises UsageError for price levels, behind which nobody knows the orders; TableError listing every column
+    Raises UsageError for price levels, which show no orders; TableError listing every column
     that is missing, holds nulls or has values of another type.
     """
     if not isinstance(flow, Flow):
@@ -154,6 +154,7 @@ def infer_orders(flow: Flow | pa.Table) -> pa.Table:
 
 
 def _inferred(mbo: pa.Table) -> pa.Table:
+    # not at the top: a flow of commands is returned without loading kernels
     from hftlab.engine.book_states import run_states
     from hftlab.tape.compiler import compile_checked, rules_for
     from hftlab.tape.facts import facts_to_commands, read_mbo
@@ -165,7 +166,7 @@ def _inferred(mbo: pa.Table) -> pa.Table:
 
 
 def rebuilt(run: TapeRun, states: States) -> Rebuilt:
-    """What a run of the facts tells about each (see `engine.book_states.run_states`)."""
+    """What a run of the facts shows about each (see `engine.book_states.run_states`)."""
     from hftlab.kernels.book.opcodes import REJECTED
     from hftlab.kernels.results.book_states import CROSSES
 
@@ -173,18 +174,19 @@ def rebuilt(run: TapeRun, states: States) -> Rebuilt:
     return Rebuilt((states.places & CROSSES != 0) & ~refused, refused)
 
 
-def infer(mbo: Mbo, told: Rebuilt) -> Inference:
-    """The commands behind checked facts, of which `rebuilt` tells."""
-    facts = _facts(mbo, told)
+def infer(mbo: Mbo, by_row: Rebuilt) -> Inference:
+    """The commands behind checked facts; `by_row` is what `rebuilt` returns."""
+    facts = _facts(mbo, by_row)
     history, by_book = _history(facts), _by_book(facts)
     causes, aggressor = _causes(facts, history), _aggressors(facts, by_book)
-    asks = (facts.action != _T) & (facts.action != _N) & ~causes.by_fill
-    kept = by_book[asks[by_book]]
+    is_command = (facts.action != _T) & (facts.action != _N) & ~causes.by_fill
+    kept = by_book[is_command[by_book]]
     role = _roles(facts, kept, aggressor, causes)
+    # a command is a run of kept facts: from one that begins it to the last before the next one
     start = np.flatnonzero(role == _BEGINS)
     stop = np.append(start[1:], len(kept))[: len(start)] - 1
     size = np.where(facts.action == _C, causes.taken, facts.size)[kept]
-    size[role == _RENEWS] = 0
+    size[role == _RENEWS] = 0  # a REPLACE has the size of its A, not of the C and the A together
     qty = np.add.reduceat(size, start) if len(start) else size
     renewed = role[stop] == _RENEWS
     qty[renewed] = facts.size[kept[stop[renewed]]]
@@ -192,7 +194,7 @@ def infer(mbo: Mbo, told: Rebuilt) -> Inference:
     in_order = np.argsort(kept[start], kind="stable")  # commands in the order of their first facts
     first, last = kept[start][in_order], kept[stop][in_order]
     orders = _commands(facts, first, last, role[stop][in_order], qty[in_order], aggressor, causes.all_open)
-    taker = np.full(len(asks), -1)
+    taker = np.full(len(is_command), -1)
     taker[kept] = np.argsort(in_order)[np.cumsum(role == _BEGINS) - 1]
     taker[facts.action != _F] = -1
     _with_removals(last, facts, history, by_book, taker)
@@ -202,8 +204,8 @@ def infer(mbo: Mbo, told: Rebuilt) -> Inference:
     )
 
 
-def _facts(mbo: Mbo, told: Rebuilt) -> _Facts:
-    auctioned = (mbo.fact == _F) & (mbo.side == 0)
+def _facts(mbo: Mbo, by_row: Rebuilt) -> _Facts:
+    auctioned = (mbo.fact == _F) & (mbo.side == 0)  # no incoming order: its C or M is a command then
     return _Facts(
         mbo.ts,
         np.where(auctioned, np.int8(_N), mbo.fact),
@@ -215,7 +217,7 @@ def _facts(mbo: Mbo, told: Rebuilt) -> _Facts:
         mbo.sequence,
         mbo.book,
         pa.array(mbo.symbols, pa.string()),
-        *told,
+        *by_row,
     )
 
 
@@ -233,6 +235,7 @@ def _causes(facts: _Facts, history: _History) -> _Causes:
     from hftlab.kernels.results.book_states import follow_fills
 
     rows, new = history
+    # the kernel follows outstanding quantity through all facts; F facts themselves are then done with
     fill, filled = facts.action[rows] == _F, np.empty(len(rows), np.int64)
     follow_fills(facts.action[rows], facts.size[rows], new, ~facts.refused[rows], filled)
     filled = filled[~fill]
@@ -241,15 +244,17 @@ def _causes(facts: _Facts, history: _History) -> _Causes:
     new = np.diff(order, prepend=0) != 0
     action, size, price = facts.action[rows], facts.size[rows], facts.price[rows]
 
-    cancel, at, applied = action == _C, np.arange(len(rows)), ~facts.refused[rows]
-    states = ((action == _A) | (action == _M)) & applied  # these two say what is open, others only change it
-    since = np.maximum.accumulate(np.where(states | new, at, 0))
+    # what is open of an order: the size of its last A or M, less what C facts took off since
+    cancel, index, applied = action == _C, np.arange(len(rows)), ~facts.refused[rows]
+    states = ((action == _A) | (action == _M)) & applied  # these set what is open, others only change it
+    since = np.maximum.accumulate(np.where(states | new, index, 0))
     gone = np.cumsum(np.where(cancel & applied, size, 0))
     open_after = size[since] - (gone - gone[since])
     known = _previous(states[since], False) & ~new
     open_before, price_before = _previous(open_after, 0), _previous(price[since], 0)
 
-    taken = np.where(size > 0, np.maximum(size - filled, 0), size)  # a size that is none stays visible
+    # a size of 0 or less stays as it is: the command is then refused for it, as the fact was
+    taken = np.where(size > 0, np.maximum(size - filled, 0), size)
     all_open = cancel & applied & known & (size >= open_before)
     left_by_fill = known & (action == _M) & applied & (price == price_before) & (size == open_before - filled)
     by_fill = (filled > 0) & np.where(cancel, (size > 0) & (size <= filled), left_by_fill)
@@ -275,15 +280,15 @@ def _with_removals(
     That is the next C or M of the order, if it is of the same time or the next fact of the instrument.
     """
     rows, new = history
-    at = np.arange(len(rows))
     changes = np.isin(facts.action[rows], (_C, _M))
-    following = np.minimum.accumulate(np.where(changes, at, len(rows))[::-1])[::-1]
+    following = np.minimum.accumulate(np.where(changes, np.arange(len(rows)), len(rows))[::-1])[::-1]
     ends = np.append(np.flatnonzero(new)[1:], len(rows))[np.cumsum(new) - 1]
     found = (following < ends) & (taker[rows] >= 0)
+    # a removal much later may belong to something else, so only a prompt one ends the command
     fills, removals = rows[found], rows[following[found]]
-    place = np.empty_like(by_book)
-    place[by_book] = np.arange(len(by_book))
-    prompt = (place[removals] == place[fills] + 1) | (facts.ts_ns[removals] == facts.ts_ns[fills])
+    rank = np.empty_like(by_book)  # of each row among those of its instrument
+    rank[by_book] = np.arange(len(by_book))
+    prompt = (rank[removals] == rank[fills] + 1) | (facts.ts_ns[removals] == facts.ts_ns[fills])
     np.maximum.at(last, taker[fills[prompt]], removals[prompt])
 
 
@@ -316,12 +321,13 @@ _BEGINS, _EXECUTES, _REMAINS, _RENEWS = range(4)  # what a fact is to its comman
 
 
 def _aggressors(facts: _Facts, by_book: np.ndarray) -> np.ndarray:
-    """Per F, the order id of the last T before it at the same time that names one; 0 where none tells."""
+    """Per F, the order id of the last T before it at the same time that names one; 0 for none."""
     named = ((facts.action == _T) & (facts.order_id != 0))[by_book]
-    if not named.any():
+    if not named.any():  # most feeds name no aggressor
         return np.zeros(len(named), np.uint64)
     last = np.maximum.accumulate(np.where(named, np.arange(len(named)), -1))
     before = by_book[np.maximum(last, 0)]
+    # a T is from the aggressor's side, its F facts are from the other
     same = (last >= 0) & (facts.action[by_book] == _F) & (facts.side[before] == -facts.side[by_book])
     for column in (facts.ts_ns, facts.symbol):
         same &= column[before] == column[by_book]
@@ -329,9 +335,10 @@ def _aggressors(facts: _Facts, by_book: np.ndarray) -> np.ndarray:
 
 
 def _roles(facts: _Facts, kept: np.ndarray, aggressor: np.ndarray, causes: _Causes) -> np.ndarray:
-    """What each kept fact is to the command of the facts before it."""
+    """Whether each kept fact belongs to the command before it, and how; the rules are at the top."""
     row, before = kept[1:], kept[:-1]
     side = facts.side[row].astype(np.int64)
+    # what belongs together has one time and one instrument; a refused size stands alone
     together = (facts.size[row] > 0) & (facts.size[before] > 0)
     for column in (facts.ts_ns, facts.symbol):
         together &= column[row] == column[before]
@@ -342,11 +349,13 @@ def _roles(facts: _Facts, kept: np.ndarray, aggressor: np.ndarray, causes: _Caus
     executes &= facts.order_id[row] != facts.order_id[before]  # one taker would have taken it at once
     executes &= side * facts.price[row] <= side * facts.price[before]  # a taker's prices never get better
 
+    # an A that crosses would have traded, so it is no remainder; it rests as PASSIVE
     adds = (facts.action[row] == _A) & ~facts.snapshot[row] & ~facts.refused[row]
     remains = after_fill & adds & ~facts.crosses[row] & (side == -facts.side[before])
     remains &= side * facts.price[row] >= side * facts.price[before]
     remains &= (aggressor[before] == 0) | (aggressor[before] == facts.order_id[row])
 
+    # cancel-replace: the venue reports both halves in one message, which has one sequence
     renews = together & adds
     renews &= (facts.action[before] == _C) & causes.all_open[before] & (facts.side[before] == facts.side[row])
     renews &= (facts.sequence[row] == facts.sequence[before]) & (
@@ -370,7 +379,7 @@ def _commands(
     aggressor: np.ndarray,
     all_open: np.ndarray,
 ) -> pa.Table:
-    """One row per command, from its first and last kept fact and what the last is to it."""
+    """One row per command, from its first and last kept fact and the role of the last."""
     taker = facts.action[first] == _F
     rests = taker & (role == _REMAINS)
     renewed = role == _RENEWS
@@ -407,18 +416,20 @@ def _order_ids(
     rests: np.ndarray,
     aggressor: np.ndarray,
 ) -> np.ndarray:
-    """The id of each command: its order's, its taker's where somebody tells, else a synthetic one."""
+    """The id of each command: its order's, or its taker's where an A or T names it, else a synthetic one."""
     ids = np.where(rests, facts.order_id[last], facts.order_id[first])
-    told = taker & ~rests & (aggressor[first] != 0)
-    told[told] = ~_added_before(facts, aggressor[first[told]], first[told])
-    ids[told] = aggressor[first[told]]
-    nameless = taker & ~rests & ~told
+    named = taker & ~rests & (aggressor[first] != 0)
+    # an id that may still rest in the book would be a duplicate
+    named[named] = ~_added_before(facts, aggressor[first[named]], first[named])
+    ids[named] = aggressor[first[named]]
+    nameless = taker & ~rests & ~named
     ids[nameless] = free_ids(facts.order_id, TAKER_ID_BASE, int(nameless.sum()))
     return ids
 
 
 def _added_before(facts: _Facts, ids: np.ndarray, rows: np.ndarray) -> np.ndarray:
     """Whether an order of that id was added in an earlier row of the instrument: it may still rest."""
+    # (instrument, id) as one number, then the first row that adds each
     adds = np.flatnonzero((facts.action == _A) & ~facts.refused)
     names, number = np.unique(np.append(facts.order_id[adds], ids), return_inverse=True)
     keys = facts.symbol[np.append(adds, rows)].astype(np.int64) * len(names) + number

@@ -1,8 +1,8 @@
-"""What is in a flow, and what is wrong with it, before anybody trusts a result made from it.
+"""What is in a flow, and what is wrong with it, before a result made from it is trusted.
 
-One pass over the checked table for its shape (instruments, times, prices, ticks), one replay for what no
-row shows by itself: unknown and duplicate ids and everything else that would be rejected. Flows larger
-than memory are read in chunks.
+One pass over the checked table gives its shape: instruments, times, prices, ticks. One replay finds what no
+row shows by itself: unknown and duplicate ids, and everything else that would be rejected. Flows larger than
+memory are read in chunks.
 """
 
 from __future__ import annotations
@@ -15,13 +15,14 @@ import polars as pl
 import pyarrow as pa
 
 from hftlab.codes import NOT_A_VALUE, Action, OrderType
-from hftlab.engine.runner import Progress
+from hftlab.engine.workers import Progress
 from hftlab.feeds import Flow
 from hftlab.feeds.parsing import containers
 from hftlab.replayer.plan import CHUNK_ROWS, MANY, make_plan
 from hftlab.replayer.replayer import replay_to
 from hftlab.replayer.source import Source
 from hftlab.results.result import Result
+from hftlab.schema import to_frame
 from hftlab.tape.tables import CheckedTable
 
 FACTS = {"NEW": "A add", "REPLACE": "M modify", "REDUCE": "C cancel", "CLEAR": "R clear"}
@@ -74,8 +75,8 @@ class Inspection:
     troubles: tuple[Trouble, ...]
     fills: int
     open_orders: int  # at the end
-    notes: tuple[str, ...]  # what the feed met
-    faults: tuple[str, ...]  # damage it met
+    notes: tuple[str, ...]  # quirks of the source, counted
+    faults: tuple[str, ...]  # damage in the file
     extras: tuple[str, ...]  # further tables it has
 
     def as_dict(self) -> dict[str, Any]:
@@ -84,7 +85,7 @@ class Inspection:
 
 
 def inspect_flow(flow: Flow, progress: Progress | None = None) -> Inspection:
-    """Read a flow once, replay it once, and say what is in it and what is wrong with it.
+    """Read a flow once, replay it once, and report what is in it and what is wrong with it.
 
     `progress` is called with rows replayed. Raises InputError for broken input, or none at the flow's path.
     """
@@ -94,8 +95,7 @@ def inspect_flow(flow: Flow, progress: Progress | None = None) -> Inspection:
     survey = _Survey()
     for checked, _, _ in Source(flow, make_plan(mode, chunk_rows=CHUNK_ROWS, symbols=flow.symbols)).chunks():
         survey.add(checked)
-    times = (0, survey.rows) if survey.first_ts is None else (survey.first_ts, survey.last_ts)
-    troubles = _Troubles(*times)
+    troubles = _Troubles(*survey.span())
     plan = make_plan(
         mode, record="anomalies", symbols=flow.symbols, chunk_rows=_chunks(flow), progress=progress
     )
@@ -146,6 +146,7 @@ def busiest(result: Result, limit: int = 5, by_fills: bool = True) -> pl.DataFra
             pl.col("price").last().alias("last"),
         )
     )
+    # full: an instrument may have traded and be empty now, or rest and never have traded
     joined = traded.join(touch, on="symbol", how="full", coalesce=True).with_columns(
         pl.col("fills", "orders").fill_null(0)
     )
@@ -172,15 +173,13 @@ class _Troubles:
         self._known: dict[str, Trouble] = {}
 
     def add(self, _name: str, anomalies: pa.Table) -> None:
-        """Take in the anomalies of a chunk."""
-        found = pl.from_arrow(anomalies).select(
-            "seq", pl.col("kind").cast(pl.String), pl.col("ts").cast(pl.Int64)
-        )
+        """Add the anomalies of a chunk."""
+        found = to_frame(anomalies).select("seq", pl.col("kind").cast(pl.String), pl.col("ts").cast(pl.Int64))
         for (kind,), rows in found.group_by("kind"):
-            span = np.clip((rows["ts"].to_numpy() - self._first) // self._length, 0, SPANS - 1)
+            seq, ts = rows["seq"].to_numpy(), rows["ts"].to_numpy()
+            span = np.clip((ts - self._first) // self._length, 0, SPANS - 1)
             by_time = tuple(np.bincount(span, minlength=SPANS).tolist())
-            times = (rows["ts"].min(), rows["ts"].max())
-            here = Trouble(kind, rows.height, rows["seq"].min(), *times, by_time)
+            here = Trouble(kind, rows.height, int(seq.min()), int(ts.min()), int(ts.max()), by_time)
             self._known[kind] = _both(self._known[kind], here) if kind in self._known else here
 
     def all(self) -> tuple[Trouble, ...]:
@@ -200,7 +199,7 @@ def _both(one: Trouble, other: Trouble) -> Trouble:
 
 
 class _Survey:
-    """What can be told from the rows alone, gathered chunk by chunk."""
+    """What the rows alone show, gathered chunk by chunk."""
 
     def __init__(self) -> None:
         self.rows = 0
@@ -212,7 +211,7 @@ class _Survey:
         self._by_symbol: dict[str, list[int]] = {}  # rows, lowest, highest, divisor, largest quantity
 
     def add(self, checked: CheckedTable) -> None:
-        """Take in a chunk."""
+        """Add a chunk."""
         self.rows += checked.rows
         self._by_action += np.bincount(checked.columns.action, minlength=8)
         if checked.ts.size and checked.rows:
@@ -220,7 +219,7 @@ class _Survey:
         self._add_instruments(checked)
 
     def actions(self, kind: str) -> dict[str, int]:
-        """Rows by what they ask for, in the words of the table."""
+        """Rows by action, in the words of the table."""
         names = [action.name for action in Action]
         if kind == "mbp":
             names = [LEVELS.get(name, name) for name in names]
@@ -229,10 +228,23 @@ class _Survey:
         counts = zip([*names, NO_EFFECT], self._by_action.tolist(), strict=False)
         return {name: count for name, count in counts if count}
 
+    def span(self) -> tuple[int, int]:
+        """First and last time; row numbers where rows have no times."""
+        if self.first_ts is None or self.last_ts is None:
+            return 0, self.rows
+        return self.first_ts, self.last_ts
+
     def instruments(self) -> tuple[InstrumentSummary, ...]:
         """All instruments that have rows, busiest first."""
         found = [
-            InstrumentSummary(symbol, rows, *((low, high, tick) if tick else (None,) * 3), largest or None)
+            InstrumentSummary(
+                symbol,
+                rows,
+                low if tick else None,
+                high if tick else None,
+                tick or None,
+                largest or None,
+            )
             for symbol, (rows, low, high, tick, largest) in self._by_symbol.items()
             if rows
         ]
@@ -275,7 +287,7 @@ class _Survey:
         prices, sorted_book = prices[order], book[limit][order]
         starts = np.flatnonzero(np.diff(sorted_book, prepend=-1))
         for start, stop in zip(starts, [*starts[1:], prices.size], strict=True):
-            known = self._by_symbol[checked.symbols[sorted_book[start]]]
+            known = self._by_symbol[checked.symbols[sorted_book[start]]]  # a divisor of 0: no price so far
             low, high = int(prices[start]), int(prices[stop - 1])
             known[1] = min(known[1], low) if known[3] else low
             known[2] = max(known[2], high) if known[3] else high

@@ -1,4 +1,4 @@
-"""How a replay is done: its arguments, checked and laid over the configuration."""
+"""The plan of a replay: its arguments, checked and laid over the configuration."""
 
 from __future__ import annotations
 
@@ -10,28 +10,22 @@ from typing import Any
 import msgspec
 
 from hftlab.config.settings import RECORDABLE, Config, load_config
-from hftlab.engine.runner import Progress
+from hftlab.engine.workers import Progress
 from hftlab.errors import UsageError, require_positive, split_symbols
 from hftlab.risk_gate.limits import Limits
 
 MODES, PATHS = ("match", "rebuild"), ("batch", "event")
 
 
-CHUNK_FROM = 16_000_000  # rows: longer files are replayed in chunks unless asked otherwise
-
-
-OF_THE_END = ("book", "positions")  # tables of what is there after the last row
-
-
-MANY = CHUNK_FROM + 1  # rows of a file that doesn't say
-
-
+CHUNK_FROM = 16_000_000  # rows: longer files are replayed in chunks unless `chunk_rows` is given
+MANY = CHUNK_FROM + 1  # rows of a file of unknown length
+OF_THE_END = ("book", "positions")  # tables of the state after the last row
 CHUNK_ROWS = 1_000_000  # 0.9 GB at the peak; four million took 1.9 GB and no less time
 
 
 @dataclass(frozen=True)
 class Plan:
-    """How a replay is done: the arguments of `replay`, checked, over the configuration."""
+    """The arguments of `replay`, checked, over the configuration."""
 
     mode: str
     path: str
@@ -51,7 +45,7 @@ class Plan:
     limits: Limits | None = None  # of the risk gate
 
     def settings(self) -> dict[str, Any]:
-        """What a run folder and a summary say of it."""
+        """The plan as a run folder and a summary list it."""
         names = ("input", "initial_book", "feed", "mode", "inferred_from", "path", "threads", "record")
         return {name: getattr(self, name) for name in (*names, "depth", "chunk_rows", "symbols")} | {
             "tick_size": None if self.tick_size is None else str(self.tick_size),
@@ -61,7 +55,7 @@ class Plan:
 
 
 def limits_for(limits: Limits | str | Path | dict[str, Any] | None, plan: Plan) -> Limits | None:
-    """The limits of the risk gate, if there are any; facts have happened and pass none."""
+    """The limits of the risk gate, if there are any; facts have happened already, so no gate checks them."""
     if limits is not None and plan.mode != "match":
         raise UsageError(
             f"limits: found some in mode {plan.mode!r}, expected mode 'match'; facts pass no gate"
@@ -119,7 +113,7 @@ def _one_of(what: str, value: str, expected: tuple[str, ...]) -> str:
 
 
 def costs_of(plan: Plan) -> Limits | None:
-    """Limits that say what a fill costs, if any do; the gate needn't be closed for that."""
+    """Limits that set what a fill costs, if any do: fees apply without a gate, too."""
     config = plan.config
     if plan.limits is not None:
         return plan.limits

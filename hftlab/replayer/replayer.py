@@ -1,10 +1,11 @@
-"""Replay: any flow through the books, in one piece or in chunks, in batch or event by event."""
+"""`replay`: any flow through the books, in one piece or in chunks, in batch or event by event."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from functools import cache, partial
+from itertools import chain
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -14,7 +15,8 @@ import pyarrow as pa
 
 from hftlab.config.settings import Config
 from hftlab.engine.plan import partitions_for
-from hftlab.engine.runner import Progress, TapeRun, run_events, run_tape
+from hftlab.engine.runner import TapeRun, run_events, run_tape
+from hftlab.engine.workers import Progress
 from hftlab.errors import UsageError
 from hftlab.feeds import Flow, open_flow
 from hftlab.replayer.plan import (
@@ -24,7 +26,7 @@ from hftlab.replayer.plan import (
     make_plan,
 )
 from hftlab.replayer.sink import Handover, Sink
-from hftlab.replayer.source import Source
+from hftlab.replayer.source import Chunk, Source
 from hftlab.results import tables
 from hftlab.results.digest import Digest
 from hftlab.results.positions import changes_of_fills, of_fills
@@ -60,15 +62,15 @@ def replay(
 
     Parameters: `flow` is a path, a `Flow`, a `Tape` or an orders or mbo table (pyarrow, polars, dict of
     arrays). `mode` "match" runs commands through the matcher (inferred first, if the flow holds facts),
-    "rebuild" applies facts as the venue told them. `path` is "batch" (default) or "event", with identical
-    results. `threads` share out instruments (of a `Tape`, its parts). `record` names the tables to keep,
-    of fills, rejects, outcomes, l1, depth, book, anomalies, gate, positions, pnl (default fills and
-    outcomes). `config` is a `Config` or a TOML file. `symbols` keeps only some. `depth` is levels per side.
-    `tick_size` is one for all or by symbol; inferred where missing. `chunk_rows` replays in pieces with
-    bounded memory, as files of more than 16 M rows are anyway. `out` writes a run folder as the replay
-    goes. `progress` is called with rows done. Without `keep` and `out` a replay in chunks keeps its counts,
-    digest, open orders and positions only. `limits` puts the risk gate in front of the matcher: a `Limits`,
-    a file of them, a dict of keys, or those of `config` (docs/RISK.md).
+    "rebuild" applies the venue's facts as they are. `path` is "batch" (default) or "event", with identical
+    results. `threads` divides the instruments among threads (of a `Tape`, its partitions). `record` names the
+    tables to keep: fills, rejects, outcomes, l1, depth, book, anomalies, gate, positions, pnl (default fills
+    and outcomes). `config` is a `Config` or a TOML file. `symbols` keeps only some. `depth` is levels per
+    side. `tick_size` is one for all or by symbol; inferred where missing. `chunk_rows` replays in chunks with
+    bounded memory, as files of more than 16 M rows are anyway. `out` writes a run folder as the replay goes.
+    `progress` is called with rows done. Without `keep` and `out` a replay in chunks keeps its counts, digest,
+    open orders and positions only. `limits` puts the risk gate in front of the matcher: a `Limits`, a file of
+    them, a dict of keys, or those of `config` (docs/RISK.md).
 
     Raises FormatError and TableError for broken input, UsageError for a wrong call, OutputError where
     `out` can't be written.
@@ -76,7 +78,7 @@ def replay(
     plan = make_plan(mode, path, threads, record, config, symbols, depth, tick_size, chunk_rows, progress)
     plan = replace(plan, keep=keep, limits=limits_for(limits, plan))
     if isinstance(flow, str | Path):
-        flow = Tape.load(flow) if Path(flow).suffix == ".tape" else open_flow(flow)
+        flow = Tape.load(str(flow)) if Path(flow).suffix == ".tape" else open_flow(flow)
     if isinstance(flow, Tape):
         return _with_output(plan, out, partial(_replay_tape, flow))
     if isinstance(flow, Flow):
@@ -93,7 +95,7 @@ def replay(
 
 
 def replay_to(take: Callable[[str, pa.Table], None], flow: Flow, plan: Plan) -> Result:
-    """Replay a flow, with each recorded table given to `take(name, table)` in pieces, and not kept.
+    """Replay a flow and hand each recorded table to `take(name, table)`, chunk by chunk; none is kept.
 
     Raises as `replay` does.
     """
@@ -127,7 +129,7 @@ def _run_one(plan: Plan, tape: Tape, manager: RiskManager | None) -> TapeRun:
 
 
 def gate_for(plan: Plan, checked: CheckedTable, first: bool) -> RiskManager | None:
-    """The risk gate, where limits are given or rows control it."""
+    """The risk gate, where limits are given or rows control it; `first`: no chunk came before."""
     if plan.mode != "match":
         return None
     if plan.limits is not None:
@@ -135,7 +137,7 @@ def gate_for(plan: Plan, checked: CheckedTable, first: bool) -> RiskManager | No
     row = first_control(checked)
     if row is None:
         return None
-    if not first:
+    if not first:  # the gate counts from the first row on, so it can't begin in the middle
         raise UsageError(
             f"row {checked.first_row + row}: found a RISK_CONTROL after the first chunk, expected limits "
             "(even empty ones), so that the gate is there from the start, or a replay in one piece"
@@ -151,6 +153,7 @@ def _replay_tape(tape: Tape, plan: Plan, writer: RunWriter | None) -> Result:
         raise UsageError(f"mode: found {plan.mode!r}, expected the mode the tape was compiled for")
     if plan.limits is not None:
         plan.limits.check_symbols(tape.symbols)
+        # a closing order may be larger than any row, and a narrow tape has 32 bits for a quantity
         if plan.limits.closes_positions and not tape.is_wide:
             raise UsageError(
                 "limits: found stops that close positions, expected a table: this tape is narrow"
@@ -159,11 +162,11 @@ def _replay_tape(tape: Tape, plan: Plan, writer: RunWriter | None) -> Result:
 
 
 def _single(plan: Plan, tape: Tape, skipped: int, seconds: dict[str, float]) -> Result:
-    """A result of one piece: its tables are made when somebody asks for them."""
+    """A result in one piece: each table is made when it is first read."""
     run = _run_one(plan, tape, gate_for(plan, tape.checked, True))
     counts = Counts()
     counts.add(run, skipped)
-    fills = cache(partial(tables.expand_fills, run))
+    fills = cache(partial(tables.expand_fills, run))  # digest, fills, positions and pnl share one copy
     return Result(
         digest=Digest(),
         counts=counts,
@@ -189,7 +192,7 @@ def _compile(plan: Plan, checked: CheckedTable, opening: Resting) -> Tape:
 def _replay_source(source: Source, plan: Plan, writer: RunWriter | Handover | None) -> Result:
     chunks = source.chunks()
     checked, skipped, read = next(chunks)
-    following = next(chunks, None)
+    following = next(chunks, None)  # one chunk alone is a result in one piece
     if following is None:
         started = perf_counter()
         tape = _compile(plan, checked, nothing())
@@ -197,19 +200,21 @@ def _replay_source(source: Source, plan: Plan, writer: RunWriter | Handover | No
     return _replay_chunks(plan, writer, [(checked, skipped, read), following], chunks)
 
 
-def _replay_chunks(plan: Plan, writer: RunWriter | Handover | None, first: list, rest: Iterator) -> Result:
-    """Chunk after chunk, each beginning with the orders the last one left open."""
+def _replay_chunks(
+    plan: Plan, writer: RunWriter | Handover | None, first: list[Chunk], rest: Iterator[Chunk]
+) -> Result:
+    """Chunk after chunk, each beginning with the orders that the last one left open."""
     digest, counts, sink = Digest(), Counts(), Sink(plan, writer)
     seconds = dict.fromkeys(("read", "compile", "run", "tables"), 0.0)
     symbols: tuple[str, ...] = ()
     resting, manager = nothing(), None
-    while first or (following := next(rest, None)) is not None:
-        checked, skipped, read = first.pop(0) if first else following
+    for checked, skipped, read in chain(first, rest):
         started = perf_counter()
         checked = _with_symbols(checked, symbols)
-        symbols = checked.symbols if checked.rows else symbols
+        symbols = checked.symbols if checked.rows else symbols  # an empty chunk knows none
         tape = _compile(plan, checked, resting)
         compiled = perf_counter()
+        # one gate for the whole flow: it carries positions and rates from chunk to chunk
         manager = manager or gate_for(plan, checked, counts.chunks == 0)
         run = _run_one(plan, tape, manager)
         ran = perf_counter()
@@ -238,9 +243,9 @@ def _with_symbols(checked: CheckedTable, known: tuple[str, ...]) -> CheckedTable
     """The same rows with the books numbered as before, and new symbols behind."""
     if checked.symbols == known or not known:
         return checked
-    if not checked.rows:  # nothing of the symbols that were asked for
+    if not checked.rows:  # the filter left no row
         return replace(checked, symbols=known)
-    before = set(known)
+    before = set(known)  # books keep their numbers: open orders of the last chunk refer to them
     symbols = known + tuple(symbol for symbol in checked.symbols if symbol not in before)
     number = {symbol: book for book, symbol in enumerate(symbols)}
     books = np.array([number[symbol] for symbol in checked.symbols], np.int32)

@@ -22,7 +22,7 @@ from hftlab.tape.open_orders import Resting
 
 
 class Handover:
-    """Gives recorded tables to somebody who keeps what they like of them."""
+    """Hands recorded tables to a function, which keeps what it needs of them."""
 
     target = None  # nothing can be read back
 
@@ -36,15 +36,16 @@ class Sink:
     def __init__(self, plan: Plan, writer: RunWriter | Handover | None) -> None:
         self.plan, self.writer = plan, writer
         names = plan.record if plan.keep or writer is not None else ()
-        self.parts: dict[str, list[pa.Table]] = {name: [] for name in names if name not in OF_THE_END}
+        self.chunks: dict[str, list[pa.Table]] = {name: [] for name in names if name not in OF_THE_END}
         wanted = "positions" in plan.record or "pnl" in names
-        self.held = Positions(costs_of(plan)) if wanted else None
+        self.positions = Positions(costs_of(plan)) if wanted else None
 
     def add(self, run: TapeRun, fills: tables.Fills, first_match: int) -> None:
         """Keep the recorded tables of a chunk."""
-        if self.held is not None and "pnl" not in self.parts:
-            self.held.add(fills, run.tape.symbols)
-        make = {
+        # `pnl` books the fills itself, below, and must not see them twice
+        if self.positions is not None and "pnl" not in self.chunks:
+            self.positions.add(fills, run.tape.symbols)
+        make: dict[str, Callable[[], pa.Table]] = {
             "fills": lambda: tables.fills_table(run.tape, fills, first_match),
             "rejects": lambda: tables.rejects_table(run),
             "outcomes": lambda: tables.outcomes_table(run),
@@ -52,28 +53,31 @@ class Sink:
             "anomalies": lambda: tables.anomalies_table(run),
             "depth": lambda: tables.depth_table(run, self.plan.depth),
             "gate": lambda: tables.gate_table(run),
-            "pnl": lambda: self.held.add_with_changes(fills, run.tape.symbols),
         }
-        for name, parts in self.parts.items():
+        if self.positions is not None:
+            make["pnl"] = partial(self.positions.add_with_changes, fills, run.tape.symbols)
+        for name, chunks in self.chunks.items():
             table = make[name]()
             if self.writer is None:
-                parts.append(table)
+                chunks.append(table)
             else:
                 self.writer.append(name, table)
 
     def tables(self, symbols: tuple[str, ...], resting: Resting) -> dict[str, Callable[[], pa.Table]]:
         """The whole tables, by name; `symbols` and open orders are those at the end."""
-        made = {} if self.held is None else {"positions": partial(self.held.table, symbols, resting)}
+        made: dict[str, Callable[[], pa.Table]] = {}
+        if self.positions is not None:
+            made["positions"] = partial(self.positions.table, symbols, resting)
         if self.writer is None:
-            return made | {name: partial(joined, parts) for name, parts in self.parts.items()}
+            return made | {name: partial(joined, chunks) for name, chunks in self.chunks.items()}
         if self.writer.target is None:
             return made
-        return made | {name: partial(read_back, self.writer.target, name) for name in self.parts}
+        return made | {name: partial(read_back, self.writer.target, name) for name in self.chunks}
 
 
-def joined(parts: list[pa.Table]) -> pa.Table:
-    """The pieces of a table as one, their dictionaries made one as well."""
-    return pa.concat_tables(parts).unify_dictionaries().combine_chunks()
+def joined(chunks: list[pa.Table]) -> pa.Table:
+    """The chunks of a table as one, with one dictionary per column."""
+    return pa.concat_tables(chunks).unify_dictionaries().combine_chunks()
 
 
 def read_back(folder: Path, name: str) -> pa.Table:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from time import perf_counter
 from typing import Any
@@ -23,6 +23,8 @@ from hftlab.tape.facts import read_facts
 from hftlab.tape.price_levels import LevelReader
 from hftlab.tape.tables import CheckedTable, as_arrow, frozen, only_symbols, read_orders
 
+Chunk = tuple[CheckedTable, int, float]  # rows, how many the symbol filter left out, seconds it took
+
 
 class Source:
     """Where the tables of a replay come from, whole or in chunks."""
@@ -42,18 +44,18 @@ class Source:
                 f"{self.path or 'this table'}: found price levels (mbp), expected orders or facts by order "
                 "to match; levels can be rebuilt (mode rebuild)"
             )
-        facts = {"mbo": read_facts, "mbp": LevelReader()}
+        facts: dict[str, Callable[[pa.Table, int], CheckedTable]] = {"mbo": read_facts, "mbp": LevelReader()}
         self.read = read_orders if plan.mode == "match" else facts[kind]
-        self.marks_ends = False  # whether some fact so far said that an event ends with it
+        self.marks_ends = False  # whether the source marks the ends of events, as far as it was read
         self.inferred = kind == "mbo" and plan.mode == "match"
-        if self.inferred:
+        if self.inferred:  # inference looks at the whole flow, so it is read in one piece
             rows = flow.num_rows if self.table is None else self.table.num_rows
             self.plan = replace(plan, inferred_from=rows)
         elif self.table is None and plan.chunk_rows is None and (flow.most_rows or MANY) > CHUNK_FROM:
             self.plan = replace(plan, chunk_rows=CHUNK_ROWS)
 
     def tables(self) -> Iterator[pa.Table]:
-        """The native table, or the commands inferred from it, in pieces if the plan says so."""
+        """The native table, or the commands inferred from it, in chunks if the plan has them."""
         rows = self.plan.chunk_rows
         if self.table is None and not self.inferred and rows is not None:
             yield from self.flow.batches(rows)
@@ -65,16 +67,17 @@ class Source:
         for start in range(0, max(1, table.num_rows), rows or max(1, table.num_rows)):
             yield table.slice(start, rows)
 
-    def chunks(self) -> Iterator[tuple[CheckedTable, int, float]]:
-        """Checked chunks, the rows left out of each by the symbol filter, and the seconds it took."""
+    def chunks(self) -> Iterator[Chunk]:
+        """The tables, checked. Raises UsageError at the end for a symbol that no row has."""
         first, started = 0, perf_counter()
-        missing, known = dict.fromkeys(self.plan.symbols or ()), {}
+        missing = dict.fromkeys(self.plan.symbols or ())  # dicts, for sets that keep their order
+        known: dict[str, None] = {}
         for table in self.tables():
             checked = self._checked(table, first)
             first += checked.rows
             known |= dict.fromkeys(checked.symbols)
             skipped = 0
-            if self.plan.symbols is not None:
+            if self.plan.symbols is not None:  # after the check: `seq` counts rows before the filter
                 kept = only_symbols(checked, self.plan.symbols)
                 checked, skipped = kept, checked.rows - kept.rows
                 for book in np.unique(kept.columns.book) if kept.columns.book.size else range(kept.rows > 0):
@@ -87,17 +90,18 @@ class Source:
             raise UsageError(f"symbols: found no rows of {', '.join(missing)}, expected symbols of the flow")
 
     def _checked(self, table: pa.Table, first: int) -> CheckedTable:
-        """A piece through the door; what is wrong with it names the file."""
+        """A chunk, checked; an error in it names the file."""
         with table_of(self.path):
             checked = self.read(table, first)
         self.marks_ends |= checked.ends.size > 0
-        if self.marks_ends and not checked.ends.size:  # no event ends in this piece
+        # without marks every row would end an event, in the middle of one that began before
+        if self.marks_ends and not checked.ends.size:  # no event ends in this chunk
             checked = replace(checked, ends=frozen(np.zeros(checked.rows), "?"))
         return checked
 
 
 def _kind(table: pa.Table) -> str:
-    """Which of the tables this is, told by its columns."""
+    """Which kind of table this is, by its columns."""
     if "size" not in table.column_names or "qty" in table.column_names:
         return "orders"
     return "mbo" if "order_id" in table.column_names else "mbp"

@@ -1,1 +1,1 @@
-"""What a run has left: tables, digest, positions, the run folder."""
+"""From a run to its tables, digest, positions and run folder."""

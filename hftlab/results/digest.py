@@ -1,4 +1,8 @@
-"""The digest of a run: 128 bits over outcomes, fills and the final book, whatever the work was cut into."""
+"""The digest of a run: 128 bits over outcomes, fills and the final book.
+
+Each record is hashed together with its row number, and the hashes are added up. A sum does not depend on
+order, so chunks and threads give the digest of the whole.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +23,7 @@ from hftlab.tape.open_orders import Resting
 
 @dataclass
 class Digest:
-    """128 bits over what a flow did; sums of mixed records, so no cutting up of the work changes it."""
+    """128 bits over what a flow did, gathered run by run."""
 
     sums: np.ndarray = field(default_factory=lambda: np.zeros(2, np.int64))
 

@@ -1,7 +1,7 @@
 """Positions, average cost, P&L and fees of every account in every symbol: a function of the fills.
 
-Nothing here is part of a run: fills go in, piece by piece where a flow is replayed in pieces, and tables come
-out, whatever the pieces were. The rules are in docs/RISK.md, "Positions and P&L".
+Nothing here is part of a run. Fills go in, chunk by chunk where a flow is replayed in chunks, and tables come
+out, the same for any chunks. The rules are in docs/RISK.md, "Positions and P&L".
 """
 
 from __future__ import annotations
@@ -23,18 +23,18 @@ from hftlab.tape.open_orders import Resting
 
 FEE_KEYS = frozenset({"maker_fee_bps", "taker_fee_bps", "maker_fee_per_lot", "taker_fee_per_lot"})
 FIRST_HOLDINGS = 64
-FIRST_WIDE = 3  # rows: nobody's, and two for the next fill
+FIRST_WIDE = 3  # rows: row 0 stays unused, and a fill may need two
 
 
 class Positions:
-    """What accounts hold and what it has brought them, after some fills; `limits` say what a fill costs."""
+    """Holdings, P&L and fees after some fills; `limits` set the fees. A holding is an account in a symbol."""
 
     def __init__(self, limits: Limits | None = None) -> None:
         self._limits = limits if limits is not None and limits.uses & FEE_KEYS else None
         self._changes = list(self._limits.changes) if self._limits is not None else []
-        self._fees = np.zeros(0 if self._limits is None else 1, FEE)  # by holding, if there are any
+        self._fees = np.zeros(0 if self._limits is None else 1, FEE)  # by holding, if fills cost anything
         self._index = hash_index.make_index(FIRST_HOLDINGS)
-        self._known = 1  # holdings, the one of nobody included
+        self._known = 1  # holdings; number 0 is unused
         self._holdings = Holdings(
             np.zeros(FIRST_HOLDINGS, HOLDING),
             np.zeros((FIRST_HOLDINGS, 2, WORDS), np.int64),
@@ -48,9 +48,10 @@ class Positions:
         self._book(fills, symbols, self._holdings_of(fills, symbols), _no_changes(0))
 
     def add_with_changes(self, fills: Fills, symbols: tuple[str, ...]) -> pa.Table:
-        """Book them and say what each left behind: the rows of `pnl`."""
+        """Book the next fills and return the state after each: rows of `pnl`."""
         numbers = self._holdings_of(fills, symbols)
-        rows = fills.sides.size + np.count_nonzero(numbers[0] != numbers[1])
+        # a row for taker and maker; one where an account trades with itself
+        rows = fills.sides.size + int(np.count_nonzero(numbers[0] != numbers[1]))
         changes = _no_changes(rows)
         self._book(fills, symbols, numbers, changes)
         holdings, at = self._holdings.records, changes.numbers
@@ -67,7 +68,7 @@ class Positions:
         )
 
     def table(self, symbols: tuple[str, ...], resting: Resting) -> pa.Table:
-        """What every holding that has traded or has open orders holds, by name of symbol, then account."""
+        """Every holding that has traded or has open orders, by name of symbol, then account."""
         self._know_symbols(symbols)
         open_lots, orders = self._open(resting)
         values = np.empty((positions.TO_SOLD_NOTIONAL + 1, self._known), np.int64)
@@ -75,6 +76,7 @@ class Positions:
         holdings = self._holdings.records[: self._known]
         is_there = (values[positions.TO_BOUGHT] != 0) | (values[positions.TO_SOLD] != 0) | (orders != 0)
         there = np.flatnonzero(is_there)
+        # books are numbered by first appearance, which chunks may change; names are not
         rank = np.empty(len(symbols), np.int64)
         rank[sorted(range(len(symbols)), key=symbols.__getitem__)] = np.arange(len(symbols))
         there = there[np.lexsort((holdings["account"][there], rank[holdings["book"][there]]))]
@@ -109,13 +111,13 @@ class Positions:
         self._holdings = self._holdings._replace(last=np.append(last, more))
 
     def _holdings_of(self, fills: Fills, symbols: tuple[str, ...]) -> np.ndarray:
-        """The numbers of the takers' holdings and of the makers', int32 [2, fills]."""
+        """Numbers of the takers' holdings and of the makers', int32 [2, fills]."""
         self._know_symbols(symbols)
         books = fills.ints[SYMBOL]
         return np.stack([self._numbers(books, fills.ints[who]) for who in (TAKER_ACCOUNT, MAKER_ACCOUNT)])
 
     def _numbers(self, books: np.ndarray, accounts: np.ndarray) -> np.ndarray:
-        """The number of each holding; new ones get the next."""
+        """The number of each holding; a new one gets the next."""
         numbers, done = np.empty(books.size, np.int32), 0
         while True:
             done, self._known = positions.find_holdings(
@@ -123,7 +125,7 @@ class Positions:
             )
             if done == numbers.size:
                 return numbers
-            self._make_room()
+            self._make_room()  # the kernel stops before the first that does not fit
 
     def _make_room(self) -> None:
         """Twice as many holdings."""
@@ -138,20 +140,23 @@ class Positions:
     # -------------------------------------------------------------- fills
 
     def _book(self, fills: Fills, symbols: tuple[str, ...], numbers: np.ndarray, changes: Changes) -> None:
-        """Book fills, each at the fees that are in force at its row."""
+        """Book fills, each at the fees in force at its row."""
         seqs, done, row = fills.longs[SEQ], 0, 0
         while True:
+            # up to the next change of limits, which may change the fees
             stop = int(np.searchsorted(seqs, self._changes[0][0])) if self._changes else seqs.size
             self._look_up_fees(symbols)
             done, row = self._book_until(stop, fills, numbers, changes, done, row)
             if stop == seqs.size:
                 return
+            # the fees of all holdings are looked up anew
             self._limits, self._fees = self._changes.pop(0)[1], self._fees[:1]
 
     def _book_until(
         self, stop: int, fills: Fills, numbers: np.ndarray, changes: Changes, done: int, row: int
     ) -> tuple[int, int]:
         while True:
+            # the kernel stops when sums need more room than is there
             columns = fills.longs, fills.ints, fills.sides, numbers, self._fees
             done, row = positions.book_fills(*columns, self._holdings, changes, done, stop, row)
             if done == stop:
@@ -160,7 +165,7 @@ class Positions:
             self._holdings = self._holdings._replace(wide=_longer(wide, 2 * len(wide)))
 
     def _look_up_fees(self, symbols: tuple[str, ...]) -> None:
-        """Follow the holdings."""
+        """Look up the fees of holdings that are new."""
         if self._limits is not None:
             new = self._holdings.records[self._fees.size : self._known]
             self._fees = np.append(self._fees, self._limits.fees(new["account"], symbols, new["book"]))
@@ -195,6 +200,6 @@ def _symbols(symbols: tuple[str, ...], books: np.ndarray) -> pa.DictionaryArray:
 
 
 def _whole(values: np.ndarray) -> pa.Array:
-    """A column of integers; null where none holds the value."""
+    """A column of integers; null for NOT_A_VALUE, a sum beyond 64 bits."""
     missing = values == NOT_A_VALUE
     return pa.array(values, mask=missing if missing.any() else None)

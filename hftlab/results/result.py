@@ -1,4 +1,4 @@
-"""What a replay gives back: tables, a digest, counts and times."""
+"""`Result`: what `replay` returns. Tables, a digest, counts and times."""
 
 from __future__ import annotations
 
@@ -13,9 +13,10 @@ import numpy as np
 import polars as pl
 import pyarrow as pa
 
+from hftlab import schema
 from hftlab.codes import GateEvent, Reason, Status
 from hftlab.config.settings import RECORDABLE
-from hftlab.engine.runner import TapeRun, run_tape
+from hftlab.engine.runner import TapeRun
 from hftlab.errors import UsageError, require_positive
 from hftlab.kernels.book.opcodes import REJECTED
 from hftlab.kernels.results.tables import LANES, count_outcomes
@@ -26,7 +27,7 @@ from hftlab.tape.open_orders import Resting, book_table
 
 
 def exact_sum(values: np.ndarray) -> int:
-    """Sum of int64 values that may pass 2^63."""
+    """Sum of int64 values that may pass 2^63: high and low halves are summed apart."""
     return (int((values >> 32).sum()) << 32) + int((values & 0xFFFF_FFFF).sum())
 
 
@@ -40,11 +41,12 @@ class Counts:
         self.fell_back = self.fell_back_rows = 0
 
     def add(self, run: TapeRun, skipped: int) -> None:
-        """Add a run; `skipped` rows belong to symbols that were not asked for."""
+        """Add a run; `skipped` rows are of symbols that the filter left out."""
         self.rows += run.outcomes.size
         self.skipped += skipped
         self.fills += run.fills.size
         self.filled_qty += exact_sum(run.fills["qty"].astype(np.int64, copy=False))
+        # counters in several lanes: neighbours are often equal, and one counter would wait for itself
         lanes = np.zeros((LANES, self.by_outcome.size), np.int64)
         count_outcomes(run.outcomes, lanes)
         self.by_outcome += lanes.sum(axis=0)
@@ -84,8 +86,7 @@ class Result:
 
     `fills`, `rejects`, `outcomes`, `l1`, `book`, `positions`, `pnl` and `depth(n)` are polars frames with the
     columns of `hftlab.schema` (prices int64 in units of 1e-9, quantities int64 lots; `.to_arrow()` for
-    Arrow). After a replay of one piece any of them can be asked for; after one in chunks, those that were
-    recorded.
+    Arrow). After a replay in one piece any of them is there; after one in chunks, those that were recorded.
     """
 
     def __init__(
@@ -109,54 +110,54 @@ class Result:
     @property
     def fills(self) -> pl.DataFrame:
         """One row per execution, in input order."""
-        return pl.from_arrow(self.to_arrow("fills"))
+        return schema.to_frame(self.to_arrow("fills"))
 
     @property
     def rejects(self) -> pl.DataFrame:
         """One row per refused command: stage, reason, limit and observed value."""
-        return pl.from_arrow(self.to_arrow("rejects"))
+        return schema.to_frame(self.to_arrow("rejects"))
 
     @property
     def outcomes(self) -> pl.DataFrame:
         """One row per command: status, filled and leaves quantity."""
-        return pl.from_arrow(self.to_arrow("outcomes"))
+        return schema.to_frame(self.to_arrow("outcomes"))
 
     @property
     def l1(self) -> pl.DataFrame:
         """The touch after each command that changed it; a price is null where a side is empty."""
-        return pl.from_arrow(self.to_arrow("l1"))
+        return schema.to_frame(self.to_arrow("l1"))
 
     @property
     def book(self) -> pl.DataFrame:
         """Orders open at the end, in priority order: bids then asks of each symbol, best first."""
-        return pl.from_arrow(self.to_arrow("book"))
+        return schema.to_frame(self.to_arrow("book"))
 
     @property
     def anomalies(self) -> pl.DataFrame:
         """Rows that were refused, and ends of events that left a book crossed or locked: one row each."""
-        return pl.from_arrow(self.to_arrow("anomalies"))
+        return schema.to_frame(self.to_arrow("anomalies"))
 
     @property
     def gate(self) -> pl.DataFrame:
         """What the risk gate did by itself: orders it cancelled, stop losses, positions it closed."""
-        return pl.from_arrow(self.to_arrow("gate"))
+        return schema.to_frame(self.to_arrow("gate"))
 
     @property
     def positions(self) -> pl.DataFrame:
         """What each account holds in each symbol at the end: average price, P&L, fees, open orders."""
-        return pl.from_arrow(self.to_arrow("positions"))
+        return schema.to_frame(self.to_arrow("positions"))
 
     @property
     def pnl(self) -> pl.DataFrame:
         """Position and P&L of both accounts of each fill after it, at its price; the taker's first."""
-        return pl.from_arrow(self.to_arrow("pnl"))
+        return schema.to_frame(self.to_arrow("pnl"))
 
     def depth(self, levels: int | None = None) -> pl.DataFrame:
         """The best `levels` of each side after each command that changed them.
 
         Lists hold `UNDEF_PRICE` where there is no level; `to_wide(run.depth(10))` gives a column a level.
         """
-        return pl.from_arrow(self.to_arrow("depth", levels))
+        return schema.to_frame(self.to_arrow("depth", levels))
 
     def to_arrow(self, name: str, levels: int | None = None) -> pa.Table:
         """A table as Arrow. Raises UsageError for one that this replay can't give."""
@@ -170,10 +171,11 @@ class Result:
 
     @property
     def in_one_piece(self) -> bool:
-        """Whether it was one, of which any table can be asked for afterwards."""
+        """Whether the flow was replayed in one piece: then any table can be made afterwards."""
         return self._run is not None
 
     def _make(self, name: str, levels: int) -> pa.Table:
+        # a table that the replay kept; a depth of another number of levels must be made anew
         if name in self._made and (name != "depth" or levels == self.settings["depth"]):
             return self._made[name]()
         if name == "book":
@@ -181,22 +183,17 @@ class Result:
         if self._run is None:
             what = f"depth of {levels} levels" if name == "depth" else name
             raise UsageError(
-                f"{what} was not recorded, and a replay in chunks can't be asked afterwards: "
+                f"{what} was not recorded, and a replay in chunks can't make it afterwards: "
                 f"replay with record=({name!r}, ...)"
             )
         if name == "fills":
-            return tables.fills_table(self._run.tape, self._fills())
+            return tables.fills_table(self._run.tape, self._expanded())
         if name == "depth":
             return tables.depth_table(self._run, levels)
         if name == "anomalies":
             return tables.anomalies_table(self._run)
         if name == "l1":
-            again = (
-                self._run
-                if self._run.touch is not None
-                else run_tape(self._run.tape, touch=True, manager=self._run.gate_before())
-            )
-            return tables.l1_table(again)
+            return tables.l1_table(tables.with_touch(self._run))
         make = {
             "outcomes": tables.outcomes_table,
             "rejects": tables.rejects_table,
@@ -204,18 +201,23 @@ class Result:
         }
         return make[name](self._run)
 
+    def _expanded(self) -> tables.Fills:
+        """The fills of a run in one piece, as columns."""
+        assert self._fills is not None  # given with the run
+        return self._fills()
+
     @cached_property
     def digest(self) -> str:
         """128 bits in hexadecimal over every outcome, every fill and the final book."""
         if self._run is not None:
-            self._digest.add_run(self._run, self._fills())
+            self._digest.add_run(self._run, self._expanded())
         return self._digest.with_book(self.symbols, self._resting())
 
     def summary(self) -> dict[str, Any]:
         """Counts, digest and times: every row is in accepted, rejected or skipped (other symbols)."""
         rows, started = max(1, self._counts.rows), perf_counter()
         digest, open_orders = self.digest, int(self._resting().count)
-        if self._run is not None and "digest" not in self.seconds:
+        if self._run is not None and "digest" not in self.seconds:  # in chunks it is part of "tables"
             self.seconds["digest"] = perf_counter() - started
         return {
             **self.settings,
@@ -238,7 +240,7 @@ class Result:
         return Path(target)
 
     def manifest(self) -> dict[str, Any]:
-        """What a run folder says about itself."""
+        """The manifest of a run folder."""
         summary = self.summary()
         counts = {k: v for k, v in summary.items() if k not in ("seconds", "ns_per_command", "digest")}
         return manifest(
@@ -268,7 +270,7 @@ class Result:
 
 def to_wide(depth: pl.DataFrame) -> pl.DataFrame:
     """A depth frame with a column per level: bid_px_00, bid_sz_00 ... (Databento's names)."""
-    lists = [name for name in depth.columns if isinstance(depth.schema[name], pl.Array)]
-    levels = depth.schema[lists[0]].shape[0]
+    lists = {name: dtype for name, dtype in depth.schema.items() if isinstance(dtype, pl.Array)}
+    levels = next(iter(lists.values())).shape[0]
     wide = [pl.col(name).arr.get(i).alias(f"{name}_{i:02d}") for i in range(levels) for name in lists]
     return depth.select(pl.exclude(lists), *wide)

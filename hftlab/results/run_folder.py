@@ -57,7 +57,7 @@ class RunWriter:
     def __enter__(self) -> Self:
         check_target(self.target)
         with output_errors(self.target):
-            remove(self._partial)  # of a killed process that had our number
+            remove(self._partial)  # left by a killed process that had our process id
             self._partial.mkdir()
         return self
 
@@ -83,6 +83,7 @@ class RunWriter:
             self._close()
             text = json.dumps({**manifest, "tables": self._rows}, indent=2, default=str)
             (self._partial / MANIFEST).write_text(text + "\n", encoding="utf-8")
+            # contents first, then names, so that a crash can't leave a named folder with empty files
             for path in self._partial.iterdir():
                 force_to_disk(path)
             force_to_disk(self._partial)
@@ -125,7 +126,7 @@ def manifest(
     input_path: str | Path | None = None,
     config: Any = None,
 ) -> dict[str, Any]:
-    """What a run was made from and by: input and its hash, settings, versions, machine, counts, digest.
+    """Where a run came from: input and its hash, settings, versions, machine, counts, digest.
 
     ``input_path`` is None for a table in memory; ``config`` is anything JSON can hold.
     """

@@ -1,6 +1,6 @@
-"""From what a run wrote to Arrow tables, and to the digest.
+"""The tables of a run, from the arrays that its kernels wrote.
 
-Columns are the buffers a vectorized pass has filled; Arrow wraps them without a copy.
+Columns are buffers that one vectorized pass has filled; Arrow wraps them without a copy.
 """
 
 from __future__ import annotations
@@ -23,11 +23,12 @@ from hftlab.kernels.primitives import memory
 from hftlab.kernels.results import tables
 from hftlab.kernels.results.book_states import CROSSED
 from hftlab.parallel import cut, side_by_side
+from hftlab.risk_gate.gate_run import GateOutputs
 from hftlab.schema import make_table, symbol_array, time_array
 from hftlab.tape.open_orders import level_prices
 from hftlab.tape.tape import Tape
 
-_STAGES = np.array([int(reason.stage) for reason in Reason], np.int8)  # where each reason is found
+_STAGES = np.array([int(reason.stage) for reason in Reason], np.int8)  # by Reason
 _NO_VALUES = [reason for reason in Reason if not reason.quotes_values]
 _NO_LIMIT = [reason for reason in Reason if not reason.quotes_limit]
 
@@ -39,7 +40,7 @@ def _cells(column: np.ndarray, rows: np.ndarray) -> np.ndarray:
 
 @dataclass
 class Fills:
-    """Fills as columns (see kernels.outputs for which is which)."""
+    """Fills as columns; `kernels.results.tables` names the rows of each array."""
 
     longs: np.ndarray  # int64 [8, fills]
     ints: np.ndarray  # int32 [3, fills]
@@ -47,7 +48,7 @@ class Fills:
 
 
 def expand_fills(run: TapeRun) -> Fills:
-    """Fill records as columns."""
+    """Fill records as columns, on as many threads as the tape has."""
     tape, count = run.tape, run.fills.size
     fills = Fills(*memory.empty_together(((8, count), np.int64), ((3, count), np.int32), (count, np.int8)))
 
@@ -109,18 +110,20 @@ def outcomes_table(run: TapeRun) -> pa.Table:
 
 
 def rejects_table(run: TapeRun) -> pa.Table:
-    """The rejects table: why, and what was found against which limit."""
+    """The rejects table: reason, limit and observed value of each refused command."""
     tape = run.tape
-    positions = np.flatnonzero(run.outcomes >= REJECTED)
-    rows = run.order[positions] if run.order.size else positions
+    rejected = np.flatnonzero(run.outcomes >= REJECTED)
+    rows = run.order[rejected] if run.order.size else rejected
+    # partitions of a tape have their rows one after the other; a table has them in input order
     ascending = np.argsort(rows, kind="stable")
-    positions, rows = positions[ascending], rows[ascending]
-    reason = (run.outcomes[positions] - REJECTED).astype(np.int8)
-    limit, observed = np.full((2, rows.size), NOT_A_VALUE)  # of a row invalid by itself; else none to quote
+    rejected, rows = rejected[ascending], rows[ascending]
+    reason = (run.outcomes[rejected] - REJECTED).astype(np.int8)
+    # a row that is invalid by itself has its values from compiling, a refusal of the gate from the run
+    limit, observed = np.full((2, rows.size), NOT_A_VALUE)
     places = np.searchsorted(rows, tape.invalid.rows)
     limit[places], observed[places] = tape.invalid.limit, tape.invalid.observed
     if run.gate is not None:
-        _quote_refusals(run, rows, reason, limit, observed)
+        _quote_refusals(run.gate, rows, reason, limit, observed)
     columns = tape.checked.columns
     action = columns.action[rows]
     return make_table(
@@ -139,31 +142,32 @@ def rejects_table(run: TapeRun) -> pa.Table:
 
 
 def _quote_refusals(
-    run: TapeRun, rows: np.ndarray, reason: np.ndarray, limit: np.ndarray, observed: np.ndarray
+    gate: GateOutputs, rows: np.ndarray, reason: np.ndarray, limit: np.ndarray, observed: np.ndarray
 ) -> None:
-    """Put what the gate has noted into the columns of rejects, whose input rows ascend."""
+    """Put the values that the gate recorded into the columns of rejects, whose input rows ascend."""
+    # validation and matching refuse without the gate
     by_gate = (_STAGES[reason] != Stage.VALIDATE) & (_STAGES[reason] != Stage.MATCH)
-    refusals = run.gate.refusals
+    refusals = gate.refusals
     refusals = refusals[np.argsort(refusals["row"], kind="stable")]
     found = refusals[np.searchsorted(refusals["row"], rows[by_gate])]
     limit[by_gate] = np.where(np.isin(reason[by_gate], _NO_LIMIT), NOT_A_VALUE, found["limit"])
     observed[by_gate] = np.where(np.isin(reason[by_gate], _NO_VALUES), NOT_A_VALUE, found["observed"])
     rated = np.flatnonzero(reason == Reason.RATE_LIMIT)
-    if rated.size:
-        observed[rated] = run.gate.messages().counted(rows[rated])
+    if rated.size:  # the gate records only that a rate was over; the count is made for these rows alone
+        observed[rated] = gate.messages().counted(rows[rated])
 
 
 def gate_table(run: TapeRun) -> pa.Table:
     """What the risk gate did by itself."""
-    tape, told = run.tape, run.gate
-    if told is None:
+    tape, gate = run.tape, run.gate
+    if gate is None:
         return schema.GATE.empty_table()
-    events = told.events
-    holdings = told.holdings[np.abs(events["holding"])]
+    events = gate.events
+    holdings = gate.holdings[np.abs(events["holding"])]
     has_order = events["node"] >= 0
     rows = events["row"].astype(np.int64)
     struck = events["kind"] == GateEvent.STOP_LOSS
-    of_account = struck & (events["holding"] < 0)
+    of_account = struck & (events["holding"] < 0)  # a stop over all symbols of an account
     symbols = pa.DictionaryArray.from_arrays(
         pa.array(holdings["book"], mask=of_account), pa.array(tape.symbols, pa.string())
     )
@@ -172,7 +176,7 @@ def gate_table(run: TapeRun) -> pa.Table:
         tape.seq(rows),
         time_array(tape.ts(rows)),
         symbols,
-        told.numbers[holdings["account"]],
+        gate.numbers[holdings["account"]],
         schema.code_array(events["kind"].astype(np.int8), GateEvent),
         pa.array(np.ascontiguousarray(events["order_id"]).view("u8"), mask=~has_order),
         np.ascontiguousarray(events["qty"]),
@@ -181,8 +185,16 @@ def gate_table(run: TapeRun) -> pa.Table:
     )
 
 
+def with_touch(run: TapeRun) -> TapeRun:
+    """The run, if it recorded the touch; else the same run again, recording it."""
+    if run.touch is not None:
+        return run
+    return run_tape(run.tape, touch=True, manager=run.gate_before())
+
+
 def l1_table(run: TapeRun) -> pa.Table:
-    """The touch after each command that changed it."""
+    """The touch after each command that changed it, of a run that recorded it."""
+    assert run.touch is not None
     tape, count = run.tape, len(run.touch)
     longs, books, empty = memory.empty_together(
         ((8, count), np.int64), (count, np.int32), ((2, count), np.bool_)
@@ -192,7 +204,7 @@ def l1_table(run: TapeRun) -> pa.Table:
     def side(index: int) -> list[pa.Array]:
         start = tables.TOUCH_COLUMNS_FROM + tables.TOUCH_COLUMNS * index
         price, lots, orders = longs[start : start + tables.TOUCH_COLUMNS]
-        none = empty[index]
+        none = empty[index]  # a mask costs a pass, so there is none where no price is missing
         return [pa.array(price, mask=none if none.any() else None), pa.array(lots), pa.array(orders)]
 
     times, symbols = time_array(longs[tables.TS]), symbol_array(tape.symbols, books)
@@ -206,13 +218,12 @@ def depth_table(run: TapeRun, levels: int) -> pa.Table:
     grid_base = tape.grid.bases[books][:, None]
 
     def lists(column: int) -> pa.Array:
-        cells = values[column]
-        if column % 3 == 0:
-            at = np.broadcast_to(books[:, None], cells.shape)
-            cells = np.where(
-                cells < 0, UNDEF_PRICE, level_prices(tape.grid, at, np.maximum(cells, grid_base))
-            )
-        return pa.FixedSizeListArray.from_arrays(pa.array(np.ascontiguousarray(cells).ravel()), levels)
+        entries = values[column]
+        if column % 3 == 0:  # of (level, lots, orders) a side: a level becomes its price
+            book = np.broadcast_to(books[:, None], entries.shape)
+            prices = level_prices(tape.grid, book, np.maximum(entries, grid_base))
+            entries = np.where(entries < 0, UNDEF_PRICE, prices)
+        return pa.FixedSizeListArray.from_arrays(pa.array(np.ascontiguousarray(entries).ravel()), levels)
 
     return make_table(
         schema.depth(levels),
@@ -228,9 +239,9 @@ def anomalies_table(run: TapeRun) -> pa.Table:
     tape = run.tape
     rejected = np.flatnonzero(run.outcomes >= REJECTED)
     rows = _crossed_rows(run)
-    if tape.checked.ends.size:
+    if tape.checked.ends.size:  # inside an event a book may be crossed for a moment
         rows = rows[tape.checked.ends[rows]]
-    kinds = np.append(run.outcomes[rejected] - REJECTED, np.full(rows.size, int(Anomaly.CROSSED)))
+    kinds = np.append(run.outcomes[rejected] - REJECTED, np.full(rows.size, int(Anomaly["CROSSED"])))
     rows = np.append(run.order[rejected] if run.order.size else rejected, rows)
     order = np.argsort(rows, kind="stable")
     rows, kinds = rows[order], kinds[order].astype(np.int8)
@@ -248,14 +259,15 @@ def _crossed_rows(run: TapeRun) -> np.ndarray:
     tape = run.tape
     if run.gate is None:
         return tape.input_rows(np.flatnonzero(run_states(tape)[1].places & CROSSED))
-    touch = (
-        run.touch if run.touch is not None else run_tape(tape, touch=True, manager=run.gate_before()).touch
-    )
+    # a gate cancels orders on its own, so the states kernel can't be used: it knows commands only
+    touch = with_touch(run).touch
+    assert touch is not None
     row, bid, ask, book = touch[:, [TOUCH_ROW, TOUCH_LEVEL, TOUCH_LEVEL + 1, TOUCH_BOOK]].T
     base, size = tape.grid.bases[book], tape.grid.sizes[book]
     both = (bid >= base) & (ask >= base + size)
     crossed = both & (bid + ask >= 2 * (base + size) - 1)  # levels of asks are mirrored
     order = np.lexsort((np.arange(row.size), row, book))
+    # a row inherits the touch of its book's last change at or before it
     rows, books = np.arange(tape.rows), _cells(tape.checked.columns.book, np.arange(tape.rows))
     keys = book[order] * tape.rows + row[order]
     latest = np.searchsorted(keys, books.astype(np.int64) * tape.rows + rows, side="right") - 1

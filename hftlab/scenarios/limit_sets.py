@@ -15,7 +15,7 @@ import polars as pl
 
 from hftlab.codes import GateEvent, Reason, Stage
 from hftlab.config.settings import Config, load_config
-from hftlab.engine.runner import Progress
+from hftlab.engine.workers import Progress
 from hftlab.errors import UsageError, require_positive
 from hftlab.feeds import Flow, open_flow
 from hftlab.replayer.plan import make_plan
@@ -47,24 +47,26 @@ def risk(
     `limits` are `Limits` or files of them, one, several, or several by name. The flow is compiled once and
     run under `threads` sets at a time (default: as many as there are cores); each run is what `replay`
     with these limits is. `flow`, `config`, `symbols` and `tick_size` are as for `replay`; limits of
-    `config` are not used, its `[trading]` says what fills cost in the set "none". `progress` is called
-    with rows done.
+    `config` are not used, its `[trading]` sets what fills cost in the set "none". `progress` is called with
+    rows done.
 
-    Raises what `replay` does, before anything is run where limits name symbols that the flow has not.
+    Raises as `replay` does; limits that name a symbol the flow does not have are refused before any run.
     """
     sets = named(limits)
     threads = _cores() if threads is None else require_positive("threads", threads)
     settings = config if isinstance(config, Config) else load_config(config)
+    # compiled once: tapes are read-only, so all sets can run the same one at a time
     tape, source = _tape(flow, sets.values(), settings, symbols, tick_size)
     _check_symbols(sets.values(), tape)
     who, started = Accounts(tape), perf_counter()
-    runs = [(NO_GATE, None, msgspec.structs.replace(settings, risk={}))]
-    runs += [(name, of, Config()) for name, of in sets.items()]
+    none = msgspec.structs.replace(settings, risk={})
+    runs: list[tuple[str, Limits | None, Config]] = [(NO_GATE, None, none)]
+    runs += [(name, gate, Config()) for name, gate in sets.items()]
     with ThreadPoolExecutor(min(threads, len(runs))) as pool:
         try:
             jobs = [pool.submit(_run, tape, who, *run, progress) for run in runs]
             done = tuple(job.result() for job in jobs)
-        except BaseException:
+        except BaseException:  # Ctrl-C too: runs that have not begun must not begin
             pool.shutdown(cancel_futures=True)
             raise
     return RiskReport(source, tape.rows, len(tape.symbols), threads, perf_counter() - started, done)
@@ -81,22 +83,22 @@ def which_limit_first(
 ) -> Stop | pl.DataFrame | None:
     """Which limit would have stopped this account first, when, at what observed value.
 
-    That is the first order of it that the gate refuses, or, if earlier, its stop loss that strikes; None if
-    neither happens. `symbol` asks for one symbol only (the flow is run whole). Without an `account` the
+    That is its first order that the gate refuses, or, if earlier, its stop loss that strikes; None if neither
+    happens. `symbol` limits the answer to one symbol (the flow still runs whole). Without an `account` the
     answer is a frame with a row for each account that was stopped, the earliest first.
 
-    Raises UsageError for an account or a symbol that the flow has not, and what `replay` raises.
+    Raises UsageError for an account or a symbol that the flow does not have, and as `replay` does.
     """
-    (of,) = named(limits).values()
+    (gate,) = named(limits).values()
     settings = config if isinstance(config, Config) else load_config(config)
-    tape, _ = _tape(flow, [of], settings, None, tick_size)
-    _check_symbols([of], tape)
+    tape, _ = _tape(flow, [gate], settings, None, tick_size)
+    _check_symbols([gate], tape)
     who = Accounts(tape)
     if account is not None and account not in who.numbers:
         raise UsageError(f"account: found {account!r}, expected one of the flow's {who.numbers.size:,}")
     if symbol is not None and symbol not in tape.symbols:
         raise UsageError(f"symbol: found {symbol!r}, expected one of the flow's {len(tape.symbols):,}")
-    stops = _stops(replay(tape, record=(), config=Config(), limits=of), account, symbol)
+    stops = _stops(replay(tape, record=(), config=Config(), limits=gate), account, symbol)
     if account is not None:
         return stops[0] if stops else None
     return pl.DataFrame([stop.as_dict() for stop in stops], schema=FIRST)
@@ -109,7 +111,7 @@ def named(limits: Mapping[str, Given] | Iterable[Given] | Given) -> dict[str, Li
     if not isinstance(limits, Iterable):
         raise UsageError(f"limits: found {type(limits).__name__}, expected Limits or files of them")
     by_name = isinstance(limits, Mapping)
-    pairs = list(limits.items()) if by_name else [(_name(each), each) for each in limits]
+    pairs = list(limits.items()) if isinstance(limits, Mapping) else [(_name(each), each) for each in limits]
     sets: dict[str, Limits] = {}
     for name, given in pairs:
         if not isinstance(given, Limits | str | Path):
@@ -139,9 +141,9 @@ def _cores() -> int:
 def _tape(
     flow: Any, limits: Iterable[Limits], config: Config, symbols: Any, tick_size: Any
 ) -> tuple[Tape, str]:
-    """The whole flow as one tape that any of the sets can run, and what it was made from."""
+    """The whole flow as one tape that any of the sets can run, and the name of its source."""
     if isinstance(flow, str | Path):
-        flow = Tape.load(flow) if Path(flow).suffix == ".tape" else open_flow(flow)
+        flow = Tape.load(str(flow)) if Path(flow).suffix == ".tape" else open_flow(flow)
     if isinstance(flow, Tape):
         if symbols is not None or tick_size is not None:
             raise UsageError("symbols, tick_size: found some for a tape, which is compiled already")
@@ -151,9 +153,9 @@ def _tape(
         name = Path(flow.path).name
         plan = replace(plan, symbols=plan.symbols or flow.symbols, input=str(flow.path))
     source = Source(flow, plan)
-    source.plan = replace(source.plan, chunk_rows=None)
+    source.plan = replace(source.plan, chunk_rows=None)  # one tape, compiled once for all sets
     ((checked, _, _),) = source.chunks()
-    wide = any(of.closes_positions for of in limits)
+    wide = any(gate.closes_positions for gate in limits)
     return compile_checked(checked, rules_for(checked.symbols, tick_size, config), wide=wide), name
 
 
@@ -175,22 +177,22 @@ def _run(
     result = replay(tape, record=(), config=config, limits=limits, progress=progress)
     summary = result.summary()
     refusals = Refusals(tape, who, result)
-    held = Holdings(who, result)
+    holdings = Holdings(who, result)
     return RiskSet(
         name=name,
         commands=summary["rows"],
         refused=refusals.by_reason(),
         **{key: summary[key] for key in FROM_SUMMARY},
-        gains=held.gains,
-        worst_pnl=held.worst.value,
-        worst_account=held.worst.account,
-        drawdown=held.deepest.value,
-        drawdown_account=held.deepest.account,
-        fees=total(held.fees),
+        gains=holdings.gains,
+        worst_pnl=holdings.worst.value,
+        worst_account=holdings.worst.account,
+        drawdown=holdings.deepest.value,
+        drawdown_account=holdings.deepest.account,
+        fees=total(holdings.fees),
         events=summary["gate_events"],
         closed_qty=_closed(result),
         seconds=perf_counter() - started,
-        accounts=_frame(who, refusals, held),
+        accounts=_frame(who, refusals, holdings),
         stops=_stops(result),
     )
 
@@ -201,17 +203,17 @@ def _closed(result: Result) -> int:
     return sum(gate["qty"].to_list())
 
 
-def _frame(who: Accounts, refusals: Refusals, held: Holdings) -> pl.DataFrame:
+def _frame(who: Accounts, refusals: Refusals, holdings: Holdings) -> pl.DataFrame:
     refused, refused_qty = refusals.by_account()
     columns = {
         "account": who.numbers,
         "orders": who.orders,
         "refused": refused,
         "refused_qty": [or_none(lots) for lots in refused_qty],
-        "filled_qty": held.traded,
-        "pnl": held.pnl,
-        "drawdown": held.drawdown,
-        "fees": held.fees,
+        "filled_qty": holdings.traded,
+        "pnl": holdings.pnl,
+        "drawdown": holdings.drawdown,
+        "fees": holdings.fees,
     }
     return pl.DataFrame(columns, schema=dict.fromkeys(columns, pl.Int64))
 
@@ -231,6 +233,7 @@ def _stops(result: Result, account: int | None = None, symbol: str | None = None
     if symbol is not None:
         refusals = refusals.filter(pl.col("symbol") == symbol)
         strikes = strikes.filter((pl.col("symbol") == symbol) | pl.col("symbol").is_null())
+    # unit, limit and observed text are derived, by `Stop`
     names = [name for name in FIRST if name in refusals.columns]
     both = pl.concat([strikes.select(names), refusals.select(names)])  # a row's stops strike before it
     both = both.sort("seq", maintain_order=True).unique("account", keep="first", maintain_order=True)

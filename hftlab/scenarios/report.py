@@ -1,4 +1,4 @@
-"""What a flow looks like under several sets of limits: as tables, JSON and a notebook's HTML."""
+"""`RiskReport`: one flow under several sets of limits, as tables, JSON and a notebook's HTML."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from hftlab.codes import MAX_QTY, PRICE_SCALE, GateEvent, Reason
 
 NO_GATE = "none"  # the set without limits, always the first
 LOTS, MONEY, PRICE, MESSAGES, ORDERS, ACCOUNT = "lots", "money", "price", "messages", "orders", "account"
-UNITS = {  # what limit and observed value of a refusal by the gate count; "" where it quotes neither
+UNITS = {  # of the limit and the observed value of a reject by the gate; "" where it has neither
     Reason.KILL_SWITCH: "",
     Reason.UNKNOWN_ACCOUNT: ACCOUNT,
     Reason.RESTRICTED_SYMBOL: "",
@@ -31,20 +31,22 @@ UNITS = {  # what limit and observed value of a refusal by the gate count; "" wh
     Reason.MAX_PORTFOLIO_VALUE: MONEY,
     Reason.SELF_TRADE: "",
 }
-FIRST = {  # columns of a table of stops
-    "account": pl.Int64,
-    "seq": pl.Int64,
-    "ts": pl.Datetime("ns", "UTC"),
-    "symbol": pl.String,
-    "order_id": pl.UInt64,
-    "stage": pl.String,
-    "reason": pl.String,
-    "limit_value": pl.Int64,
-    "observed_value": pl.Int64,
-    "unit": pl.String,
-    "limit": pl.String,
-    "observed": pl.String,
-}
+FIRST = pl.Schema(  # of a table of stops
+    {
+        "account": pl.Int64(),
+        "seq": pl.Int64(),
+        "ts": pl.Datetime("ns", "UTC"),
+        "symbol": pl.String(),
+        "order_id": pl.UInt64(),
+        "stage": pl.String(),
+        "reason": pl.String(),
+        "limit_value": pl.Int64(),
+        "observed_value": pl.Int64(),
+        "unit": pl.String(),
+        "limit": pl.String(),
+        "observed": pl.String(),
+    }
+)
 EVENTS = {  # columns of the table of sets that count events of the gate
     "self_trades": (GateEvent.SELF_TRADE_CANCEL, GateEvent.SELF_TRADE_DECREMENT),
     "cancelled": (GateEvent.KILL_CANCEL, GateEvent.STOP_CANCEL),
@@ -91,10 +93,10 @@ class Stop:
         time = datetime.fromtimestamp(self.ts // 1_000_000_000, UTC)
         what = "stop loss struck" if self.order_id is None else f"order {self.order_id} refused"
         where = f" in {self.symbol}" if self.symbol is not None else ""
-        said = [
+        values = [
             f"{name} {value}" for name, value in (("limit", self.limit), ("found", self.observed)) if value
         ]
-        reason = f"{self.reason}: {', '.join(said)}" if said else self.reason
+        reason = f"{self.reason}: {', '.join(values)}" if values else self.reason
         return (
             f"row {self.seq:,} at {time:%H:%M:%S}.{self.ts % 1_000_000_000:09d} UTC: {what}, "
             f"account {self.account}{where}, {reason}"
@@ -129,7 +131,7 @@ class RiskSet:
     drawdown: int | None  # the largest fall of an account's P&L from its peak, marked after every fill
     drawdown_account: int | None
     fees: int | None  # of all accounts
-    events: dict[str, int]  # what the gate did by itself
+    events: dict[str, int]  # of the gate, by GateEvent
     closed_qty: int  # lots that its own orders traded
     digest: str
     seconds: float
@@ -146,7 +148,7 @@ class RiskSet:
         return next((stop for stop in self.stops if stop.account == account), None)
 
     def total(self) -> Refused:
-        """What the gate refused, for whatever reason."""
+        """What the gate refused, for all reasons together."""
         parts = self.refused.values()
         return Refused(
             *(sum(getattr(part, name) for part in parts) for name in ("orders", "qty", "notional"))

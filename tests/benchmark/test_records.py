@@ -392,7 +392,7 @@ def test_a_page_is_self_contained(measured_targets):
     assert text.count("<svg") == 2
     assert not re.search(r"(src|href)=[\"'](?!#)", re.sub(r"xlink:href=\"#", "", text))
     assert found.measurements[0].digest in text
-    for section in ("Targets", "Speed", "Latency", "Whose the stalls are", "Digests"):
+    for section in ("Targets", "Speed", "Latency", "Stalls of the run and of the machine", "Digests"):
         assert f"<h2>{section}" in text
 
 

@@ -11,7 +11,7 @@ import hftlab
 from hftlab.benchmark import measure as measuring
 from hftlab.benchmark import session, ways
 from hftlab.benchmark.cases import PATHS, Case, Matrix, comprehensive, load_plan, possible, quick
-from hftlab.benchmark.child import ask, run_python
+from hftlab.benchmark.child import run_python, run_task
 from hftlab.benchmark.estimate import seconds_of, seconds_of_each
 from hftlab.benchmark.flows import FLOWS, make_flow
 from hftlab.benchmark.machine import memory_bytes, pinned, reset_peak
@@ -240,7 +240,7 @@ def test_a_child_that_fails_says_why():
     """A wrong case in its own words, a kill as what it usually is, a bug by its last line."""
     case = msgspec.to_builtins(Case(path="event", symbols=4, threads=2))
     with pytest.raises(MeasurementError, match=r"a case: case event .*: threads are for batch and replay"):
-        ask("measure", "a case", case=case)
+        run_task("measure", "a case", case=case)
     with pytest.raises(MeasurementError, match=r"a case: its process was killed, .* measure fewer orders"):
         run_python("-c", "import os; os.kill(os.getpid(), 9)", what="a case")
     with pytest.raises(MeasurementError, match=r"a case: its process ended with status 1: KeyError: 3"):

@@ -1,5 +1,6 @@
 """The command line as people and programs meet it: what it prints, how it fails, what it leaves behind."""
 
+import inspect
 import json
 import os
 import pty
@@ -94,6 +95,17 @@ def assert_one_line(err):
 def test_version(run):
     """--version names the program and its version."""
     assert run("--version") == (0, f"hftlab {hftlab.__version__}\n", "")
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_help_of_80_columns_breaks_no_line_early(command):
+    """A help keeps the line ends of its docstring, so those of a paragraph stay within 78 columns."""
+    from hftlab.cli import app
+
+    (callback,) = [each.callback for each in app.registered_commands if each.callback.__name__ == command]
+    paragraphs = [text.splitlines() for text in inspect.getdoc(callback).split("\n\n")]
+    plain = [lines for lines in paragraphs if not lines[0].startswith("Example:")]
+    assert [line for lines in plain if len(lines) > 1 for line in lines if len(line) > 78] == []
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -673,7 +685,7 @@ def test_an_option_that_is_the_command_s(run, lobster, option):
     status, _, err = run("inspect", lobster, "-O", option)
     assert status == 2
     assert_one_line(err)
-    assert "is none of a feed, expected " in err
+    assert "which is no option of a feed, expected " in err
 
 
 def test_an_option_that_is_no_text(run, lobster):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ast
 import json
+from pathlib import Path
 
 import numpy as np
 import polars as pl
@@ -12,6 +14,7 @@ import pytest
 import hftlab
 from hftlab.errors import UsageError
 from hftlab.feeds import Fault, Flow
+from hftlab.fidelity import page
 from hftlab.fidelity.certify import MEANING, Cause, certify
 from tests.helpers.facts import mbo
 
@@ -249,11 +252,25 @@ def test_the_certificate_as_table_json_and_page():
     plain = json.loads(json.dumps(found.as_dict()))
     assert plain["execution_share"] == 0.0
     assert plain["first_divergence"]["venue"] == [{"maker_order_id": 2, "price": 10, "qty": 5}]
-    page = found.page()
-    assert page.startswith("<!doctype html>")
+    drawn = found.page()
+    assert drawn.startswith("<!doctype html>")
     for text in ("NOT_OLDEST", "Certificate of fidelity", "0.00%", "The first divergence"):
-        assert text in page
-    assert found._repr_html_() in page
+        assert text in drawn
+    assert found._repr_html_() in drawn
+
+
+def test_the_json_of_a_certificate_is_enough_for_its_page():
+    """What was written as JSON and read again gives the same page: no number is anywhere else."""
+    found = certify(mbo("A1 S 5@10", "A2 S 5@10", "F2 S 5@10", "C2 S 5@10", "T0 B 1@11"))
+    again = json.loads(json.dumps(found.as_dict()))
+    assert page.page(again, found.table.rows(), found.cause_table.rows()) == found.page()
+
+
+def test_the_page_knows_nothing_of_the_class():
+    """Not even for a checker: a page that imports the certificate would close a circle."""
+    tree = ast.parse(Path(page.__file__).read_text(encoding="utf-8"))
+    imported = {node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
+    assert {name for name in imported if name.startswith("hftlab")} == {"hftlab.codes"}
 
 
 def test_a_flow_without_executions():

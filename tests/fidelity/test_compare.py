@@ -650,7 +650,9 @@ def test_a_time_zone_that_is_none(tmp_path):
     """What a damaged schema may say of a column is an answer of one line."""
     times = pa.array([1], pa.timestamp("ns", "Nowhere/None"))
     pq.write_table(pa.table({"bid_px_00": [1], "ts_event": times}), tmp_path / "x.parquet")
-    with pytest.raises(FormatError, match=r"x\.parquet: found a column of no use \([^\n]*Nowhere/None"):
+    with pytest.raises(
+        FormatError, match=r"x\.parquet: found a column that can't be read \([^\n]*Nowhere/None"
+    ):
         open_truth(tmp_path / "x.parquet")
 
 

@@ -436,7 +436,7 @@ def test_reports_and_files_tell_the_same(flow, profiler, tmp_path):
     assert summary["ns_per_command_unprofiled"] > 0
     assert f"{ROWS:,} commands took over 1,000 ns" in measured.verdict()
     assert measured.digest in repr(measured)
-    assert "an idle loop met" in measured._repr_html_()
+    assert "an idle loop had" in measured._repr_html_()
 
 
 def test_a_program_ahead_of_its_rate_waits(flow, profiler):

@@ -1,5 +1,5 @@
-"""Two results side by side: how much slower or faster, whether that is more than noise, and whether both did
-the same. A case whose digest has changed is never called faster or slower: it does something else.
+"""Two results side by side: how much slower or faster, whether that is more than noise, and whether both
+behave alike. A case whose digest has changed is neither faster nor slower: it does something else.
 """
 
 from __future__ import annotations
@@ -44,9 +44,10 @@ class Pair(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def verdict(self) -> str:
-        """One of the words above."""
+        """One of the five verdicts."""
         if self.before.digest != self.after.digest:
             return DIFFERENT
+        # the size of a difference first: with many repetitions even a tiny one is not by chance
         if 1 / self.factor < self.ratio < self.factor:
             return SAME
         if self.chance > CHANCE:
@@ -69,17 +70,17 @@ class Comparison(msgspec.Struct, kw_only=True):
         return not any(pair.verdict in (DIFFERENT, SLOWER) for pair in self.pairs)
 
     def doubts(self) -> list[str]:
-        """Why the ratios might be of something else than the program."""
-        said = []
+        """Reasons why the ratios may not be the program's."""
+        found = []
         one, other = self.before.machine, self.after.machine
         if (one.cpu, one.cores) != (other.cpu, other.cores):
             names = [f"{machine.cpu}, {machine.cores} cores" for machine in (one, other)]
-            said.append(f"two machines: {names[0]} and {names[1]}")
-        said += [f"A: {reason}" for reason in self.before.noise()]
-        return said + [f"B: {reason}" for reason in self.after.noise()]
+            found.append(f"two machines: {names[0]} and {names[1]}")
+        found += [f"A: {reason}" for reason in self.before.noise()]
+        return found + [f"B: {reason}" for reason in self.after.noise()]
 
     def as_dict(self) -> dict[str, Any]:
-        """For programs."""
+        """Plain values, for JSON."""
         return {
             "ok": self.ok,
             "doubts": self.doubts(),
@@ -100,7 +101,7 @@ class Comparison(msgspec.Struct, kw_only=True):
 
 
 def compare_reports(before: Report, after: Report, factor: float = FACTOR) -> Comparison:
-    """Every case that both have."""
+    """Compare the cases that both results have."""
     old = {m.case: m for m in before.measurements}
     new = {m.case: m for m in after.measurements}
     return Comparison(
@@ -130,9 +131,9 @@ def _ways(n: int, m: int) -> tuple[int, ...]:
     ways = [1]
     for k in range(1, n + 1):  # times (1 - x^(m + k)) / (1 - x^k)
         longer = ways + [0] * (m + k)
-        for place in range(len(longer) - 1, m + k - 1, -1):
-            longer[place] -= longer[place - m - k]
-        for place in range(k, len(longer)):
-            longer[place] += longer[place - k]
+        for index in range(len(longer) - 1, m + k - 1, -1):
+            longer[index] -= longer[index - m - k]
+        for index in range(k, len(longer)):
+            longer[index] += longer[index - k]
         ways = longer[: k * m + 1]
     return tuple(ways)

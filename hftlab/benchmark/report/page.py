@@ -19,7 +19,7 @@ from hftlab.benchmark.report.tables import (
     SPEED_COLUMNS,
     TARGET_COLUMNS,
     cold_rows,
-    is_told,
+    is_known,
     latency_rows,
     machine_rows,
     speed_rows,
@@ -64,7 +64,7 @@ def page(report: Report) -> str:
         curves = _svg(partial(_curves, parts_of_plot), [PANEL_INCH] * len(parts_of_plot))
         parts.append(_section(LATENCY_TITLE, LATENCY_COLUMNS, latency_rows(measured), 2, plot=curves))
         whose = {m.case.name: one.interruptions for m, one in histograms}
-        parts.append(_section("Whose the stalls are", ("case", ""), whose.items(), 2))
+        parts.append(_section("Stalls of the run and of the machine", ("case", ""), whose.items(), 2))
     if rows := cold_rows(measured):
         parts.append(_section("First call in a fresh process", COLD_COLUMNS, rows, 2))
     digests = ((m.case.name, m.digest) for m in measured)
@@ -85,8 +85,8 @@ def _section(
 
 
 def _noise(report: Report) -> str:
-    said = report.noise()
-    return f"<p class='noisy'>A noisy machine: {html.escape('; '.join(said))}.</p>" if said else ""
+    reasons = report.noise()
+    return f"<p class='noisy'>A noisy machine: {html.escape('; '.join(reasons))}.</p>" if reasons else ""
 
 
 def _latencies(measurements: Iterable[Measurement]) -> list[tuple[Measurement, Latency]]:
@@ -94,7 +94,7 @@ def _latencies(measurements: Iterable[Measurement]) -> list[tuple[Measurement, L
 
 
 def panels(histograms: list[tuple[Measurement, Latency]]) -> list[list[tuple[Measurement, Latency]]]:
-    """What is drawn in one plot: as many cases as there are colours, and one kind unless all fit into one."""
+    """The plots: each has as many cases as there are colours, and one kind unless all fit into one."""
     if len({m.case for m, _ in histograms}) <= len(COLOURS):
         return [histograms]
     kinds = dict.fromkeys(one.kind for _, one in histograms)
@@ -161,7 +161,7 @@ def _panel(histograms: list[tuple[Measurement, Latency]], axes: Axes) -> None:
     colours: dict[Case, str] = {}
     for m, one in histograms:
         histogram = one.histogram
-        points = [(p, histogram.percentile(p)) for p in PERCENTILES if is_told(p, one.count)]
+        points = [(p, histogram.percentile(p)) for p in PERCENTILES if is_known(p, one.count)]
         style = "--" if one.kind == "response" else "-"
         axes.plot(
             [_nines(p) for p, _ in points],
@@ -181,7 +181,7 @@ def _panel(histograms: list[tuple[Measurement, Latency]], axes: Axes) -> None:
 
 
 def _short_time(ns: float) -> str:
-    """A power of ten of them, in the unit a person would choose."""
+    """A power of ten of ns, in the unit that suits it."""
     for unit, scale in (("s", 1e9), ("ms", 1e6), ("us", 1e3)):
         if ns >= scale:
             return f"{ns / scale:g} {unit}"

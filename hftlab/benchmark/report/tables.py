@@ -16,12 +16,12 @@ LATENCY_COLUMNS = ("case", "", "p50", "p95", "p99", "p99.9", "p99.99", "max", "j
 COLD_COLUMNS = ("case", "", "cached", "compiled")
 TARGET_COLUMNS = ("target", "", "measured", "lowest to highest", "verdict", "how")
 DIFFERENCE_COLUMNS = ("case", "A ns", "B ns", "ratio", "spread A", "spread B", "by chance", "verdict")
-LATENCY_TITLE = "Latency (ns unless said)"
+LATENCY_TITLE = "Latency (ns unless another unit is given)"
 SHORT = 8  # digits of a digest in a table; all of them are in the JSON
 
 
 def speed_rows(measurements: Iterable[Measurement]) -> list[Row]:
-    """Of each case: how fast, how steady, at what cost, and doing what."""
+    """A row per case: speed, spread, cost, digest."""
     return [
         (
             m.case.name,
@@ -39,23 +39,23 @@ def speed_rows(measurements: Iterable[Measurement]) -> list[Row]:
 
 
 def latency_rows(measurements: Iterable[Measurement]) -> list[Row]:
-    """Of each histogram: percentiles, those that so many values can tell from the largest."""
+    """A row per histogram: the percentiles that have enough values behind them."""
     return [
-        (m.case.name, one.kind, *(_time(ns) if told else "-" for ns, told in _percentiles(one)))
+        (m.case.name, one.kind, *(_time(ns) if known else "-" for ns, known in _percentiles(one)))
         for m in measurements
         for one in m.latency
     ]
 
 
 def _percentiles(one: Latency) -> list[tuple[int, bool]]:
-    """Each in ns, and whether it is told."""
+    """Each in ns, and whether it has enough values behind it."""
     at = ((50, one.p50), (95, one.p95), (99, one.p99), (99.9, one.p99_9), (99.99, one.p99_99))
-    found = [(ns, is_told(percent, one.count)) for percent, ns in at]
-    return [*found, (one.max, one.count > 0), (one.jitter, is_told(99, one.count))]
+    found = [(ns, is_known(percent, one.count)) for percent, ns in at]
+    return [*found, (one.max, one.count > 0), (one.jitter, is_known(99, one.count))]
 
 
-def is_told(percent: float, count: int) -> bool:
-    """Whether so many values tell this percentile from the largest."""
+def is_known(percent: float, count: int) -> bool:
+    """Whether at least one of so many values lies above this percentile."""
     return count * (100 - percent) >= 100
 
 
@@ -67,7 +67,7 @@ def _time(ns: int) -> str:
 
 
 def cold_rows(measurements: Iterable[Measurement]) -> list[Row]:
-    """First calls: what the first case of its kind took; those of equal kind share it."""
+    """Three rows per cold start, under the first case of its kind."""
     found: dict[Cold, str] = {}
     for m in measurements:
         if m.cold is not None:
@@ -86,12 +86,12 @@ def _cores(numbers: tuple[int, ...]) -> str:
 
 
 def _seconds(seconds: float) -> str:
-    """The import of what loads everything else when it is used takes few ms."""
+    """Seconds, or ms if they are few: `import hftlab` takes few."""
     return f"{seconds:.2f} s" if seconds >= 0.1 else f"{1e3 * seconds:.1f} ms"
 
 
 def machine_rows(report: Report) -> list[Row]:
-    """Where it was measured and how."""
+    """The machine, and how it was used."""
     machine = report.machine
     pinned = sorted({m.pinned for m in report.measurements})
     cores = ", ".join(_cores(each) for each in pinned if each)
@@ -115,7 +115,7 @@ def machine_rows(report: Report) -> list[Row]:
 
 def target_rows(targets: Iterable[dict[str, Any]]) -> list[Row]:
     """Measured value, target, verdict."""
-    rows = []
+    rows: list[Row] = []
     for row in targets:
         sign = "<" if row["below"] else ">"
         measured = "-" if row["value"] is None else _figure(row["value"], row["unit"])
@@ -128,7 +128,7 @@ def target_rows(targets: Iterable[dict[str, Any]]) -> list[Row]:
 
 
 def _figure(value: float, unit: str) -> str:
-    """Rates in millions; as many places as say something."""
+    """A figure with its unit: two digits at least, rates in millions."""
     if unit == "/s":
         value, unit = value / 1e6, "M/s"
     places = 0 if value >= 100 else 1 if value >= 1 or not value else 1 - math.floor(math.log10(value))
@@ -136,7 +136,7 @@ def _figure(value: float, unit: str) -> str:
 
 
 def difference_rows(comparison: Comparison) -> list[Row]:
-    """Of each case of both results."""
+    """A row per case of both results."""
     return [
         (
             pair.case.name,
