@@ -21,6 +21,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+MOST_LEVELS = 1000  # of a side of a book in a table: memory goes with their number, a row at a time
 MOST_SHOWN = 100  # problems in the text of one error; all of them are in its `problems`
 
 
@@ -107,10 +108,11 @@ class LimitsError(ConfigError):
         )
 
 
-def require_positive(what: str, value: object) -> int:
-    """A count somebody gave. Raises UsageError where it isn't a whole number of 1 or more."""
-    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        raise UsageError(f"{what}: found {value!r}, expected a whole number of 1 or more")
+def require_positive(what: str, value: object, most: int | None = None) -> int:
+    """A count somebody gave. Raises UsageError where it isn't a whole number of 1 or more, at `most` that."""
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1 or (most and value > most):
+        expected = f"from 1 to {most:,}" if most else "of 1 or more"
+        raise UsageError(f"{what}: found {value!r}, expected a whole number {expected}")
     return value
 
 
@@ -127,7 +129,10 @@ def split_symbols(symbols: str | Iterable[str] | None) -> tuple[str, ...] | None
         return None
     if not isinstance(symbols, Iterable):
         raise UsageError(f"symbols: found {symbols!r}, expected names, or one text with commas")
-    names = symbols.split(",") if isinstance(symbols, str) else symbols
+    names = symbols.split(",") if isinstance(symbols, str) else list(symbols)
+    strange = [name for name in names if not isinstance(name, str)]
+    if strange:
+        raise UsageError(f"symbols: found {strange[0]!r}, expected names, or one text with commas")
     found = tuple(dict.fromkeys(name.strip() for name in names if name.strip()))
     if not found:
         raise UsageError(f"symbols {symbols!r} name no instrument")

@@ -8,6 +8,7 @@ import platform
 import shutil
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from glob import escape
 from importlib.metadata import version
 from itertools import chain
 from pathlib import Path
@@ -76,6 +77,7 @@ def new_file(target: str | Path) -> Iterator[Path]:
     if target.exists() and not target.is_file():
         raise OutputError(f"{target}: is no regular file; choose another output")
     _check_parent(target)
+    remove_abandoned(target)
     partial = beside(target)
     try:
         with output_errors(target):
@@ -131,7 +133,31 @@ def _check_parent(target: Path) -> None:
 
 def beside(target: Path) -> Path:
     """The hidden name under which something is written before it gets its own."""
-    return target.with_name(f".{target.stem}.partial-{os.getpid()}{target.suffix}")
+    before, after = _around_number(target)
+    return target.with_name(f"{before}{os.getpid()}{after}")
+
+
+def _around_number(target: Path) -> tuple[str, str]:
+    return f".{target.stem}.partial-", target.suffix
+
+
+def remove_abandoned(target: Path) -> None:
+    """Take away what processes that were killed have left beside a target: those whose number nobody has."""
+    before, after = _around_number(target)
+    for path in target.parent.glob(f"{escape(before)}*{escape(after)}"):
+        number = path.name[len(before) : len(path.name) - len(after)]
+        if number.isdecimal() and not _is_running(int(number)):
+            remove(path)
+
+
+def _is_running(number: int) -> bool:
+    try:
+        os.kill(number, 0)
+    except ProcessLookupError:
+        return False
+    except (OSError, OverflowError):  # it is somebody else's, or no number of a process
+        return True
+    return True
 
 
 def remove(path: Path) -> None:

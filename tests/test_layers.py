@@ -13,7 +13,7 @@ from hftlab.kernels import codes
 PACKAGE = Path(__file__).parents[1] / "hftlab"
 
 FLOORS = [  # ground floor first, as in docs/ARCHITECTURE.md: a room may import what is on lower floors
-    {"codes", "errors", "parallel"},
+    {"codes", "errors", "numbers", "parallel", "process"},
     {"kernels", "config", "schema", "files"},
     {"tape", "feeds"},
     {"risk_gate"},

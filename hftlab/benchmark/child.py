@@ -16,6 +16,7 @@ from typing import Any
 import msgspec
 
 from hftlab.errors import HftlabError, MeasurementError
+from hftlab.process import leave
 
 PACKAGE = Path(__file__).resolve().parents[2]
 TIMEOUT_S = 1_800
@@ -72,3 +73,4 @@ def main() -> None:
 
 if __name__ == "__main__":
     main()
+    leave(0)

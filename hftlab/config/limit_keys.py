@@ -10,35 +10,22 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Iterable
-from decimal import Decimal, InvalidOperation
+from decimal import Decimal
 from difflib import get_close_matches
-from fractions import Fraction
 from typing import Any, Literal, NamedTuple
 
+import numpy as np
+
 from hftlab.codes import MAX_QTY, NOT_A_VALUE, Code, SelfTrade
+from hftlab.numbers import as_decimal, exact_units
 
 NONE_GIVEN = NOT_A_VALUE  # where a key has no value of its own
 REFERENCES = {"last": NOT_A_VALUE + 1, "mid": NOT_A_VALUE + 2}  # a reference that is no fixed price
 ACCOUNTS = range(-(2**31), 2**31)
 
-_FAR = 40  # decimal places from the point; a number further out is refused: 1e999999999 would fill the memory
 _DURATION_NS = {"ns": 1, "us": 10**3, "ms": 10**6, "s": 10**9, "m": 60 * 10**9, "h": 3600 * 10**9}
 _DURATION = re.compile(rf"([\d.]+) *({'|'.join(_DURATION_NS)})")
 _WORDS = {"true": True, "false": False, "1": True, "0": False}
-
-
-def exact(value: str | int | Decimal, places: int) -> int | None:
-    """A decimal number in units of its last place; None for what is no number, or has more places."""
-    try:
-        number = Decimal(value)
-    except (InvalidOperation, ValueError, TypeError):
-        return None
-    if not number:
-        return 0
-    if not number.is_finite() or abs(number.adjusted()) > _FAR:
-        return None
-    units = Fraction(number) * 10**places
-    return units.numerator if units.denominator == 1 else None
 
 
 # ------------------------------------------------------------------ what a value may be
@@ -66,7 +53,7 @@ def _number(places: int, low: int, high: int, integers: bool) -> Take:
     kinds = (str, Decimal, int) if integers else (str, Decimal)
 
     def take(value: Any) -> int | None:
-        return _within(exact(value, places), low, high) if type(value) in kinds else None
+        return _within(exact_units(value, places), low, high) if type(value) in kinds else None
 
     return take
 
@@ -85,7 +72,7 @@ def _one_of(*names: str) -> Take:
 
 def _duration(value: Any) -> int | None:
     match = _DURATION.fullmatch(value.strip()) if isinstance(value, str) else None
-    if match is None or (number := exact(match[1], 9)) is None:
+    if match is None or (number := exact_units(match[1], 9)) is None:
         return None
     ns, rest = divmod(number * _DURATION_NS[match[2]], 10**9)
     return None if rest else _within(ns, 1, MAX_QTY)
@@ -227,8 +214,8 @@ def unknown(name: str, known: Iterable[str]) -> str:
 
 def shown(value: Any) -> str:
     """A value as text that fits into a line."""
-    value = value.item() if hasattr(value, "item") else value  # of numpy
-    text = str(value) if isinstance(value, Decimal) else repr(value)
+    value = plain_number(value)
+    text = str(value) if isinstance(value, Decimal | np.floating) else repr(value)
     return text if len(text) <= 40 else text[:37] + "..."
 
 
@@ -242,8 +229,20 @@ def wrong(key: str, value: Any) -> str:
 
 
 def is_blank(value: Any) -> bool:
-    """Whether a cell is empty: null, NaN, no text."""
-    return value is None or value == "" or (isinstance(value, float) and math.isnan(value))
+    """Whether a cell is empty: null, no text. NaN is not empty, and no limit."""
+    return value is None or (isinstance(value, str) and not value)
+
+
+def names_nothing(value: Any) -> bool:
+    """Whether a cell names no account, symbol or row; there NaN is what a column of floats has for null."""
+    return is_blank(value) or (isinstance(value, float | np.floating) and math.isnan(value))
+
+
+def plain_number(value: Any) -> Any:
+    """A number of any type as an int or a Decimal, which are exact; NaN and what is no number as they are."""
+    if isinstance(value, float | np.floating):
+        return value if (number := as_decimal(value)) is None else number
+    return value.item() if hasattr(value, "item") else value  # of numpy
 
 
 def as_setting(key: str, cell: Any) -> Any:
@@ -252,12 +251,9 @@ def as_setting(key: str, cell: Any) -> Any:
     `Kind.take` then refuses such a cell, and the error quotes what was written.
     """
     kind = KEYS[key].kind
-    if hasattr(cell, "item"):
-        cell = cell.item()  # of numpy
     if isinstance(cell, Code):
         return cell.name
-    if isinstance(cell, float):
-        cell = Decimal(repr(cell))  # by its shortest text: 0.1 is 0.1, not 0.1000000000000000055
+    cell = plain_number(cell)  # a float by its shortest text: 0.1 is 0.1
     if isinstance(cell, str):
         cell = cell.strip()
     if type(cell) is int and kind.unit is not None:
@@ -265,5 +261,5 @@ def as_setting(key: str, cell: Any) -> Any:
     if kind is _FLAG:
         return _WORDS.get(str(cell).lower(), cell)
     if kind.is_whole and isinstance(cell, str | Decimal):
-        return cell if (number := exact(cell, 0)) is None else number
+        return cell if (number := exact_units(cell, 0)) is None else number
     return cell

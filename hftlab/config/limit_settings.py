@@ -17,7 +17,6 @@ from hftlab.config.limit_keys import (
     SIDES,
     TRADING_KEYS,
     as_setting,
-    is_blank,
     misplaced,
     shown,
     unknown,
@@ -61,7 +60,7 @@ def read_keys(keys: Mapping[str, Any], what: str) -> list[Rule]:
     Raises LimitsError with all that is wrong in them.
     """
     reader = _Reader()
-    given = {key: value for key, value in keys.items() if not is_blank(value)}
+    given = {key: value for key, value in keys.items() if value is not None}
     settings = {key: as_setting(key, value) if key in KEYS else value for key, value in given.items()}
     reader.place(Rule("", None, None, 0, {}), settings, KEYS, spelt=given)
     return reader.finish(what)

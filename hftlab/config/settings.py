@@ -44,9 +44,10 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta
 
-from hftlab.config.limit_keys import KEYS, TRADING_KEYS, as_setting, exact
+from hftlab.config.limit_keys import KEYS, TRADING_KEYS, as_setting
 from hftlab.config.limit_settings import RISK_KEYS, read_settings
-from hftlab.errors import ConfigError
+from hftlab.errors import MOST_LEVELS, ConfigError
+from hftlab.numbers import exact_units
 
 ENV_PREFIX = "HFTLAB_"
 ENV_SEPARATOR = "__"
@@ -67,7 +68,7 @@ RECORDABLE = (  # tables a replay can keep
 # A setting's type; the description is what its error expected.
 Count = Annotated[int, Meta(ge=1, description="an integer, 1 or more")]
 OptionalCount = Annotated[Count | None, Meta(description="an integer, 1 or more")]
-Levels = Annotated[int, Meta(ge=1, le=1000, description="an integer from 1 to 1000")]
+Levels = Annotated[int, Meta(ge=1, le=MOST_LEVELS, description=f"an integer from 1 to {MOST_LEVELS}")]
 ReplayPath = Annotated[Literal["batch", "event"], Meta(description="batch or event")]
 Tables = Annotated[
     tuple[
@@ -137,7 +138,7 @@ def decimal_units(value: str | Decimal) -> int:
 
     Raises ValueError when it is no finite number or has more than nine decimals.
     """
-    if (units := exact(value, 9)) is None:
+    if (units := exact_units(value, 9)) is None:
         raise ValueError(f"found {str(value)!r}, expected a number of at most nine decimals")
     return units
 

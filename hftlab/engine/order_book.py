@@ -38,12 +38,12 @@ from hftlab.kernels.book.opcodes import REJECTED
 from hftlab.kernels.book.price_grid import PAGE, PAGE_BITS, make_rules
 from hftlab.kernels.engine import event, gated_event, live_books
 from hftlab.kernels.primitives.python_int import WHOLE, WHOLE_ACCOUNT, WHOLE_ID, entry_point
+from hftlab.numbers import to_units
 from hftlab.risk_gate.limits import Limits
 from hftlab.risk_gate.manager import RiskManager
 from hftlab.tape.compiler import tick_units
 from hftlab.tape.open_orders import Resting, book_table, nothing
 from hftlab.tape.price_grid import spread_grid
-from hftlab.tape.tables import to_units
 
 SNAPSHOT_VERSION = b"1"
 FIRST_SLOTS = 1024
@@ -306,7 +306,7 @@ class OrderBook:
                 outcome = self._gated(self._address, word, order_id, new_id, price, qty, account, ts)
         except (OverflowError, TypeError):  # no ints, or beyond their room
             order_id, new_id, account = _checked_ids(order_id, new_id, account)
-            price, qty = to_units(price), to_units(qty, scale=1)  # beyond 64 bits: a reject
+            price, qty = to_units(price), to_units(qty, decimals=0)  # beyond 64 bits: a reject
             return self._send(word, order_id, new_id, price, qty, account, ts)
         return self._answer(outcome, word, order_id, new_id, price, qty, account, ts)
 

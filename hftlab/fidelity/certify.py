@@ -22,7 +22,7 @@ from hftlab.config.settings import Config
 from hftlab.engine.book_states import queue_places, run_states
 from hftlab.engine.runner import TapeRun, run_tape
 from hftlab.engine.workers import Progress
-from hftlab.errors import UsageError, require_positive, table_of
+from hftlab.errors import MOST_LEVELS, UsageError, require_positive, table_of
 from hftlab.feeds import Flow, open_flow
 from hftlab.fidelity.certificate import MEANING, OVER_TIME, Cause, Certificate, Divergence, Execution
 from hftlab.fidelity.compare import compare
@@ -63,7 +63,7 @@ def certify(
     """
     if isinstance(flow, str | PathLike):
         flow = open_flow(fspath(flow))
-    require_positive("levels", levels)
+    require_positive("levels", levels, MOST_LEVELS)
     if isinstance(flow, Flow) and flow.kind == "mbp":
         return _of_price_levels(flow, config)
     with table_of(flow.path if isinstance(flow, Flow) else None):

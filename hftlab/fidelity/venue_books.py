@@ -24,21 +24,23 @@ import polars as pl
 import pyarrow as pa
 from pyarrow import csv
 
-from hftlab.codes import MBO_FLAG_LAST, PRICE_SCALE, UNDEF_PRICE
-from hftlab.errors import FormatError
+from hftlab.codes import MBO_FLAG_LAST, NOT_A_VALUE, UNDEF_PRICE
+from hftlab.errors import FormatError, printable
 from hftlab.feeds import Fault, lobster, native, open_flow
 from hftlab.feeds.binance import feed
 from hftlab.feeds.flow import without_end
 from hftlab.feeds.parsing import containers
+from hftlab.numbers import PRICE_DECIMALS, computed_to_units, decimals_to_units, text_to_units
 from hftlab.schema import to_frame
+from hftlab.tape.tables import timestamps_to_ns
 
 ORDERBOOK, MBP, BOOK_TICKER = "LOBSTER orderbook", "Databento MBP", "Binance bookTicker"
 SIDES = ("bid_px", "bid_sz", "ask_px", "ask_sz")  # the order of the columns everywhere here
-LARGEST = 2**63 // PRICE_SCALE
 
 _LOBSTER_COLUMNS = (2, 3, 0, 1)  # where SIDES are in ask price, ask size, bid price, bid size
 _BOOK_LINE = re.compile(rb"-?\d+(,-?\d+){3}(,-?\d+)*\r?(\n|$)")
 _LEVEL = re.compile(r"bid_px_(\d\d)")
+_TICKER_PRICES = ("bid_px", "ask_px")
 _TICKER_COLUMNS = {"symbol", "u", *SIDES}
 _SUPPORTED = (
     "a LOBSTER orderbook file, Databento's MBP as CSV or Parquet, or a capture with Binance's bookTicker"
@@ -230,42 +232,50 @@ def _mbp_blocks(path: Path, frame: pl.DataFrame, needed: dict[str, Any]) -> Iter
 
 def _numbers(path: Path, frame: pl.DataFrame, name: str) -> np.ndarray:
     """A column as integers: prices in 1e-9, times in ns; UNDEF_PRICE, or 0 lots, where there is nothing."""
-    column = frame[name]
-    price = "_px_" in name
+    column, price = frame[name], "_px_" in name or name in _TICKER_PRICES
     if column.dtype == pl.String:
-        texts = column.str.strip_chars().replace("", None)
-        integers = texts.cast(pl.Int64, strict=False)
-        if price:
-            column = integers.fill_null(_units(texts.str.to_decimal(scale=9)))
-        elif name == "ts_event":
-            times = texts.str.to_datetime("%+", time_unit="ns", time_zone="UTC", strict=False)
-            column = integers.fill_null(times.dt.timestamp("ns"))
-        else:
-            column = integers
-        _refuse_unread(path, frame[name], column)
-    elif price and column.dtype.is_float():  # as in Databento's data frames
-        column = (column * PRICE_SCALE).round().cast(pl.Int64, strict=False)
-    elif isinstance(column.dtype, pl.Decimal):
-        column = _units(column.cast(pl.Decimal(38, 9)))
-    elif isinstance(column.dtype, pl.Datetime):
-        column = column.dt.timestamp("ns")
-    try:
-        return column.cast(pl.Int64).fill_null(UNDEF_PRICE if price else 0).to_numpy()
-    except pl.exceptions.PolarsError as error:
-        raise FormatError(path, f"a column {name} of {frame[name].dtype}", "numbers") from error
+        column = column.str.strip_chars().replace("", None)
+    nothing, blank = column.is_null(), UNDEF_PRICE if price else 0
+    if column.dtype.is_float():
+        nothing |= column.is_nan()
+    values = _units(path, name, column, PRICE_DECIMALS if price else 0)
+    unread = np.flatnonzero((values == NOT_A_VALUE) & ~nothing.to_numpy())
+    if unread.size:
+        row, first = int(unread[0]), 2 if frame[name].dtype == pl.String else 1  # text has a header
+        found = printable(str(frame[name].to_physical()[row]))[:40]  # polars can't show all times
+        raise FormatError(path, f"{name} {found!r}", "a number or a time", row=row + first)
+    return np.where(nothing.to_numpy(), blank, values)
 
 
-def _units(decimals: pl.Series) -> pl.Series:
-    """Decimals of nine places in units of 1e-9; null where 64 bits don't hold one."""
-    fits = decimals.is_between(-LARGEST, LARGEST)
-    return (decimals.set(~fits, None) * PRICE_SCALE).cast(pl.Int64, strict=False)
+def _units(path: Path, name: str, column: pl.Series, decimals: int) -> np.ndarray:
+    """Integers as such, times as ns, other numbers by value; NOT_A_VALUE for what is none."""
+    if column.dtype.is_integer():
+        return column.cast(pl.Int64, strict=False).fill_null(NOT_A_VALUE).to_numpy()
+    if isinstance(column.dtype, pl.Datetime):
+        counts = column.to_physical().fill_null(NOT_A_VALUE).to_numpy()
+        ns, outside = timestamps_to_ns(counts, column.dtype.time_unit)
+        return np.where(outside, NOT_A_VALUE, ns) if outside.size else ns
+    if column.dtype.is_float():
+        return computed_to_units(column.fill_null(float("nan")).to_numpy(), decimals)
+    if column.dtype == pl.Null:
+        return np.full(len(column), NOT_A_VALUE)
+    if column.dtype.is_decimal():
+        return decimals_to_units(column.to_arrow(), decimals)
+    if column.dtype != pl.String:
+        raise FormatError(path, f"a column {name} of {column.dtype}", "numbers")
+    return _units_of_text(name, column, decimals)
 
 
-def _refuse_unread(path: Path, texts: pl.Series, read: pl.Series) -> None:
-    unread = read.is_null() & (texts.str.strip_chars() != "").fill_null(False)
-    if unread.any():
-        row = int(unread.arg_true()[0])
-        raise FormatError(path, f"{texts.name} {texts[row][:40]!r}", "a number or a time", row=row + 2)
+def _units_of_text(name: str, column: pl.Series, decimals: int) -> np.ndarray:
+    """Text: digits alone count units, as integers do."""
+    values = text_to_units(column.to_arrow(), 0)
+    whole = column.str.contains(r"^-?[0-9]+$").fill_null(False).to_numpy()
+    if name == "ts_event":
+        times = column.str.to_datetime("%+", time_unit="ns", time_zone="UTC", strict=False)
+        others = times.dt.timestamp("ns").fill_null(NOT_A_VALUE).to_numpy()
+    else:
+        others = text_to_units(column.to_arrow(), decimals)
+    return np.where(whole, values, others)
 
 
 def _table(path: Path, container: str) -> Truth:
@@ -296,8 +306,8 @@ def _ticker_block(path: Path, table: pa.Table) -> Block:
     if not table.num_rows:
         raise FormatError(path, "no bookTicker", "best bids and asks to compare with")
     frame = to_frame(table)
-    values = np.stack([frame[side].to_numpy()[:, None] for side in SIDES])
-    ts = frame["ts"].cast(pl.Int64).to_numpy() if "ts" in frame.columns else None
+    values = np.stack([_numbers(path, frame, side)[:, None] for side in SIDES])
+    ts = _numbers(path, frame, "ts") if "ts" in frame.columns else None
     return Block(
         np.arange(frame.height), frame["u"].to_numpy(), ts, frame["symbol"].cast(pl.String).to_numpy(), values
     )

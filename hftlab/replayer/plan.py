@@ -11,7 +11,7 @@ import msgspec
 
 from hftlab.config.settings import RECORDABLE, Config, load_config
 from hftlab.engine.workers import Progress
-from hftlab.errors import UsageError, require_positive, split_symbols
+from hftlab.errors import MOST_LEVELS, UsageError, require_positive, split_symbols
 from hftlab.risk_gate.limits import Limits
 
 MODES, PATHS = ("match", "rebuild"), ("batch", "event")
@@ -93,7 +93,7 @@ def make_plan(
             _one_of("record", name, RECORDABLE)
             for name in (settings.replay.record if record is None else record)
         ),
-        require_positive("depth", settings.replay.depth if depth is None else depth),
+        require_positive("depth", settings.replay.depth if depth is None else depth, MOST_LEVELS),
         settings.replay.chunk_rows if chunk_rows is None else require_positive("chunk_rows", chunk_rows),
         settings,
         tick_size,

@@ -19,6 +19,7 @@ from hftlab.replayer.plan import (
     MANY,
     Plan,
 )
+from hftlab.tape.compiler import check_tick_sizes
 from hftlab.tape.facts import read_facts
 from hftlab.tape.price_levels import LevelReader
 from hftlab.tape.tables import CheckedTable, as_arrow, frozen, only_symbols, read_orders
@@ -84,6 +85,7 @@ class Source:
                     missing.pop(kept.symbols[book], None)
             yield checked, skipped, perf_counter() - started
             started = perf_counter()
+        check_tick_sizes(self.plan.tick_size, known)
         if self.plan.limits is not None:
             self.plan.limits.check_symbols(tuple(known))
         if missing:

@@ -17,7 +17,7 @@ from hftlab import schema
 from hftlab.codes import GateEvent, Reason, Status
 from hftlab.config.settings import RECORDABLE
 from hftlab.engine.runner import TapeRun
-from hftlab.errors import UsageError, require_positive
+from hftlab.errors import MOST_LEVELS, UsageError, require_positive
 from hftlab.kernels.book.opcodes import REJECTED
 from hftlab.kernels.results.tables import LANES, count_outcomes
 from hftlab.results import tables
@@ -163,7 +163,7 @@ class Result:
         """A table as Arrow. Raises UsageError for one that this replay can't give."""
         if name not in RECORDABLE:
             raise UsageError(f"table: found {name!r}, expected one of {', '.join(RECORDABLE)}")
-        levels = self.settings["depth"] if levels is None else require_positive("levels", levels)
+        levels = self.settings["depth"] if levels is None else require_positive("levels", levels, MOST_LEVELS)
         key = (name, levels if name == "depth" else 0)
         if key not in self._cache:
             self._cache[key] = self._make(name, levels)

@@ -30,6 +30,7 @@ from hftlab.files import (
     force_to_disk,
     output_errors,
     remove,
+    remove_abandoned,
     sha256_of,
     versions,
 )
@@ -57,6 +58,7 @@ class RunWriter:
     def __enter__(self) -> Self:
         check_target(self.target)
         with output_errors(self.target):
+            remove_abandoned(self.target)
             remove(self._partial)  # left by a killed process that had our process id
             self._partial.mkdir()
         return self

@@ -23,15 +23,17 @@ from hftlab.config.limit_keys import (
     NONE_GIVEN,
     SIDES,
     as_setting,
-    exact,
     is_blank,
     misplaced,
+    names_nothing,
+    plain_number,
     shown,
     unknown,
     wrong,
 )
 from hftlab.config.limit_settings import AN_ACCOUNT, BOTH_GIVEN, Rule
 from hftlab.errors import FormatError, LimitsError, TableError, UsageError
+from hftlab.numbers import exact_units
 from hftlab.tape.tables import as_arrow
 
 ALL = NONE_GIVEN  # the account of a row that is for all accounts
@@ -204,9 +206,17 @@ def _distinct_of_arrow(values: pa.Array | pa.ChunkedArray) -> Column:
         if pa.types.is_nested(values.type):
             raise TypeError
         values = values.dictionary_encode()
-    different = [*values.dictionary.to_pylist(), None]
+    different = [*_objects(values.dictionary), None]
     index = values.indices.cast(pa.int64()).fill_null(len(different) - 1)
     return Column(index.to_numpy(), different)
+
+
+def _objects(values: pa.Array) -> list[Any]:
+    """Cells as Python objects; narrow floats as numpy's, for `to_pylist` makes doubles of them."""
+    if not (pa.types.is_float16(values.type) or pa.types.is_float32(values.type)):
+        return values.to_pylist()
+    cells = zip(values.is_valid().to_pylist(), values.to_numpy(zero_copy_only=False), strict=True)
+    return [cell if is_valid else None for is_valid, cell in cells]
 
 
 def _distinct_of_python(values: Iterable[Any]) -> Column:
@@ -278,9 +288,9 @@ class _Reader:
         """A column of whole numbers, `blank` where nothing is given."""
 
         def meaning(value: Any) -> int | None:
-            if is_blank(value):
+            if names_nothing(value):
                 return blank
-            number = None if isinstance(value, bool) else exact(_plain(value), 0)
+            number = exact_units(plain_number(value), 0)
             return number if number is not None and low <= number <= high else None
 
         found = self.mapped(name, meaning, lambda value: f"found {shown(value)}, expected {expected}")
@@ -291,7 +301,7 @@ class _Reader:
         names: dict[str, int] = {}
 
         def meaning(value: Any) -> int | None:
-            if is_blank(value):
+            if names_nothing(value):
                 return -1
             return names.setdefault(value, len(names)) if isinstance(value, str) else None
 
@@ -332,9 +342,3 @@ class _Reader:
         for row in np.flatnonzero(same):
             found = f"the account, symbol and from_row of {self.row_name(int(order[first[row]]))}"
             self.problems.append(f"{self.row_name(int(order[row]))}: found {found}, expected each once")
-
-
-def _plain(value: Any) -> Any:
-    """A number of any type as one that is read exactly."""
-    value = value.item() if hasattr(value, "item") else value  # of numpy
-    return repr(value) if isinstance(value, float) else value

@@ -25,13 +25,15 @@ from hftlab.kernels.book.records import COMMAND, NARROW, WIDE
 from hftlab.kernels.book.tape_compiler import Slots, Target
 from hftlab.kernels.primitives import memory
 from hftlab.kernels.primitives.hash_index import copy_index, fill_index, make_index
+from hftlab.numbers import to_units
 from hftlab.parallel import cut, side_by_side
 from hftlab.tape.open_orders import Resting, books_of, levels_of, nothing
 from hftlab.tape.price_grid import fit_grid
-from hftlab.tape.tables import ABSENT, CheckedTable, frozen, only_symbols, read_orders, to_units
+from hftlab.tape.tables import ABSENT, CheckedTable, frozen, only_symbols, read_orders
 from hftlab.tape.tape import Invalid, Tape
 
 MAX_ROWS = 2**31 - 1
+_SHOWN_SYMBOLS = 10
 
 
 def compile_tape(
@@ -49,16 +51,30 @@ def compile_tape(
     price is off it. `symbols` keeps only some; `instruments` is a `Config`. `parts` is for how many threads
     the instruments are shared out; for one thread grouping them does not pay (docs/PERFORMANCE.md).
 
-    Raises TableError listing everything that is wrong with the table's shape; a row of bad content
-    becomes a reject instead.
+    Raises TableError listing everything that is wrong with the table's shape, UsageError for a tick size of a
+    symbol that isn't there; a row of bad content becomes a reject instead.
     """
     checked = read_orders(table)
+    check_tick_sizes(tick_size, checked.symbols)
     wanted = split_symbols(symbols)
     if wanted is not None:
         rows, checked = checked.rows, only_symbols(checked, wanted)
         if rows and not checked.rows:
             raise UsageError(f"symbols: found no rows of {', '.join(wanted)}, expected symbols of the table")
     return compile_checked(checked, rules_for(checked.symbols, tick_size, instruments), parts=parts)
+
+
+def check_tick_sizes(tick_size: Any, symbols: Iterable[str]) -> None:
+    """Raises UsageError where a dict of tick sizes names what is none of a flow's `symbols`."""
+    if not isinstance(tick_size, Mapping):
+        return
+    there = tuple(symbols)
+    strange = [symbol for symbol in tick_size if symbol not in there]
+    if strange:
+        names = ", ".join(there[:_SHOWN_SYMBOLS]) + (", ..." if len(there) > _SHOWN_SYMBOLS else "")
+        raise UsageError(
+            f"tick_size: found the symbol {strange[0]!r}, expected those of the flow, which has {names}"
+        )
 
 
 def tick_units(tick_size: Any, where: str = "tick_size") -> int:
@@ -343,4 +359,12 @@ def _invalid_rows(commands: Commands, checked: CheckedTable, ticks: np.ndarray, 
     return Invalid(rows, limit, np.where(bad_qty, qty, price))
 
 
-__all__ = ["Invalid", "Tape", "compile_checked", "compile_tape", "rules_for", "tick_units"]
+__all__ = [
+    "Invalid",
+    "Tape",
+    "check_tick_sizes",
+    "compile_checked",
+    "compile_tape",
+    "rules_for",
+    "tick_units",
+]

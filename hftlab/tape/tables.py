@@ -7,9 +7,10 @@ Nobody downstream checks again what has passed here.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from decimal import Decimal, InvalidOperation
+from decimal import Decimal
 from typing import Any
 
 import numpy as np
@@ -20,21 +21,27 @@ from hftlab.codes import (
     DEFAULT_SYMBOL,
     MAX_QTY,
     NOT_A_VALUE,
-    PRICE_SCALE,
     Action,
     Code,
     OrderType,
     Side,
     Tif,
 )
-from hftlab.errors import TableError, UsageError
+from hftlab.errors import TableError, UsageError, printable
 from hftlab.kernels.book.columns import Columns
+from hftlab.numbers import PRICE_DECIMALS, decimals_to_units, floats_to_units, text_to_units
 
 ABSENT = {t: np.zeros(0, t) for t in ("i1", "u1", "i4", "i8", "?")}
 for _array in ABSENT.values():
     _array.setflags(write=False)
 
 _IDS = "integers from 0 to 2^64-1"
+_NUMBERS = {"price": PRICE_DECIMALS, "qty": 0, "size": 0}  # columns of numbers, and their decimals
+_WHOLE = (int, np.integer)
+_A_NUMBER = (int, float, str, Decimal, np.integer, np.floating)
+_CONVERSION_ERRORS = (pa.ArrowException, ValueError, TypeError, OverflowError, AttributeError)
+_PLACE_OF_TEXT = re.compile(r"at string index (\d+)")  # in what Arrow says
+_PLACE_OF_INDEX = re.compile(r"Value at position (\d+) out of bounds")
 _UNIT_NS = {"s": 1_000_000_000, "ms": 1_000_000, "us": 1_000, "ns": 1}
 
 
@@ -72,37 +79,53 @@ def as_arrow(table: Any) -> pa.Table:
         return pa.Table.from_batches([table])
     if isinstance(table, Mapping):
         return _from_mapping(table)
-    if hasattr(table, "collect"):  # a LazyFrame
-        try:
-            table = table.collect()
-        except Exception as error:  # polars' own, of many kinds
-            raise TableError([f"the lazy frame can't be collected: {str(error).splitlines()[0]}"]) from None
-    if hasattr(table, "to_arrow"):
-        return table.to_arrow()
-    if hasattr(table, "__arrow_c_stream__"):
-        return pa.table(table)
-    raise UsageError(
-        f"table: found {type(table).__name__}, expected a pyarrow.Table, polars frame or dict of arrays"
-    )
+    kind = type(table).__name__
+    if isinstance(table, pa.ChunkedArray) or not _is_frame(table):
+        raise UsageError(f"table: found {kind}, expected a pyarrow.Table, polars frame or dict of arrays")
+    is_lazy = hasattr(table, "collect")
+    try:
+        return _from_frame(table.collect() if is_lazy else table)
+    except TableError:
+        raise
+    except Exception as error:  # polars' own, of many kinds, or those of whoever made the stream
+        what = "the lazy frame can't be collected" if is_lazy else f"{kind} can't be read"
+        raise TableError([f"{what}: {_first_line(error)}"]) from None
+
+
+def _is_frame(table: Any) -> bool:
+    """Whether this may be a table; a series of polars or pandas is not, although it goes to Arrow too."""
+    if hasattr(table, "collect"):
+        return True
+    return hasattr(table, "columns" if hasattr(table, "dtype") else "__arrow_c_stream__")
+
+
+def _from_frame(frame: Any) -> pa.Table:
+    """A frame of polars or pandas, or what gives a stream of Arrow."""
+    if type(frame).__module__.partition(".")[0] == "pandas":  # its objects may be numbers of several kinds
+        return _from_mapping(dict(frame.items()))
+    try:
+        return frame.to_arrow() if hasattr(frame, "to_arrow") else pa.table(frame)
+    except pa.ArrowException:
+        if not hasattr(frame, "get_columns"):
+            raise
+        return _from_mapping({series.name: series for series in frame.get_columns()})  # Int128: one by one
+
+
+def _first_line(error: Exception) -> str:
+    said = str(error).strip() or type(error).__name__
+    return said.splitlines()[0]
 
 
 def _from_mapping(columns: Mapping[str, Any]) -> pa.Table:
     arrays, problems = {}, []
     for name, values in columns.items():
-        if isinstance(values, pa.Array | pa.ChunkedArray):
-            arrays[name] = values
-            continue
-        if hasattr(values, "to_arrow"):
-            values = values.to_arrow()
-        if isinstance(values, np.ndarray) and not values.dtype.isnative:
-            values = values.astype(values.dtype.newbyteorder("="))
-        try:
-            arrays[name] = pa.array(values)
-        except (pa.ArrowException, ValueError, TypeError, OverflowError):
-            arrays[name] = _mixed(values, PRICE_SCALE if name == "price" else 1)
-        if arrays[name] is None:
+        if not isinstance(name, str):
+            problems.append(f"column {name!r}: found a name of {type(name).__name__}, expected text")
+        elif (array := _as_array(name, values)) is None:
             problems.append(f"column {name}: found {type(values).__name__}, expected an array of one type")
-    lengths = {name: len(array) for name, array in arrays.items() if array is not None}
+        else:
+            arrays[name] = array
+    lengths = {name: len(array) for name, array in arrays.items()}
     if len(set(lengths.values())) > 1:
         problems.append("columns differ in length: " + ", ".join(f"{k} {v}" for k, v in lengths.items()))
     if problems:
@@ -110,18 +133,46 @@ def _from_mapping(columns: Mapping[str, Any]) -> pa.Table:
     return pa.table(arrays)
 
 
-def _mixed(values: Any, scale: int) -> pa.Array | None:
+def _as_array(name: str, values: Any) -> pa.Array | pa.ChunkedArray | None:
+    """A column of a dict as an Arrow array, None where it can't be one."""
+    if isinstance(values, pa.Array | pa.ChunkedArray):
+        return values
+    try:
+        if hasattr(values, "to_arrow"):
+            values = values.to_arrow()
+        if isinstance(values, np.ndarray) and not values.dtype.isnative:
+            values = values.astype(values.dtype.newbyteorder("="))
+        if name not in _NUMBERS or not _differ_in_kind(values):
+            return pa.array(values)
+    except _CONVERSION_ERRORS:
+        pass
+    return _mixed(values, _NUMBERS.get(name, 0))
+
+
+def _differ_in_kind(values: Any) -> bool:
+    """Whether Python objects are of several kinds, of which Arrow would make one: 100 becomes 100.0."""
+    if not isinstance(values, list | tuple) and getattr(getattr(values, "dtype", None), "kind", "") != "O":
+        return False
+    return len({int if issubclass(t, _WHOLE) else t for t in set(map(type, values)) - {type(None)}}) > 1
+
+
+def _mixed(values: Any, decimals: int) -> pa.Array | None:
     """A column of mixed numbers (Decimal beside str, integers beyond 64 bits) as text.
 
-    An integer counts units of 1/scale, as it does in a column of integers alone.
+    An integer counts units of the last decimal, as it does in a column of integers alone.
     """
     if not isinstance(values, Iterable):
         return None
     values = list(values)
-    if not all(isinstance(v, int | float | str | Decimal | np.number) for v in values):
+    if not all(v is None or (isinstance(v, _A_NUMBER) and not isinstance(v, bool)) for v in values):
         return None
-    whole = (int, np.integer)
-    return pa.array([f"{Decimal(int(v)) / scale:f}" if isinstance(v, whole) else str(v) for v in values])
+    return pa.array([v if v is None else _as_text(v, decimals) for v in values], pa.string())
+
+
+def _as_text(value: Any, decimals: int) -> str:
+    if not isinstance(value, _WHOLE):
+        return str(value)
+    return f"{int(value)}e-{decimals}" if decimals else str(int(value))
 
 
 class TableReader:
@@ -154,10 +205,29 @@ class TableReader:
         column = column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
         if isinstance(column, pa.ChunkedArray):  # an empty one
             column = pa.concat_arrays(column.chunks) if column.chunks else pa.array([], column.type)
+        if (column := self._sound(name, column)) is None:
+            return None
         if column.null_count and not nulls:
             row = pc.index(pc.is_null(column), True).as_py()
             self.wrong(name, f"{column.null_count} null(s)", "none (fill_null before)", row)
             return None
+        return column
+
+    def _sound(self, name: str, column: pa.Array) -> pa.Array | None:
+        """Text that is text, a dictionary whose indices point into it; nulls in it as nulls of rows."""
+        is_dictionary = pa.types.is_dictionary(column.type)
+        if not (is_dictionary or _is_text(column.type)):
+            return column
+        try:
+            column.validate(full=True)
+        except (pa.ArrowException, UnicodeDecodeError) as error:
+            found = "broken text" if _is_text(column.type) else "a broken dictionary"
+            place = (_PLACE_OF_TEXT if _is_text(column.type) else _PLACE_OF_INDEX).search(str(error))
+            row = None if place is None else int(place[1])
+            self.wrong(name, f"{found} ({_first_line(error)})", "text in UTF-8, indices within it", row)
+            return None
+        if is_dictionary and column.dictionary.null_count:
+            return column.cast(column.type.value_type).dictionary_encode()
         return column
 
     def integers(self, name: str, dtype: str, required: str = "") -> np.ndarray:
@@ -186,10 +256,8 @@ class TableReader:
             return ABSENT["i8"]
         nulls = column.is_null().to_numpy(zero_copy_only=False) if column.null_count else None
         if _is_text(column.type):
-            try:
-                column = column.cast(pa.uint64())
-            except pa.ArrowInvalid:
-                self.wrong(name, "text", _IDS)
+            column = self._ids_of_text(name, column)
+            if column is None:
                 return ABSENT["i8"]
         if not pa.types.is_integer(column.type):
             self.wrong(name, str(column.type), _IDS)
@@ -200,6 +268,20 @@ class TableReader:
             self.wrong(name, str(values[row]), _IDS, row)
         values = values.view("i8") if values.dtype == np.uint64 else values.astype("i8", copy=False)
         return frozen(values if nulls is None else np.where(nulls, missing, values), "i8")
+
+    def _ids_of_text(self, name: str, column: pa.Array) -> pa.Array | None:
+        """Ids written in digits; None where one isn't: Arrow's own conversion takes 0x10 for 16."""
+        column = column.cast(pa.large_string())
+        digits = pc.match_substring_regex(column, "^[0-9]{1,20}$").fill_null(True)
+        try:
+            if pc.all(digits, min_count=0).as_py():
+                return column.cast(pa.uint64())
+            row = pc.index(digits, False).as_py()
+        except pa.ArrowInvalid:  # beyond 64 bits; texts of 20 digits sort as numbers do
+            beyond = pc.and_(pc.equal(pc.utf8_length(column), 20), pc.greater(column, str(2**64 - 1)))
+            row = pc.index(beyond.fill_null(False), True).as_py()
+        self.wrong(name, repr(printable(column[row].as_py())[:40]), _IDS, row)
+        return None
 
     def codes(self, name: str, code: type[Code], required: str = "") -> np.ndarray:
         """A column of integer codes or of names."""
@@ -266,14 +348,14 @@ class TableReader:
         if column is None:
             return ABSENT["i8"]
         if pa.types.is_timestamp(column.type):
-            values = column.cast(pa.int64()).to_numpy()
-            scale = _UNIT_NS[column.type.unit]
-            outside = np.abs(values) > MAX_QTY // scale if scale > 1 else np.zeros(0, "?")
+            values, unit = column.cast(pa.int64()).to_numpy(), column.type.unit
+            ns, outside = timestamps_to_ns(values, unit)
             if outside.any():
                 row = int(np.argmax(outside))
-                found = f"{values[row]} {column.type.unit}"  # Arrow can't show all of them as a time
+                found = f"{values[row]} {unit}"  # Arrow can't show all of them as a time
+                found += " (NaT)" if values[row] == NOT_A_VALUE else ""
                 self.wrong(name, found, "a time from 1677 to 2262, as 64 bits of ns hold", row)
-            return frozen(values if scale == 1 else values * scale, "i8")
+            return frozen(ns, "i8")
         if not pa.types.is_integer(column.type):
             self.wrong(name, str(column.type), "a timestamp, or integer ns since the epoch")
             return ABSENT["i8"]
@@ -292,9 +374,11 @@ class TableReader:
         if pa.types.is_integer(kind):
             return frozen(_integers_to_units(column.to_numpy()), "i8")
         if pa.types.is_floating(kind):
-            return frozen(_floats_to_units(column.to_numpy().astype("f8")), "i8")
-        if pa.types.is_decimal(kind) or _is_text(kind):
-            return frozen(_decimals_to_units(column), "i8")
+            return frozen(floats_to_units(column.to_numpy()), "i8")
+        if pa.types.is_decimal(kind):
+            return frozen(decimals_to_units(column), "i8")
+        if _is_text(kind):
+            return frozen(text_to_units(column), "i8")
         self.wrong(name, str(kind), "integers of 1e-9, floats, decimals or text")
         return ABSENT["i8"]
 
@@ -306,12 +390,25 @@ class TableReader:
         if pa.types.is_integer(column.type):
             return frozen(_integers_to_units(column.to_numpy()), "i8")
         if pa.types.is_floating(column.type):
-            return frozen(_whole(column.to_numpy().astype("f8")), "i8")
-        if pa.types.is_decimal(column.type) or _is_text(column.type):
-            units = _decimals_to_units(column, scale=1)
-            return frozen(units, "i8")
+            return frozen(floats_to_units(column.to_numpy(), decimals=0), "i8")
+        if pa.types.is_decimal(column.type):
+            return frozen(decimals_to_units(column, decimals=0), "i8")
+        if _is_text(column.type):
+            return frozen(text_to_units(column, decimals=0), "i8")
         self.wrong(name, str(column.type), "whole lots")
         return ABSENT["i8"]
+
+
+def timestamps_to_ns(values: np.ndarray, unit: str) -> tuple[np.ndarray, np.ndarray]:
+    """Counts (int64) of a unit, such as "us", in ns, and which of them 64 bits of ns don't hold.
+
+    NumPy's NaT, -2^63, is one of these where the unit is longer than a ns.
+    """
+    scale = _UNIT_NS[unit]
+    if scale == 1:
+        return values, np.zeros(0, "?")
+    most = MAX_QTY // scale
+    return values * scale, (values > most) | (values < -most)
 
 
 def _is_text(kind: pa.DataType) -> bool:
@@ -322,57 +419,6 @@ def _integers_to_units(values: np.ndarray) -> np.ndarray:
     if values.dtype == np.uint64:
         return np.where(values > np.uint64(2**63 - 1), NOT_A_VALUE, values.astype("i8"))
     return values
-
-
-def _whole(values: np.ndarray) -> np.ndarray:
-    """Floats that are whole numbers, as integers."""
-    fits = (np.abs(values) < 2.0**63) & (np.floor(values) == values)
-    return np.where(fits, np.where(fits, values, 0).astype("i8"), NOT_A_VALUE)
-
-
-def _floats_to_units(values: np.ndarray) -> np.ndarray:
-    """Floats that are the nearest double of a price in units of 1e-9."""
-    with np.errstate(invalid="ignore", over="ignore"):
-        scaled = np.rint(values * PRICE_SCALE)
-        small = np.abs(scaled) < 2.0**53  # where the division below is correctly rounded
-        units = np.where(small, scaled, 0).astype("i8")
-        exact = small & (units / PRICE_SCALE == values)
-    result = np.where(exact, units, NOT_A_VALUE)
-    for row in np.flatnonzero(~small & np.isfinite(values)):
-        result[row] = _decimal_to_units(Decimal(repr(float(values[row]))), PRICE_SCALE)
-    return result
-
-
-def _decimals_to_units(column: pa.Array, scale: int = PRICE_SCALE) -> np.ndarray:
-    """Decimals or text that are exact multiples of 1/scale."""
-    try:
-        exact = column.cast(pa.decimal128(38, len(str(scale)) - 1))
-        words = np.frombuffer(exact.buffers()[1], "i8").reshape(-1, 2)[exact.offset :][: len(exact)]
-        low, high = words[:, 0], words[:, 1]
-        return np.where(high == low >> 63, low, NOT_A_VALUE)
-    except (pa.ArrowException, TypeError):
-        values = [to_units(value, scale) for value in column.to_pylist()]
-        return np.array(values, "i8")
-
-
-def _decimal_to_units(value: Decimal, scale: int) -> int:
-    if not value.is_finite():
-        return NOT_A_VALUE
-    if value.adjusted() > 20:
-        return NOT_A_VALUE
-    units = value * scale
-    whole = int(units)
-    return whole if whole == units and abs(whole) < 2**63 else NOT_A_VALUE
-
-
-def to_units(value: int | float | str | Decimal, scale: int = PRICE_SCALE) -> int:
-    """One price in units of 1e-9: integers are taken as such; NOT_A_VALUE where it isn't exact."""
-    if isinstance(value, int | np.integer):
-        return int(value) if -(2**63) < value < 2**63 else NOT_A_VALUE
-    try:
-        return _decimal_to_units(Decimal(repr(float(value)) if isinstance(value, float) else value), scale)
-    except (InvalidOperation, TypeError, ValueError):
-        return NOT_A_VALUE
 
 
 def read_orders(table: Any, first_row: int = 0) -> CheckedTable:

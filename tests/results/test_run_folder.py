@@ -217,3 +217,38 @@ def test_the_manifest_says_what_a_run_was_made_from(tmp_path):
     assert set(made["versions"]) == {"hftlab", "python", "numba", "numpy", "polars", "pyarrow"}
     assert made["cpu"]
     assert manifest(digest="ab", counts={}, wall_time_s={})["input"] is None
+
+
+@pytest.fixture
+def dead():
+    """The number of a process that has ended."""
+    child = subprocess.Popen([sys.executable, "-c", ""])
+    child.wait()
+    return child.pid
+
+
+def test_what_a_killed_run_left_is_removed_by_the_next(tmp_path, dead):
+    """A folder of a process that is gone goes; of one that runs, of another target or name it stays."""
+    gone, alive = tmp_path / f".run.partial-{dead}", tmp_path / f".run.partial-{os.getppid()}"
+    others = [
+        tmp_path / name for name in (f".other.partial-{dead}", f".run.partial-{dead}x", ".run.partial-")
+    ]
+    for folder in (gone, alive, *others):
+        folder.mkdir()
+        (folder / "fills.parquet").write_bytes(b"half")
+    with RunWriter(tmp_path / "run"):
+        assert not gone.exists()
+        assert all(folder.exists() for folder in (alive, *others))
+    assert alive.exists()
+
+
+@pytest.mark.parametrize("name", ["flow.parquet", "f[1]?.arrow"])
+def test_what_a_killed_conversion_left_is_removed_by_the_next(tmp_path, dead, name):
+    """The same for single files, whatever their name."""
+    stem, suffix = name.split(".")
+    gone, alive = (tmp_path / f".{stem}.partial-{pid}.{suffix}" for pid in (dead, os.getppid()))
+    gone.write_bytes(b"half")
+    alive.write_bytes(b"half")
+    with new_file(tmp_path / name) as path:
+        path.write_bytes(b"whole")
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted((alive.name, name))

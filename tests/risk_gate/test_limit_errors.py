@@ -1,5 +1,7 @@
 """What is wrong with limits: each problem in words, and all those of one file at once."""
 
+from decimal import Decimal
+
 import numpy as np
 import polars as pl
 import pyarrow as pa
@@ -9,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hftlab import Limits, LimitsError
-from hftlab.config.limit_keys import KEYS
+from hftlab.config.limit_keys import KEYS, TRADING_KEYS
 from hftlab.config.settings import load_config
 from hftlab.errors import MOST_SHOWN, ConfigError, FormatError, UsageError
 
@@ -496,3 +498,41 @@ def test_a_file_that_is_not_there(tmp_path):
         with pytest.raises(UsageError) as caught:
             Limits.load(path)
         assert str(caught.value) == f"{path}: found {found}, {FILE}"
+
+
+@pytest.mark.parametrize("key", sorted(KEYS))
+@pytest.mark.parametrize(
+    "value", [float("nan"), float("inf"), Decimal("nan"), np.float32("nan"), "nan", "inf"]
+)
+def test_no_key_takes_what_is_not_finite(key, value):
+    """NaN and infinity are no limits, in Python and in tables, as numbers of any type and as text."""
+    column = [value, None]
+    with pytest.raises(LimitsError, match=key):
+        Limits(**{key: value})
+    with pytest.raises(LimitsError, match=key):
+        Limits.from_table({key: column})
+    if isinstance(value, float):
+        for frame in (
+            pa.table({key: np.array([value])}),
+            pl.DataFrame({key: [value]}),
+            {key: np.array([value], "f4")},
+        ):
+            with pytest.raises(LimitsError, match=key):
+                Limits.from_table(frame)
+
+
+@pytest.mark.parametrize("key", sorted(KEYS))
+@pytest.mark.parametrize("value", ["nan", "inf", "-inf", "+nan", '"nan"', '""'])
+def test_no_key_of_toml_takes_what_is_not_finite(key, value, tmp_path):
+    """TOML has words for NaN and infinity; neither is a limit, nor is an empty text."""
+    section = "trading" if key in TRADING_KEYS else "risk"
+    (tmp_path / "limits.toml").write_text(f"[{section}]\n{key} = {value}\n", encoding="utf-8")
+    with pytest.raises(LimitsError, match=key):
+        Limits.load(tmp_path / "limits.toml")
+
+
+def test_an_empty_text_in_python_is_no_limit_left_out():
+    """None leaves a key out; a text that says nothing is an error, for whoever wrote it meant something."""
+    assert Limits(max_order_qty=None).uses == frozenset()
+    with pytest.raises(LimitsError, match="max_order_qty: found '', expected a whole number"):
+        Limits(max_order_qty="")

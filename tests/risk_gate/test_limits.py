@@ -113,8 +113,8 @@ def test_a_value_means_one_integer_through_every_door(key, value, units, write):
 
 
 def test_numbers_of_any_type_are_read_exactly():
-    """Floats are their shortest decimal, whole floats are whole, NaN and empty text are nothing."""
-    table = {"account": [1.0, float("nan")], "max_order_qty": np.array([np.nan, 5.0]), "capital": [0.1, ""]}
+    """Floats are their shortest decimal, whole floats are whole; null, empty text, no account are nothing."""
+    table = {"account": [1.0, float("nan")], "max_order_qty": [None, 5.0], "capital": [0.1, ""]}
     limits = Limits.from_table(table)
     assert (cell(limits, "max_order_qty", 1), cell(limits, "max_order_qty", 2)) == (5, 5)
     assert (of_account(limits, "capital", 1), of_account(limits, "capital", 2)) == (10**8, 0)

@@ -3,12 +3,21 @@
 numba's own disk cache looks only at the file a function stands in and misses an edit in a callee
 elsewhere (numba issue 1833), so the cache folder carries a digest of all kernel sources.
 `HFTLAB_CACHE_DIR` moves the folder; NUMBA_DISABLE_JIT=1 runs everything as plain Python.
+
+Where that folder can't be used numba would choose `__pycache__` beside the sources, which no digest guards:
+an edit would run old code without a word. A temporary folder takes its place, with a warning.
 """
 
 from __future__ import annotations
 
+import atexit
 import hashlib
 import os
+import shutil
+import tempfile
+import warnings
+from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 
 import numba
@@ -51,15 +60,56 @@ CALLED_BY_KERNELS = {
 
 
 def kernel(function, nogil: bool = True):
-    """Compile a function that Python calls: cached on disk, without the GIL."""
+    """Compile a function that Python calls: cached on disk, without the GIL.
+
+    It is cached below CACHE_DIR, else in a temporary folder, else not at all: never beside the sources.
+    """
     if DISABLED:
         return np.errstate(over="ignore")(function)  # integers wrap, as they do compiled
-    previous = config.CACHE_DIR
-    config.CACHE_DIR = str(CACHE_DIR)
+    options = {"nogil": nogil, "error_model": "numpy"}
+    if (compiled := _cached_below(CACHE_DIR, function, options)) is not None:
+        return compiled
+    folder = _temporary_folder()
+    compiled = None if folder is None else _cached_below(folder, function, options)
+    return numba.njit(**options)(function) if compiled is None else compiled
+
+
+def _cached_below(folder: Path, function, options: dict[str, object]):
+    """A compiled function whose cache is below a folder; None where numba chose another one instead."""
+    with _numba_caches_in(folder):
+        compiled = numba.njit(cache=True, **options)(function)
+    return compiled if folder in Path(compiled.stats.cache_path).parents else None
+
+
+@contextmanager
+def _numba_caches_in(folder: Path):
+    settings = {"CACHE_DIR": str(folder), "CACHE_LOCATOR_CLASSES": ""}  # the latter could name `__pycache__`
+    previous = {name: getattr(config, name) for name in settings if hasattr(config, name)}
     try:
-        return numba.njit(cache=True, nogil=nogil, error_model="numpy")(function)
+        for name in previous:
+            setattr(config, name, settings[name])
+        yield
     finally:
-        config.CACHE_DIR = previous
+        for name, value in previous.items():
+            setattr(config, name, value)
+
+
+@cache
+def _temporary_folder() -> Path | None:
+    """A folder that goes when this process ends, with a warning; None where there can be none either."""
+    warnings.warn(
+        f"{CACHE_DIR} can't be written: kernels are compiled in every process anew, which takes minutes; "
+        "set HFTLAB_CACHE_DIR to a folder that can",
+        RuntimeWarning,
+        stacklevel=2,
+    )
+    try:
+        folder = Path(tempfile.mkdtemp(prefix="hftlab-kernels-"))
+    except OSError:
+        return None
+    owner = os.getpid()
+    atexit.register(lambda: os.getpid() == owner and shutil.rmtree(folder, ignore_errors=True))  # not a fork
+    return folder
 
 
 def quick_kernel(function):
