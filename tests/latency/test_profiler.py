@@ -334,7 +334,7 @@ def test_a_row_that_needs_room_is_counted_once(profiler, monkeypatch):
 
     def slowly(venue):
         grown.append(time.sleep(growth_s))
-        grow(venue)
+        return grow(venue)
 
     monkeypatch.setattr(Venue, "grow_slots", slowly)
     measured = hftlab.profile(orders, profiler=profiler, samples=rows, warmup=0)
