@@ -137,7 +137,8 @@ def _money(units: int | None) -> str:
 
 
 def _refused(report: RiskReport) -> Table:
-    title = f"{report.source}: {common.plural(report.commands, 'command')}, what the gate refused"
+    others = f" ({report.skipped:,} of other symbols left out)" if report.skipped else ""
+    title = f"{report.source}: {common.plural(report.commands, 'command')}{others}, what the gate refused"
     table = common.grid(title, "set", "orders", "of all", "lots", "notional")
     for each in report.sets:
         total = each.total()

@@ -284,3 +284,30 @@ def test_es_shares(data_dir):
     assert found.not_judged == {"INITIAL_BOOK": 7, "NO_SIDE": 28}
     assert (found.reproduced, found.touch_equal) == (5_047, 35_511)
     assert pl.DataFrame(found.table)["share"][2] == pytest.approx(5_678 / 6_229)
+
+
+def test_who_was_left_out_on_es(data_dir):
+    """All 344 fills that are not first: their events remove the orders before them without executing any."""
+    pytest.importorskip("databento_dbn", reason="the extra databento is not installed")
+    facts = read_mbo(hftlab.open_flow(next((data_dir / "databento").glob("*20231225*"))).table())
+    rank = dict(
+        zip(np.flatnonzero(facts.fact == MboAction.F).tolist(), ranks_of(facts).tolist(), strict=True)
+    )
+    where, trade, begin, waiting, counted = {}, 0, 0, [], 0
+    columns = (facts.fact, facts.order_id, facts.side, facts.price, facts.flags)
+    rows = list(zip(*(column.tolist() for column in columns), strict=True))
+    for row, (action, order_id, side, price, flags) in enumerate(rows):
+        if action in (MboAction.A, MboAction.M):
+            where[order_id] = (side, price)
+        elif action == MboAction.T:
+            trade = order_id
+        elif action == MboAction.F and rank[row] > 0 and order_id != trade:
+            waiting.append((where[order_id], rank[row]))
+        if not flags & MBO_FLAG_LAST:
+            continue
+        event = rows[begin : row + 1]
+        executed = {one[1] for one in event if one[0] == MboAction.F}
+        removed = [where[one[1]] for one in event if one[0] == MboAction.C and one[1] not in executed]
+        assert all(removed.count(level) >= before for level, before in waiting), row
+        counted, begin, waiting = counted + len(waiting), row + 1, []
+    assert counted == 344

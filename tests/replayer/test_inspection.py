@@ -29,6 +29,19 @@ def test_chunks_change_nothing(whole, monkeypatch):
     assert inspection.inspect_flow(hftlab.open_flow(SAMPLE)) == whole
 
 
+@pytest.mark.parametrize("symbols", [None, "SYM003", "SYM001,SYM002"])
+def test_every_row_is_counted_once(symbols):
+    """By action, by instrument, by what became of it; with those of other symbols they are the file's."""
+    flow = hftlab.open_flow(SAMPLE, symbols=symbols)
+    found, run = inspection.inspect_flow(flow), hftlab.replay(flow).summary()
+    refused = sum(trouble.rows for trouble in found.troubles if trouble.kind != "CROSSED")
+    assert found.rows + found.skipped == run["rows"] + run["skipped"] == flow.num_rows
+    assert found.rows == sum(found.actions.values()) == sum(one.rows for one in found.instruments)
+    assert found.rows == found.accepted + found.rejected
+    assert found.rejected == refused == run["rejected"] == sum(run["reasons"].values())
+    assert run["accepted"] == sum(run["statuses"].values())
+
+
 def test_instruments_are_what_the_rows_say(whole):
     """Rows, price range and largest quantity by symbol are those a query of the table gives."""
     table = pl.read_parquet(SAMPLE).with_columns(pl.col("symbol", "action", "order_type").cast(pl.String))

@@ -271,6 +271,11 @@ def test_symbols_and_facts(tmp_path, sample):
         sum(p.qty for p in chosen["limits"].refused.values())
         == chosen["limits"].accounts["refused_qty"].sum()
     )
+    assert chosen.commands + chosen.skipped == pl.from_arrow(sample).height
+    assert chosen.to_dict()["skipped"] == chosen.skipped > 0
+    for each in chosen.sets:
+        assert each.accepted + each.rejected == each.commands == chosen.commands
+        assert sum(each.reasons.values()) == each.rejected
     path = tmp_path / "TEST_2024-01-02_34200000_57600000_message_5.csv"
     path.write_text("34200,1,11,100,1000000,1\n34200.5,4,11,40,1000000,1\n")
     assert hftlab.risk(path, Limits(max_order_qty=50))["limits"].refused["MAX_ORDER_QTY"].qty == 100

@@ -12,8 +12,8 @@ import numpy as np
 
 from hftlab.codes import MAX_QTY, NOT_A_VALUE, MboAction
 from hftlab.kernels.primitives.compile import kernel
-from hftlab.kernels.primitives.hash_index import discard, find, store
-from hftlab.kernels.primitives.intrinsics import bare, ix
+from hftlab.kernels.primitives.hash_index import discard, find, home, store
+from hftlab.kernels.primitives.intrinsics import bare, ix, prefetch
 
 FOLLOWED = np.dtype(
     [
@@ -24,6 +24,8 @@ FOLLOWED = np.dtype(
     ],
     align=True,
 )  # 24 bytes
+
+FETCHED = 8  # rows whose index entry is fetched early
 
 NEXT, FREE, KEYS = range(3)  # of counts: first place never used, a free one (0: none), keys in the index
 
@@ -42,7 +44,8 @@ def mark_refills(action, order_id, book, price, size, index, followed, lives, co
     price, size, marks = bare(price), bare(size), bare(marks)
     index, followed, lives = bare(index), bare(followed), bare(lives)
     for row in range(action.size):
-        at = ix(row)
+        at, ahead = ix(row), ix(min(row + FETCHED, action.size - 1))
+        prefetch(index, home(index, order_id[ahead], np.int64(book[ahead])))
         what, number, qty = np.int64(action[at]), np.int64(book[at]), size[at]
         if what == _R:
             lives[ix(number)] += 1
