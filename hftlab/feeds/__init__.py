@@ -91,7 +91,7 @@ def open_flow(
     feed = registry()[asked or _detect(path)]
     _refuse_unknown(options, feed)
     flow = feed.load(path, format=asked, symbols=symbols, **options)
-    flow.options = options
+    flow.options, flow.opened_with = options, {"format": asked, **options}
     return flow
 
 
