@@ -224,12 +224,12 @@ def _distinct_of_arrow(values: pa.Array | pa.ChunkedArray) -> Column:
 
 
 def _objects(values: pa.Array) -> list[Any]:
-    """Cells as Python objects; narrow floats as numpy's, for `to_pylist` makes doubles of them."""
-    if not (pa.types.is_float16(values.type) or pa.types.is_float32(values.type)):
-        try:
-            return values.to_pylist()
-        except (pa.ArrowException, ValueError, OverflowError):  # a time in ns, which Python's has no room for
-            return values.cast(pa.int64()).to_pylist()
+    """Cells as Python objects; as numpy's where those lose something: narrow floats, times in ns."""
+    kind = values.type
+    if not (pa.types.is_float16(kind) or pa.types.is_float32(kind) or pa.types.is_temporal(kind)):
+        return values.to_pylist()
+    if pa.types.is_time64(kind):  # numpy has no times of day
+        values = values.cast(pa.int64()).cast(pa.duration(kind.unit))
     cells = zip(values.is_valid().to_pylist(), values.to_numpy(zero_copy_only=False), strict=True)
     return [cell if is_valid else None for is_valid, cell in cells]
 
