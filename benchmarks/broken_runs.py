@@ -110,6 +110,10 @@ def is_right(done: Run) -> bool:
     """Whether a run kept to the contract."""
     if done.status not in ALLOWED or "Traceback" in done.stderr or "this is a bug" in done.stderr:
         return False
+    if (
+        done.arguments[0] == "inspect" and done.status == 1 and not done.stderr
+    ):  # its table says what is wrong
+        return True
     return done.status == 0 or done.stderr.count("\n") == 1
 
 

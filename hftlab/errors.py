@@ -20,6 +20,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 MOST_LEVELS = 1000  # of a side of a book in a table: memory goes with their number, a row at a time
 MOST_SHOWN = 100  # problems in the text of one error; all of them are in its `problems`
@@ -31,9 +32,19 @@ def printable(text: str) -> str:
 
 
 class HftlabError(Exception):
-    """Anything a user can act on."""
+    """Anything a user can act on. Every error of ours can be pickled: pools of processes send them home."""
 
     exit_status = 1
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _error_again, (type(self), self.args, self.__dict__)
+
+
+def _error_again(kind: type[HftlabError], args: tuple[Any, ...], attributes: dict[str, Any]) -> HftlabError:
+    """An error as it was, without what its constructor makes of its arguments."""
+    error = kind.__new__(kind, *args)
+    error.__dict__.update(attributes)
+    return error
 
 
 class InputError(HftlabError):

@@ -39,6 +39,11 @@ def is_number(text: str) -> bool:
     return len(text) <= MOST_CHARACTERS and NUMBER.fullmatch(text) is not None
 
 
+def is_whole(value: Any) -> bool:
+    """Whether a value is an integer, of Python or numpy: no bool, and no span of time, one to numpy."""
+    return isinstance(value, int | np.integer) and not isinstance(value, bool | np.timedelta64)
+
+
 def as_decimal(value: Any) -> Decimal | None:
     """A number of any type, exactly; None for what is none: other text, NaN, infinity, a bool."""
     if isinstance(value, str):
@@ -47,7 +52,7 @@ def as_decimal(value: Any) -> Decimal | None:
         value = Decimal(float.__repr__(value))
     elif isinstance(value, np.floating):
         value = Decimal(str(value))
-    elif isinstance(value, int | np.integer) and not isinstance(value, bool):
+    elif is_whole(value):
         value = Decimal(int(value))
     return value if isinstance(value, Decimal) and value.is_finite() else None
 
@@ -70,10 +75,7 @@ def to_units(value: Any, decimals: int = PRICE_DECIMALS) -> int:
 
     NOT_A_VALUE where it is no number, isn't exact or doesn't fit 64 bits.
     """
-    if isinstance(value, int | np.integer) and not isinstance(value, bool):
-        units = int(value)
-    else:
-        units = exact_units(value, decimals)
+    units = int(value) if is_whole(value) else exact_units(value, decimals)
     return units if units is not None and -(2**63) < units < 2**63 else NOT_A_VALUE
 
 

@@ -263,6 +263,16 @@ def test_an_integer_quantity_counts_lots_whatever_stands_beside_it():
     assert order_quantities([100, 2.0, "3", Decimal(4), np.float32(5)]) == [100, 2, 3, 4, 5]
 
 
+def test_a_span_of_time_is_no_number():
+    """numpy counts timedelta64 among its integers: no price, no quantity, no limit."""
+    span = np.timedelta64(5, "ns")
+    assert (to_units(span), exact_units(span, 9)) == (NONE, None)
+    with pytest.raises(hftlab.TableError, match="column price"):
+        order_prices([span, 1.5])
+    with pytest.raises(LimitsError, match="max_order_qty"):
+        Limits(max_order_qty=span)
+
+
 def test_a_bool_is_no_number():
     """True is neither a price nor a tick size, in a list of numbers or by itself."""
     with pytest.raises(hftlab.TableError, match="column price"):

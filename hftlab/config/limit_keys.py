@@ -242,6 +242,8 @@ def plain_number(value: Any) -> Any:
     """A number of any type as an int or a Decimal, which are exact; NaN and what is no number as they are."""
     if isinstance(value, float | np.floating):
         return value if (number := as_decimal(value)) is None else number
+    if isinstance(value, np.datetime64 | np.timedelta64):  # their items may be integers
+        return value
     return value.item() if hasattr(value, "item") else value  # of numpy
 
 

@@ -26,6 +26,7 @@ from hftlab.tape.tables import ABSENT
 
 FIRST_MESSAGES = 1 << 10
 NEVER = -1  # no command has this number
+_OF_THIS_PROCESS = frozenset({"venue", "guard", "address", "_block", "_events", "_node_cells", "_followed"})
 OF_TIME = frozenset({"max_orders_per_second", "max_repeated_orders"})  # keys that ask for the time
 
 
@@ -88,6 +89,19 @@ class BookGate:
         other._followed = None
         other.follow_nodes()
         return other
+
+    def state(self) -> dict[str, Any]:
+        """What another process needs to go on: everything but addresses, and what follows from the venue."""
+        ours = {name: value for name, value in vars(self).items() if name not in _OF_THIS_PROCESS}
+        return copy.deepcopy(ours)
+
+    @classmethod
+    def of_state(cls, state: dict[str, Any], venue: Venue) -> BookGate:
+        """The gate of a state, in front of a venue with the same orders."""
+        gate = cls.__new__(cls)
+        vars(gate).update(state, venue=venue, _node_cells=np.zeros(0, np.int32), _followed=None)
+        gate.follow_nodes()
+        return gate
 
     # -- what kernels find
 

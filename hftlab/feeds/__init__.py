@@ -94,7 +94,7 @@ def open_flow(
     feed = registry()[asked or _detect(path)]
     _refuse_unknown(options, feed)
     flow = feed.load(path, format=asked, symbols=symbols, **options)
-    flow.options = options
+    flow.options, flow.opened_with = options, {"format": asked, **options}
     return flow if refills is None else _with_refills(flow, refills)
 
 
@@ -104,6 +104,7 @@ def _with_refills(flow: Flow, refills: Refills) -> Flow:
         raise UsageError(f"refills: found {refills!r} for {flow.kind}, expected facts by order (mbo)")
     flow.refills = refills
     flow.options["refills"] = refills
+    flow.opened_with = {**(flow.opened_with or {}), "refills": refills}
     return flow
 
 

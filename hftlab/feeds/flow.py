@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
-from typing import Literal, NamedTuple, get_args
+from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
 import pyarrow as pa
@@ -57,6 +58,9 @@ class Flow:
     an iceberg does. "keep" leaves it its place, "back" is CME's rule). A feed that reads in pieces may add to
     notes and faults until the last piece was read. Tables carry `refills` in their schema's metadata.
 
+    A flow can be pickled. One of `open_flow` goes as its path and options, some hundred bytes, and is opened
+    again where it arrives: the file must be there. Any other goes as its table, with `extras`, read for that.
+
     Raises UsageError for another value of `refills`.
     """
 
@@ -86,6 +90,7 @@ class Flow:
         self.inferred: pa.Table | None = None  # the commands behind it, once `infer_orders` was asked
         self.options: dict[str, object] = {}
         self.refills = refills
+        self.opened_with: dict[str, Any] | None = None  # what `open_flow` was called with
 
     @property
     def refills(self) -> Refills:
@@ -146,10 +151,40 @@ class Flow:
         """A number that `num_rows` does not exceed, if one is known without reading."""
         return self._most_rows if self.known_rows is None else self.known_rows
 
+    def __reduce__(self) -> tuple[object, ...]:
+        if self.opened_with is not None:
+            asked = {**self.opened_with, "path": self.path.absolute(), "symbols": self.symbols}
+            return _open_again, (asked,)
+        extras = {name: read() for name, read in self.extras.items()}
+        return _made_again, (
+            (self.path, self.format, self.kind, self.table()),
+            {name: getattr(self, name) for name in ("symbols", "notes", "faults", "refills")},
+            extras,
+            self.options,
+        )
+
     def __repr__(self) -> str:
         rows = "" if self.known_rows is None else f", {self.known_rows:,} rows"
         symbols = f", symbols={','.join(self.symbols)}" if self.symbols else ""
         return f"<Flow {self.format} {self.kind} {str(self.path)!r}{rows}{symbols}>"
+
+
+def _open_again(asked: dict[str, Any]) -> Flow:
+    """A flow of `open_flow` in another process."""
+    return hftlab.open_flow(**asked)
+
+
+def _made_again(
+    given: tuple[Any, ...], how: dict[str, Any], extras: dict[str, pa.Table], options: dict[str, Any]
+) -> Flow:
+    """A flow that was sent as its tables."""
+    flow = Flow(*given, **how, extras={name: partial(_itself, table) for name, table in extras.items()})
+    flow.options = options
+    return flow
+
+
+def _itself(table: pa.Table) -> pa.Table:
+    return table
 
 
 def free_ids(real: np.ndarray, base: int, count: int) -> np.ndarray:

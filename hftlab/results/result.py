@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import html
 from collections.abc import Callable
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -87,6 +87,9 @@ class Result:
     `fills`, `rejects`, `outcomes`, `l1`, `book`, `positions`, `pnl` and `depth(n)` are polars frames with the
     columns of `hftlab.schema` (prices int64 in units of 1e-9, quantities int64 lots; `.to_arrow()` for
     Arrow). After a replay in one piece any of them is there; after one in chunks, those that were recorded.
+
+    A result can be pickled: its counts, digest, open orders and the tables that were recorded, which are made
+    (or read back from the run folder) for that and go along whole. Others can't be asked for afterwards.
     """
 
     def __init__(
@@ -183,8 +186,8 @@ class Result:
         if self._run is None:
             what = f"depth of {levels} levels" if name == "depth" else name
             raise UsageError(
-                f"{what} was not recorded, and a replay in chunks can't make it afterwards: "
-                f"replay with record=({name!r}, ...)"
+                f"{what} was not recorded, and a replay in chunks, or of another process, can't make it "
+                f"afterwards: replay with record=({name!r}, ...)"
             )
         if name == "fills":
             return tables.fills_table(self._run.tape, self._expanded())
@@ -251,6 +254,12 @@ class Result:
             config=self.settings,
         )
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        names = self._made if self._run is None else self.settings["record"]
+        tables = {name: self.to_arrow(name) for name in names if name != "book"}
+        parts = self._counts, self.symbols, self._resting(), self.settings, self.seconds
+        return _sent, (self.digest, *parts, tables)
+
     def __repr__(self) -> str:
         counts = self._counts
         return (
@@ -266,6 +275,33 @@ class Result:
         cells += [("digest", f"<code>{html.escape(self.digest)}</code>")]
         body = "".join(f"<tr><th style='text-align:left'>{k}</th><td>{v}</td></tr>" for k, v in cells)
         return f"<table><caption>hftlab replay</caption>{body}</table>"
+
+
+def _sent(
+    digest: str,
+    counts: Counts,
+    symbols: tuple[str, ...],
+    resting: Resting,
+    settings: dict[str, Any],
+    seconds: dict[str, float],
+    made: dict[str, pa.Table],
+) -> Result:
+    """A result where it arrives, with what went along."""
+    result = Result(
+        digest=Digest(),
+        counts=counts,
+        symbols=symbols,
+        resting=lambda: resting,
+        settings=settings,
+        seconds=seconds,
+        tables={name: partial(_itself, table) for name, table in made.items()},
+    )
+    result.digest = digest
+    return result
+
+
+def _itself(table: pa.Table) -> pa.Table:
+    return table
 
 
 def to_wide(depth: pl.DataFrame) -> pl.DataFrame:

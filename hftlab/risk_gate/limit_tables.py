@@ -9,6 +9,7 @@ from __future__ import annotations
 import csv
 from array import array
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from itertools import product
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -73,13 +74,13 @@ def from_rules(rules: Sequence[Rule]) -> Given:
         np.array([rule.from_row for rule in rules], np.int64),
         {key: np.array([rule.values.get(key, NONE_GIVEN) for rule in rules], np.int64) for key in keys},
         symbols,
-        lambda row: rules[row].where,
+        [rule.where for rule in rules].__getitem__,
     )
 
 
 def from_frame(frame: Any, what: str) -> Given:
     """The limits of a frame or of a dict of columns. Raises LimitsError with all that is wrong in it."""
-    return _read(_columns(frame, what), what, lambda row: f"row {row}")
+    return _read(_columns(frame, what), what, partial(_row_name, first=0))
 
 
 def from_file(path: Path) -> Given:
@@ -96,11 +97,22 @@ def from_file(path: Path) -> Given:
         raise UsageError(f"{path}: found {found}, expected {_A_FILE}") from None
     if start[:4] == b"PAR1" or start == b"ARROW1":
         frame = _native(path, "Parquet" if start[:4] == b"PAR1" else "Arrow IPC")
-        return _read(_columns(frame, str(path)), str(path), lambda row: f"row {row + 1}")
+        return _read(_columns(frame, str(path)), str(path), partial(_row_name, first=1))
     if path.suffix.lower() not in (".csv", ".tsv", ".txt"):
         raise UsageError(f"{path}: found other content, expected {_A_FILE}")
     columns, rows = _csv(path)
-    return _read(columns, str(path), lambda row: f"row {rows[row]}")
+    return _read(columns, str(path), partial(_line_name, rows))
+
+
+# what rows are called: functions that can be pickled, as limits are
+
+
+def _row_name(row: int, first: int) -> str:
+    return f"row {row + first}"
+
+
+def _line_name(lines: Sequence[int], row: int) -> str:
+    return f"row {lines[row]}"
 
 
 # ------------------------------------------------------------------ containers
@@ -212,9 +224,12 @@ def _distinct_of_arrow(values: pa.Array | pa.ChunkedArray) -> Column:
 
 
 def _objects(values: pa.Array) -> list[Any]:
-    """Cells as Python objects; narrow floats as numpy's, for `to_pylist` makes doubles of them."""
-    if not (pa.types.is_float16(values.type) or pa.types.is_float32(values.type)):
+    """Cells as Python objects; as numpy's where those lose something: narrow floats, times in ns."""
+    kind = values.type
+    if not (pa.types.is_float16(kind) or pa.types.is_float32(kind) or pa.types.is_temporal(kind)):
         return values.to_pylist()
+    if pa.types.is_time64(kind):  # numpy has no times of day
+        values = values.cast(pa.int64()).cast(pa.duration(kind.unit))
     cells = zip(values.is_valid().to_pylist(), values.to_numpy(zero_copy_only=False), strict=True)
     return [cell if is_valid else None for is_valid, cell in cells]
 

@@ -65,6 +65,8 @@ class Limits:
 
     The keys are those of docs/RISK.md. Integers of money count 1e-9 and those of time ns, as everywhere in
     Python; text, floats and decimals are the currency. Raises LimitsError with everything that is wrong.
+
+    Limits can be pickled: all that was given goes along, 8 bytes a row and key, whatever their file is then.
     """
 
     __slots__ = ("_rules", "_version")
@@ -253,6 +255,3 @@ class Limits:
             records["kind"][given == word] = kind
         records["price"] = np.where(records["kind"] == FIXED, given, 0)
         return records
-
-
-# ------------------------------------------------------------------ looking up

@@ -29,7 +29,7 @@ from hftlab.codes import (
 )
 from hftlab.errors import TableError, UsageError, printable
 from hftlab.kernels.book.columns import Columns
-from hftlab.numbers import PRICE_DECIMALS, decimals_to_units, floats_to_units, text_to_units
+from hftlab.numbers import PRICE_DECIMALS, decimals_to_units, floats_to_units, is_whole, text_to_units
 
 ABSENT = {t: np.zeros(0, t) for t in ("i1", "u1", "i4", "i8", "?")}
 for _array in ABSENT.values():
@@ -38,7 +38,7 @@ for _array in ABSENT.values():
 _IDS = "integers from 0 to 2^64-1"
 _NUMBERS = {"price": PRICE_DECIMALS, "qty": 0, "size": 0}  # columns of numbers, and their decimals
 _WHOLE = (int, np.integer)
-_A_NUMBER = (int, float, str, Decimal, np.integer, np.floating)
+_OTHER_NUMBER = (float, str, Decimal, np.floating)
 _CONVERSION_ERRORS = (pa.ArrowException, ValueError, TypeError, OverflowError, AttributeError)
 _PLACE_OF_TEXT = re.compile(r"at string index (\d+)")  # in what Arrow says
 _PLACE_OF_INDEX = re.compile(r"Value at position (\d+) out of bounds")
@@ -164,13 +164,13 @@ def _mixed(values: Any, decimals: int) -> pa.Array | None:
     if not isinstance(values, Iterable):
         return None
     values = list(values)
-    if not all(v is None or (isinstance(v, _A_NUMBER) and not isinstance(v, bool)) for v in values):
+    if not all(v is None or is_whole(v) or isinstance(v, _OTHER_NUMBER) for v in values):
         return None
     return pa.array([v if v is None else _as_text(v, decimals) for v in values], pa.string())
 
 
 def _as_text(value: Any, decimals: int) -> str:
-    if not isinstance(value, _WHOLE):
+    if not is_whole(value):
         return str(value)
     return f"{int(value)}e-{decimals}" if decimals else str(int(value))
 

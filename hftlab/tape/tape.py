@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 import zlib
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -81,7 +80,7 @@ class Tape:
         """How many threads can do something with it: one a part."""
         return self.parts.size - 1
 
-    @cached_property
+    @property
     def width(self) -> np.dtype:
         """Width of quantities: 32 or 64 bits."""
         return NARROW if self.commands.rows.dtype == COMMAND[NARROW] else WIDE
@@ -138,6 +137,9 @@ class Tape:
         """
         return load_tape(path, verify)
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _tape, (_facts(self), _arrays(self))  # to pickle: arrays are read-only again afterwards
+
     def __repr__(self) -> str:
         return (
             f"Tape({self.rows:,} commands, {len(self.symbols):,} symbol(s), "
@@ -173,6 +175,17 @@ def save_tape(tape: Tape, path: str | Path) -> None:
             {"dtype": _dtype_name(a.dtype), "length": a.size, "crc32": zlib.crc32(data)}
             for a, data in zip(arrays.values(), padded, strict=True)
         ],
+        **_facts(tape),
+    }
+    schema = _SCHEMA.with_metadata({FORMAT: json.dumps(facts).encode()})
+    with new_file(path) as target, pa.ipc.new_file(target, schema) as file:
+        columns = [pa.array(list(arrays)), pa.array(padded, pa.large_binary())]
+        file.write_batch(pa.record_batch(columns, schema=schema))
+
+
+def _facts(tape: Tape) -> dict[str, Any]:
+    """What a tape is beside its arrays."""
+    return {
         "symbols": list(tape.symbols),
         "slots": tape.slots,
         "incoming": tape.incoming,
@@ -181,10 +194,6 @@ def save_tape(tape: Tape, path: str | Path) -> None:
         "first_row": tape.checked.first_row,
         "facts": tape.checked.facts,
     }
-    schema = _SCHEMA.with_metadata({FORMAT: json.dumps(facts).encode()})
-    with new_file(path) as target, pa.ipc.new_file(target, schema) as file:
-        columns = [pa.array(list(arrays)), pa.array(padded, pa.large_binary())]
-        file.write_batch(pa.record_batch(columns, schema=schema))
 
 
 def _padded(array: np.ndarray) -> bytes:
@@ -237,6 +246,8 @@ def _read(
 
 
 def _tape(facts: dict[str, Any], arrays: dict[str, np.ndarray]) -> Tape:
+    arrays = {name: frozen(array, array.dtype) for name, array in arrays.items()}
+
     def group(name: str, kind: type) -> Any:
         prefix = f"{name}."
         return kind(**{k.removeprefix(prefix): v for k, v in arrays.items() if k.startswith(prefix)})

@@ -536,3 +536,11 @@ def test_an_empty_text_in_python_is_no_limit_left_out():
     assert Limits(max_order_qty=None).uses == frozenset()
     with pytest.raises(LimitsError, match="max_order_qty: found '', expected a whole number"):
         Limits(max_order_qty="")
+
+
+@pytest.mark.parametrize("kind", [pa.timestamp("ns"), pa.time64("ns"), pa.duration("ns"), pa.bool_()])
+@pytest.mark.parametrize("column", ["account", "max_order_qty", "max_order_notional", "symbol"])
+def test_a_column_of_a_type_that_no_limit_has_is_one_line(column, kind):
+    """Times in ns, which Python has no objects for, were a ValueError of Arrow's."""
+    with pytest.raises(LimitsError, match=f"row 0, {column}: found"):
+        Limits.from_table(pa.table({column: pa.array([1_001]).cast(kind)}))
