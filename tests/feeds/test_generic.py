@@ -233,19 +233,31 @@ def test_prices_are_exact(tmp_path, text, scale, units):
     ("text", "scale", "expected"),
     [
         ("100.0000000001", None, "a number of at most nine decimals"),
-        ("9223372036.854775808", None, "a number of at most nine decimals"),
+        ("9223372036.854775808", None, "at most 9223372036.854775807: this is too large"),
+        ("-8988000000000.00", None, "at least -9223372036.854775807: this is too small"),
+        ("92233720368547758", "10000", "at most 92233720368547.75807: this is too large"),
+        ("1e40", None, "at most 9223372036.854775807: this is too large"),
+        ("1e9999", None, "at most 9223372036.854775807: this is too large"),
+        ("9" * 36, "1", "at most 9223372036.854775807: this is too large"),
         ("1,5", None, "a number of at most nine decimals"),
         ("0x10.0", None, "a number of at most nine decimals"),
         ("inf", None, "a number of at most nine decimals"),
         ("1", "3", "a multiple of 1e-9, times 3"),
         ("1e999999999", "3", "a multiple of 1e-9, times 3"),
-        ("99999999999", "1", "a number of at most nine decimals"),
+        ("99999999999", "1", "at most 9223372036.854775807: this is too large"),
+        ("7e-48", None, "a number of at most nine decimals"),
+        ("1_0.5", None, "a number of at most nine decimals"),
+        ("1_0", "3", "a multiple of 1e-9, times 3"),
+        ("\u0663.5", None, "a number of at most nine decimals"),
+        ("1e" + "9" * 30, None, "a number of at most nine decimals"),
+        ("1." + "0" * 200, None, "a number of at most nine decimals"),
     ],
 )
 def test_prices_that_are_not(tmp_path, text, scale, expected):
-    """A price that can't be one of ours is not made one."""
+    """A price that can't be one of ours is not made one; where it doesn't fit, the largest is told."""
     path = tmp_path / "flow.csv"
-    found = f"{path}, row 2: found price {text!r} (column px), expected {expected}"
+    shown = text if len(text) <= 40 else text[:37] + "..."
+    found = f"{path}, row 2: found price {shown!r} (column px), expected {expected}"
     assert (
         said(
             FormatError,
@@ -301,14 +313,15 @@ def test_quantities_that_are_no_lots(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("text", "number"), [("7", 7), ("18446744073709551615", 2**64 - 1), ("7.0", 7), ("0x1f", 31), ("", 0)]
+    ("text", "number"),
+    [("7", 7), ("18446744073709551615", 2**64 - 1), ("7.0", 7), ("9007199254740992.0", 2**53), ("0x1f", 31)],
 )
 def test_ids_are_numbers(tmp_path, text, number):
     """All of 64 bits, without a sign."""
     assert one(tmp_path, "order_id", text) == number
 
 
-@pytest.mark.parametrize("text", ["-1", "18446744073709551616", "a7", "1.5"])
+@pytest.mark.parametrize("text", ["-1", "a7", "1.5", "1e3"])
 def test_ids_that_are_not(tmp_path, text):
     """Where the first is a number, all must be, unless they are said to be text."""
     path = tmp_path / "flow.csv"
@@ -328,6 +341,63 @@ def test_ids_that_are_text(tmp_path):
     assert "order ids are text, numbered as they appear: 3" in flow.notes
     assert hftlab.replay(flow).summary()["rejected"] == 0
     assert [b["order_id"][0].as_py() for b in flow.batches(1)] == [1, 2, 1, 3]
+
+
+@pytest.mark.parametrize("text", ["8.38976614505067e+18", "8.38977E+18", "8.5E18", "9007199254740993.0"])
+@pytest.mark.parametrize("first", ["1", "a7", None])
+def test_text_of_a_float_is_no_id(tmp_path, text, first):
+    """A float holds whole numbers up to 2^53, by IEEE 754: beyond that it may be another order's."""
+    before = [GOOD.replace("NEW,1", f"NEW,{first}")] if first else []
+    path = write(tmp_path, HEADER, *before, GOOD.replace("NEW,1", f"NEW,{text}"))
+    found = said(FormatError, opened, path)
+    assert found.startswith(f"{path}, row {2 + len(before)}: found order_id {text!r} (column id), expected ")
+    assert found.endswith(": a float beyond 2^53 has lost digits")
+    assert column(opened(path, ids="text"), "order_id")[-1] == 1 + len(before)
+
+
+@pytest.mark.parametrize("kind", [pa.float64(), pa.float32()])
+def test_ids_in_floats(tmp_path, kind):
+    """Floats up to the last whole number that all before it have are ids; the next one is an error."""
+    most = {pa.float64(): 2**53, pa.float32(): 2**24}[kind]  # 53 and 24 bits of a number, by IEEE 754
+    for last, ids in ((most, [7, 8, most]), (2 * most, None)):
+        columns = {
+            "time": [NINE_THIRTY] * 3,
+            "what": ["NEW"] * 3,
+            "id": np.array([7, 8, last], kind.to_pandas_dtype()),
+        }
+        table = pa.table(columns | {"bs": ["B"] * 3, "px": ["1.5"] * 3, "n": [1] * 3})
+        pq.write_table(table, path := tmp_path / "flow.parquet")
+        if ids is not None:
+            assert column(opened(path), "order_id") == ids
+        else:
+            assert "found order_id" in (found := said(FormatError, opened, path))
+            assert found.endswith("a float beyond 2^53 has lost digits")
+
+
+@pytest.mark.parametrize("action", ["NEW", "CANCEL", "REDUCE", "REPLACE"])
+@pytest.mark.parametrize("text", ["", "nan", "NULL"])
+def test_an_order_needs_an_id(tmp_path, action, text):
+    """Orders without ids would all be one order; a row that is about no order needs none."""
+    path = write(
+        tmp_path, HEADER, GOOD, GOOD.replace("NEW,1", "CLEAR,"), GOOD.replace("NEW,1", f"{action},{text}")
+    )
+    expected = "expected an id on every NEW, CANCEL, REDUCE, REPLACE"
+    assert said(FormatError, opened, path) == f"{path}, row 4: found order_id '' (column id), {expected}"
+    flow = opened(write(tmp_path, HEADER, GOOD, GOOD.replace("NEW,1", "CLEAR,")))
+    assert column(flow, "order_id") == [1, 0]
+
+
+@pytest.mark.parametrize("first", ["12", "631339815922709507324380"])
+def test_long_ids_are_text(tmp_path, first):
+    """Ids of 24 and 39 digits and of 2^64, which 64 bits don't hold, are told apart by all their digits."""
+    ids = [first, "340282366920938463463374607431664944666", "631339815922709507324381", str(2**64), first]
+    flow = opened(write(tmp_path, HEADER, *(GOOD.replace("NEW,1", f"NEW,{id_}") for id_ in ids)))
+    assert column(flow, "order_id") == [1, 2, 3, 4, 1]
+    lines = (
+        {"time": NINE_THIRTY, "what": "NEW", "id": int(id_), "bs": "B", "px": 1.5, "n": 1} for id_ in ids
+    )
+    path = write(tmp_path, *map(json.dumps, lines), name="flow.ndjson")
+    assert "expected a whole number from 0 to 2^64-1" in said(FormatError, lambda: opened(path).table())
 
 
 # ------------------------------------------------------------------ times
@@ -413,6 +483,25 @@ def test_times_that_are_none(tmp_path, text, options, expected):
     path = write(tmp_path, *lines)
     found = f"{path}, row 3: found ts {text!r} (column time), expected {expected}"
     assert said(FormatError, opened, path, **options) == found
+
+
+@pytest.mark.parametrize("unit", ["s", "ms", "us", "ns"])
+@pytest.mark.parametrize("other", ["s", "ms", "us", "ns"])
+def test_the_unit_of_times_does_not_change(tmp_path, unit, other):
+    """The digits of the first time tell its unit; a time of another unit after it is an error at its row."""
+    digits = {"s": 10, "ms": 13, "us": 16, "ns": 19}  # of 2024-01-31 09:30 UTC
+    times = [str(NINE_THIRTY)[: digits[name]] for name in (unit, unit, other)]
+    lines = (f'{{"time": {t}, "what": "NEW", "id": 1, "bs": "B", "px": 1.5, "n": 1}}' for t in times)
+    csv = write(tmp_path, HEADER, *(GOOD.replace(str(NINE_THIRTY), time) for time in times))
+    for path, row in ((csv, 4), (write(tmp_path, *lines, name="flow.ndjson"), 3)):
+        if unit == other:
+            assert column(opened(path), "ts") == [NINE_THIRTY] * 3
+        else:
+            found = said(FormatError, opened, path)
+            assert found.startswith(f"{path}, row {row}: found ts '{times[-1]}")
+            assert f"expected a number of {unit} since 1970 of {digits[unit]} digits, like the first" in found
+    if digits[other] < digits[unit]:
+        assert column(opened(csv, time_unit=unit), "ts")[0] == NINE_THIRTY
 
 
 def test_numbers_after_text_and_text_after_numbers(tmp_path):
@@ -551,6 +640,30 @@ def test_json_numbers_are_not_floats(tmp_path):
     assert column(flow, "order_id") == [2**64 - 1, 2, 2]
     assert column(flow, "price") == [100_000_000, 987654321_123456789, NOT_A_VALUE]
     assert column(flow, "qty") == [3, 4, NOT_A_VALUE]
+
+
+@pytest.mark.parametrize("quote", ["", '"'])
+@pytest.mark.parametrize(
+    ("text", "units"),
+    [
+        ("9.35002e4", 93500_200_000_000),
+        ("1E+2", 100 * 10**9),
+        ("12345678.000000000000", 12345678 * 10**9),
+        ("7e-48", None),
+        ("1e30", None),
+        ("1e9999", None),
+        ("1" * 36, None),
+        ("1" * 5000, None),
+    ],
+)
+def test_json_numbers_of_any_form(tmp_path, text, units, quote):
+    """A number with an exponent, or of many digits, is what it says, or an error at its line."""
+    line = '{{"time": 1706693400000000000, "what": "NEW", "id": 1, "bs": "B", "px": {}, "n": 3}}'
+    path = write(tmp_path, *map(line.format, ["0.5", f"{quote}{text}{quote}"]), name="flow.ndjson")
+    if units is not None:
+        assert column(opened(path), "price") == [500_000_000, units]
+    else:
+        assert said(FormatError, lambda: opened(path).table()).startswith(f"{path}, row 2: found px ")
 
 
 @pytest.mark.parametrize(

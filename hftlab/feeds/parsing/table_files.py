@@ -13,6 +13,7 @@ import re
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from decimal import Decimal
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
@@ -22,7 +23,7 @@ import pyarrow as pa
 from hftlab.errors import FormatError
 from hftlab.feeds import native
 from hftlab.feeds.flow import Fault, without_end
-from hftlab.feeds.parsing import containers
+from hftlab.feeds.parsing import containers, numbers
 
 BATCH_BYTES = 1 << 20
 BATCH_ROWS = 1 << 16  # of Parquet and Arrow IPC
@@ -33,6 +34,9 @@ Role = Literal["name", "id", "number"]  # what a column is read for: few differe
 _TEXT_SUFFIXES = (".csv", ".tsv", ".txt", ".json", ".ndjson", ".jsonl")
 _NAMES = pa.dictionary(pa.int32(), pa.string())
 _EXACT = pa.decimal128(38, 18)
+_MEMBER = re.compile(  # a number that Arrow may not read right: with an exponent, or of many digits
+    rb'"((?:[^"\\]|\\.)*+)"(\s*:\s*)("?)([+-]?[0-9.]++[eE][+-]?[0-9]++|[+-]?[0-9.]{20,}+)\3(?=\s*[,}])'
+)
 _EXPECTED = {
     pa.string(): "text",
     pa.bool_(): "true or false",
@@ -135,7 +139,7 @@ class _Stream(io.RawIOBase):
     """Blocks as a file that Arrow can read."""
 
     def __init__(self, blocks: Iterator[bytes]) -> None:
-        self._blocks, self._rest = blocks, b""
+        self.blocks, self._rest = blocks, b""
         self.last = b""  # byte that was given
 
     def readable(self) -> bool:
@@ -143,11 +147,24 @@ class _Stream(io.RawIOBase):
 
     def read(self, size: int = -1) -> bytes:
         if not self._rest:
-            self._rest = next(self._blocks, b"")
+            self._rest = next(self.blocks, b"")
         given = self._rest if size < 0 else self._rest[:size]
         self._rest = self._rest[len(given) :]
         self.last = given[-1:] or self.last
         return given
+
+
+def _whole_lines(blocks: Iterator[bytes]) -> Iterator[bytes]:
+    """The same bytes, cut behind line ends."""
+    rest = b""
+    for block in blocks:
+        end = block.rfind(b"\n") + 1
+        if end:
+            yield rest + block[:end]
+            rest = b""
+        rest += block[end:]
+    if rest:
+        yield rest
 
 
 def _chunks(lines: Iterator[bytes], count: int = 1 << 13) -> Iterator[list[bytes]]:
@@ -324,8 +341,11 @@ class Ndjson(_Lines):
     def _read(self, stream: _Stream, columns: dict[str, Role]) -> Iterator[pa.RecordBatch]:
         from pyarrow import json as arrow_json
 
+        plain = partial(
+            _plain, {field.name.encode() for field in self._schema(columns) if field.type == _EXACT}
+        )
         for batch in arrow_json.open_json(
-            stream,
+            _Stream(_MEMBER.sub(plain, lines) for lines in _whole_lines(stream.blocks)),
             arrow_json.ReadOptions(use_threads=False, block_size=BATCH_BYTES),
             arrow_json.ParseOptions(
                 explicit_schema=self._schema(columns), unexpected_field_behavior="ignore"
@@ -362,7 +382,7 @@ class Ndjson(_Lines):
 def _fault_of(line: bytes, schema: pa.Schema) -> tuple[str, str] | None:
     """What is wrong with a line: (found, expected)."""
     try:
-        record = json.loads(line, parse_float=Decimal)
+        record = json.loads(line, parse_float=_number, parse_int=_number)
     except UnicodeDecodeError:
         return "bytes that are no text", "text in UTF-8"
     except ValueError:
@@ -377,22 +397,39 @@ def _fault_of(line: bytes, schema: pa.Schema) -> tuple[str, str] | None:
     return None
 
 
+def _number(text: str) -> int | Decimal | str:
+    """A number of JSON as what it says, or as text where it is longer than any of ours."""
+    if not numbers.is_number(text):
+        return text
+    return int(text) if text.lstrip("-").isdigit() else Decimal(text)
+
+
 def _is_whole(value: Any, low: int, high: int) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and low <= value <= high
 
 
 def _is_exact(value: Any) -> bool:
     """Whether 20 digits before the point and 18 behind it hold a number, or a text of one."""
-    if isinstance(value, bool):
+    if isinstance(value, bool) or not isinstance(value, int | float | str | Decimal):
         return False
     try:
-        number = Decimal(value)
-    except (ArithmeticError, TypeError, ValueError):
+        number = numbers.fraction_of(str(value))
+    except ValueError:
         return False
-    if not number.is_finite() or number.adjusted() >= 20:
-        return False
-    digits, exponent = number.as_tuple()[1:]
-    return exponent >= -18 or not any(digits[max(0, len(digits) + 18 + exponent) :])
+    return abs(number) < 10**20 and (number * 10**18).denominator == 1
+
+
+def _plain(names: set[bytes], member: re.Match[bytes]) -> bytes:
+    """A number of some columns without its exponent, which Arrow doesn't always read as what it says.
+
+    One that doesn't fit is made text, at which the reading stops.
+    """
+    name, between, quote, text = member.groups()
+    if name not in names:
+        return member[0]
+    if not _is_exact(text.decode()):
+        return b'"%b"%b"?"' % (name, between)
+    return b'"%b"%b%b%b%b' % (name, between, quote, f"{Decimal(text.decode()):f}".encode(), quote)
 
 
 _FITS: dict[pa.DataType, Callable[[Any], bool]] = {

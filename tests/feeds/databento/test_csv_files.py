@@ -213,10 +213,17 @@ def changed(place, value):
             changed("price", "4800.1234567891"),
             "found price '4800.1234567891', expected a number of at most nine decimals",
         ),
+        (changed("price", "7e-48"), "found price '7e-48', expected a number of at most nine decimals"),
+        (changed("order_id", ""), "found order_id '', expected an id on every A, M and C"),
+        (
+            changed("order_id", "6.412777e+12"),
+            "found order_id '6.412777e+12', expected a whole number of 64 bits: a float beyond 2^53 has lost "
+            "digits",
+        ),
         (changed("price", "4_800"), "found price '4_800', expected a number of at most nine decimals"),
         (
             changed("price", "9223372036.9"),
-            "found price '9223372036.9', expected a number of at most nine decimals",
+            "found price '9223372036.9', expected at most 9223372036.854775807: this is too large",
         ),
         (changed("size", "-1"), "found size '-1', expected a whole number of 32 bits"),
         (changed("size", "4294967296"), "found size '4294967296', expected a whole number of 32 bits"),
