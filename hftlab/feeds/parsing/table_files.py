@@ -34,9 +34,15 @@ Role = Literal["name", "id", "number"]  # what a column is read for: few differe
 _TEXT_SUFFIXES = (".csv", ".tsv", ".txt", ".json", ".ndjson", ".jsonl")
 _NAMES = pa.dictionary(pa.int32(), pa.string())
 _EXACT = pa.decimal128(38, 18)
-_MEMBER = re.compile(  # a number that Arrow may not read right: with an exponent, or of many digits
-    rb'"((?:[^"\\]|\\.)*+)"(\s*:\s*)("?)([+-]?[0-9.]++[eE][+-]?[0-9]++|[+-]?[0-9.]{20,}+)\3(?=\s*[,}])'
+_VALUE = re.compile(  # a number that Arrow may not read right: with an exponent, or of many digits
+    rb':(\s*)("?)([+-]?[0-9.]++[eE][+-]?[0-9]++|[+-]?[0-9.]{20,}+)\2(?=\s*[,}])'
 )
+_KEY = re.compile(rb'(?<!\\)"([^"\\]*)"\s*$')
+_SHAPES = bytes(  # characters of numbers alike, and exponents: where such numbers are is then found fast
+    ord("0" if char in "0123456789.+-" else "e" if char in "eE" else " ") for char in map(chr, range(256))
+)
+_SUSPECT = (b"0e0", b"0" * 20)
+_LONGEST_KEY = 256
 _EXPECTED = {
     pa.string(): "text",
     pa.bool_(): "true or false",
@@ -345,7 +351,7 @@ class Ndjson(_Lines):
             _plain, {field.name.encode() for field in self._schema(columns) if field.type == _EXACT}
         )
         for batch in arrow_json.open_json(
-            _Stream(_MEMBER.sub(plain, lines) for lines in _whole_lines(stream.blocks)),
+            _Stream(_without_exponents(lines, plain) for lines in _whole_lines(stream.blocks)),
             arrow_json.ReadOptions(use_threads=False, block_size=BATCH_BYTES),
             arrow_json.ParseOptions(
                 explicit_schema=self._schema(columns), unexpected_field_behavior="ignore"
@@ -419,17 +425,22 @@ def _is_exact(value: Any) -> bool:
     return abs(number) < 10**20 and (number * 10**18).denominator == 1
 
 
-def _plain(names: set[bytes], member: re.Match[bytes]) -> bytes:
-    """A number of some columns without its exponent, which Arrow doesn't always read as what it says.
+def _without_exponents(lines: bytes, plain: Callable[[re.Match[bytes]], bytes]) -> bytes:
+    """Lines in which every number is one that Arrow reads as what it says; mostly the same lines."""
+    shapes = lines.translate(_SHAPES)
+    return _VALUE.sub(plain, lines) if any(suspect in shapes for suspect in _SUSPECT) else lines
 
-    One that doesn't fit is made text, at which the reading stops.
-    """
-    name, between, quote, text = member.groups()
-    if name not in names:
-        return member[0]
+
+def _plain(names: set[bytes], value: re.Match[bytes]) -> bytes:
+    """A number of some columns without its exponent; one that doesn't fit is made text, which is none."""
+    start = value.start()
+    key = _KEY.search(value.string, max(0, start - _LONGEST_KEY), start)
+    if key is None or key[1] not in names:
+        return value[0]
+    space, quote, text = value.groups()
     if not _is_exact(text.decode()):
-        return b'"%b"%b"?"' % (name, between)
-    return b'"%b"%b%b%b%b' % (name, between, quote, f"{Decimal(text.decode()):f}".encode(), quote)
+        return b':%b"?"' % space
+    return b":%b%b%b%b" % (space, quote, f"{Decimal(text.decode()):f}".encode(), quote)
 
 
 _FITS: dict[pa.DataType, Callable[[Any], bool]] = {
