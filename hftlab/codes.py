@@ -281,4 +281,7 @@ class Origin(Code):
 
 MBO_FLAG_LAST = 128  # last record of an event: the book may be compared here (Databento)
 MBO_FLAG_SNAPSHOT = 32  # from a snapshot, not from the stream (Databento)
+MBO_FLAG_HIDDEN = (
+    2  # a T of side 0 is of a hidden order whose side is masked, not a cross (theirs: publisher's)
+)
 MBO_FLAG_MAYBE_BAD = 4  # after a gap: the book may be wrong (Databento)

@@ -16,7 +16,7 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from hftlab.codes import MBO_FLAG_SNAPSHOT, Anomaly, MboAction, Reason
+from hftlab.codes import MBO_FLAG_HIDDEN, MBO_FLAG_SNAPSHOT, Anomaly, MboAction, Reason
 from hftlab.config.settings import Config
 from hftlab.engine.book_states import queue_places, run_states
 from hftlab.engine.runner import Progress, TapeRun, run_tape
@@ -205,7 +205,8 @@ class _Comparison:
         known = (self.places & OPEN != 0) & (self.inference.taker >= 0)
         ideal = OPEN | BEST_LEVEL | OLDEST
         causes = {cause.name: int(np.count_nonzero(self.causes == cause)) for cause in Cause}
-        crosses = int(np.count_nonzero(self.mbo.side[self.hidden] == 0))
+        masked = self.mbo.flags[self.hidden] & MBO_FLAG_HIDDEN != 0  # no side, and no cross either
+        crosses = int(np.count_nonzero((self.mbo.side[self.hidden] == 0) & ~masked))
         causes[Cause.AUCTION.name] += crosses
         causes[Cause.HIDDEN_ORDER.name] = int(self.hidden.sum()) - crosses
         crossed = self.venue.states.places[self._event_ends()] & CROSSED

@@ -80,6 +80,24 @@ def test_what_a_message_becomes(tmp_path, message, expected):
     assert facts(open_flow(write(tmp_path, f"34200.5,{message}"))) == expected
 
 
+@pytest.mark.parametrize(
+    ("day", "sides", "flags"),
+    [("2014-07-11", (-1, 1), 128), ("2014-07-14", (0, 0), 130), ("2019-03-04", (0, 0), 130)],
+)
+def test_the_side_of_a_hidden_order(tmp_path, day, sides, flags):
+    """The aggressor's, the other than type 5 tells; none since NASDAQ masks it, from 2014-07-14 on."""
+    path = write(
+        tmp_path,
+        "1.5,5,0,50,100,1",
+        "1.5,5,0,50,100,-1",
+        "1.5,6,-1,9,100,-1",
+        name=NAME.replace("2012-06-21", day),
+    )
+    flow = open_flow(path)
+    assert facts(flow, "side", "flags") == [(sides[0], flags), (sides[1], flags), (0, 128)]
+    assert hftlab.certify(flow).causes == {"AUCTION": 1, "HIDDEN_ORDER": 2}
+
+
 def test_a_file_becomes_a_table(tmp_path):
     """Schema MBO, one symbol, messages numbered by line, both halves of an execution under one number."""
     flow = open_flow(

@@ -15,7 +15,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from hftlab.codes import MAX_QTY, MBO_FLAG_LAST, MboAction
+from hftlab.codes import MAX_QTY, MBO_FLAG_HIDDEN, MBO_FLAG_LAST, MboAction
+from hftlab.kernels.feeds.nasdaq import is_masked
 from hftlab.kernels.primitives.compile import helper, kernel
 from hftlab.kernels.primitives.hash_index import discard, find, make_index, store
 from hftlab.kernels.primitives.intrinsics import bare, be16, be32, be64, ix
@@ -97,7 +98,7 @@ DAY_NS = 86_400 * 10**9
 CLOCK_MASK = (1 << 48) - 1
 PRICE_UNITS = 100_000  # 1e-4 -> 1e-9
 ADD, CANCEL, TRADE, FILL, NOTHING = (int(MboAction[name]) for name in "ACTFN")
-LAST = MBO_FLAG_LAST
+LAST, MASKED = MBO_FLAG_LAST, MBO_FLAG_LAST | MBO_FLAG_HIDDEN
 
 
 class Session(NamedTuple):
@@ -587,13 +588,16 @@ def put_note(data, at, columns, kind):
     body = at.body
     ts = at.midnight + (be64(data, body + 3) & CLOCK_MASK)
     action, side, price, shares = NOTHING, np.int64(0), np.int64(0), np.int64(0)
+    flags = LAST
     if kind == P_:
-        action, side = TRADE, side_of(data[ix(body + 19)])
+        action, side = TRADE, -side_of(data[ix(body + 19)])  # the aggressor's: it tells the hidden order's
+        if is_masked(at.midnight):
+            side, flags = np.int64(0), MASKED
         shares, price = be32(data, body + 20), be32(data, body + 32) * PRICE_UNITS
     elif kind == Q_:
         action, price, shares = TRADE, be32(data, body + 27) * PRICE_UNITS, be64(data, body + 11)
         shares = shares if shares > 0 else np.int64(MAX_QTY)  # beyond 63 bits
-    put(columns, at.row, ts, at.book, action, side, price, shares, 0, LAST, at.sequence)
+    put(columns, at.row, ts, at.book, action, side, price, shares, 0, flags, at.sequence)
 
 
 @helper
