@@ -50,7 +50,8 @@ class Flow:
     Attributes: `path`, `format` (the feed's name), `kind` (what `table` holds: "orders" for commands, "mbo"
     for facts by order, "mbp" for facts by price level), `symbols` (the ones asked for, None for all),
     `notes` (counted quirks, for people), `faults` (damage that was met), `options` (what the feed was asked
-    for beside that), `extras` (further tables of the source, by name: `flow.extras["noii"]()`). A feed that
+    for beside that), `lot_size` (what one lot is of a coin or share, as text like "1e-8"; None where the feed
+    doesn't know), `extras` (further tables of the source, by name: `flow.extras["noii"]()`). A feed that
     reads in pieces may add to notes and faults until the last piece was read.
     """
 
@@ -78,6 +79,7 @@ class Flow:
         self._most_rows = most_rows
         self.inferred: pa.Table | None = None  # the commands behind it, once `infer_orders` was asked
         self.options: dict[str, object] = {}
+        self.lot_size: str | None = None
 
     def table(self) -> pa.Table:
         """The table the source natively is: ORDERS, MBO or MBP of `hftlab.schema`, perhaps with more columns.
