@@ -122,7 +122,7 @@ class Reason(Code):
     DUPLICATE_ORDER = 2
     UNKNOWN_SYMBOL = 3
     INVALID_QTY = 4
-    INVALID_PRICE = 5
+    INVALID_PRICE = 5  # off the tick; or 0 or less, without the instrument's allow_nonpositive_prices
     POST_ONLY_WOULD_CROSS = 6
     SELF_TRADE = 7
     MAX_ORDER_QTY = 8

@@ -100,6 +100,12 @@ InitialBook = Annotated[
         "--initial-book", metavar="FILE", help="Begin with the first row of this LOBSTER orderbook file."
     ),
 ]
+DropGhosts = Annotated[
+    bool,
+    typer.Option(
+        "--drop-ghosts", help="Leave orders out from where the market traded through them (Bitstamp)."
+    ),
+]
 Symbols = Annotated[str | None, typer.Option(metavar="A,B", help="Only these instruments.")]
 Json = Annotated[bool, typer.Option("--json", help="Print the summary as one JSON object.")]
 

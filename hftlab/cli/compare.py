@@ -43,6 +43,7 @@ def compare(
         str | None, typer.Option(metavar="A", help="Whose books these are, where FILE doesn't say.")
     ] = None,
     initial_book: common.InitialBook = None,
+    drop_ghosts: common.DropGhosts = False,
     format: common.Format = None,
     options: common.FeedOptions = None,
     config: common.ConfigFile = None,
@@ -59,10 +60,14 @@ def compare(
     import hftlab
 
     settings = hftlab.load_config(config)
-    given = {"--initial-book": initial_book, "--format": format, "--option": options}
-    source = _run_folder(run, given) or common.open_source(
-        run, format, None, options, settings, initial_book=initial_book
-    )
+    more = {"initial_book": initial_book, "drop_ghosts": drop_ghosts or None}
+    given = {
+        "--initial-book": initial_book,
+        "--drop-ghosts": more["drop_ghosts"],
+        "--format": format,
+        "--option": options,
+    }
+    source = _run_folder(run, given) or common.open_source(run, format, None, options, settings, **more)
     if not one_step:
         common.load_kernels(record=("depth",))
     with common.working("comparing"):

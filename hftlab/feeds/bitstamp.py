@@ -730,8 +730,9 @@ def _next(history: History) -> np.ndarray:
 
 
 def _rests(events: Events, history: History) -> np.ndarray:
-    """Events after which their order is open."""
-    return np.flatnonzero((events.kind <= CHANGED) & (events.volume > 0) & ~history.late)
+    """Events after which their order is open; like a creation, a change may be told after the deletion."""
+    known = np.where(events.kind == CREATED, ~history.late, history.known)
+    return np.flatnonzero((events.kind <= CHANGED) & (events.volume > 0) & known)
 
 
 def _ghosts(events: Events, history: History, executions: Executions) -> Ghosts:

@@ -84,15 +84,6 @@ _WHICH_UNIT = (
     "found prices without a decimal point, expected price_scale=N with them: their units per 1.0 "
     "(1 for whole dollars, 100 for cents, 1000000000 for units of 1e-9)"
 )
-_EXAMPLES = {  # what others call our columns, for the command that an error shows
-    "ts": "ts time timestamp datetime tsevent eventtime exchangetime transacttime date",
-    "symbol": "symbol ticker instrument stock product pair market",
-    "action": "action act event eventtype type msgtype messagetype kind",
-    "order_id": "orderid id oid order orderref ordernumber referencenumber",
-    "side": "side direction buysell isbuy bs buysellflag",
-    "price": "price px limitprice orderprice rate",
-    "qty": "qty quantity size volume amount shares vol lots",
-}
 
 
 @dataclass(frozen=True)
@@ -480,7 +471,7 @@ def _is_long(column: pa.Array) -> bool:
     return any(len(digits) > 20 or digits >= str(2**64) for digits in long)
 
 
-# ------------------------------------------------------------------ what an error may teach
+# ------------------------------------------------------------------ recognising a file
 
 
 def _names(path: Path, head: bytes) -> list[str] | None:
@@ -495,28 +486,3 @@ def _names(path: Path, head: bytes) -> list[str] | None:
             return None
     line = table_files.first_line(text)
     return table_files.cells_of(line, table_files.delimiter_of(line))
-
-
-def hint(path: Path, head: bytes) -> str | None:
-    """What would open a text file that nobody recognised; None for what doesn't look like a table."""
-    names = _names(path, head)
-    if names is None or len(names) < 3 or not all(names) or max(map(len, names)) > 60:
-        return None
-    command = f"hftlab inspect {path} --format generic"
-    if any(re.fullmatch(r"[+-]?[\d.:]+", name) for name in names):
-        given = ",".join(f"NAME{number}" for number in range(1, len(names) + 1))
-        return f"{len(names)} columns and no header, which this gives it: {command} -O header={given}"
-    options = _example(names) or [f"columns.price={names[0]}"]
-    quoted = (f"-O '{option}'" if re.search(r"[^\w.=-]", option) else f"-O {option}" for option in options)
-    return f"the columns {_list(names)}, whose meaning this would say: {command} {' '.join(quoted)}"
-
-
-def _example(names: list[str]) -> list[str]:
-    """The mapping that a file's own names suggest."""
-    plain = {re.sub(r"[^a-z]", "", name.lower()): name for name in reversed(names)}
-    options = []
-    for ours, others in _EXAMPLES.items():
-        theirs = next((plain[other] for other in others.split() if other in plain), None)
-        if theirs is not None and theirs != ours:
-            options.append(f"columns.{ours}={theirs}")
-    return options
