@@ -147,7 +147,7 @@ def _set_option(feed: dict[str, Any], option: str) -> None:
     for group in groups:
         feed[group] = inner = dict(feed.get(group) or {})
         feed = inner
-    feed[last] = value.strip()
+    feed[last] = value if last == "delimiter" else value.strip()  # which may be a blank
 
 
 def print_json(value: Mapping[str, Any]) -> None:

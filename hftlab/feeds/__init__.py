@@ -92,8 +92,8 @@ def open_flow(
     _refuse_unknown(options, feed)
     try:
         flow = feed.load(path, format=asked, symbols=symbols, **options)
-    except native.OtherColumns:
-        if asked is not None:
+    except native.OtherColumns as error:
+        if asked is not None or not recognition.may_be_mapped(error.columns):
             raise
         raise recognition.unrecognised(path, b"") from None
     flow.options = options

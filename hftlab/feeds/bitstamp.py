@@ -430,7 +430,7 @@ class _Log:
         if not rows:
             row, found, expected, _ = next(iter(damage.values()), (1, "no event", "one a line", 0))
             raise FormatError(self.path, found, f"an event of a Bitstamp log ({expected})", row=row)
-        faults += [Fault(f"row {row:,}", *rest) for row, *rest in damage.values()]
+        faults += [Fault(f"line {row:,}", *rest) for row, *rest in damage.values()]
         columns = list(zip(*rows, strict=True))
         dtypes = (np.int64, np.int64, np.int64, np.int8, np.uint64, np.int8, np.int64, np.int64)
         return Events(*(np.array(column, dtype) for column, dtype in zip(columns, dtypes, strict=True)))

@@ -19,7 +19,7 @@ Kind = Literal["orders", "mbo", "mbp"]
 class Fault(NamedTuple):
     """Damage met while reading, which did not stop it: what is whole before and after it is delivered."""
 
-    where: str  # of the first: "byte 1,234" of the decompressed content, or "row 17" (1-based)
+    where: str  # of the first: "byte 1,234" of the decompressed content, or "line 17", from 1
     found: str
     expected: str
     count: int = 1  # how often this kind was met
@@ -30,11 +30,11 @@ class Fault(NamedTuple):
 
 
 def without_end(row: int, path: Path | None = None) -> Fault:
-    """The last row (1-based) of a text file has no line end, and nothing else in it tells that it is whole.
+    """The last line (from 1) of a text file has no line end, and nothing else in it tells that it is whole.
 
     `path` is for a file other than the flow's.
     """
-    where = f"row {row:,}" if path is None else f"{path}, row {row:,}"
+    where = f"line {row:,}" if path is None else f"{path}, line {row:,}"
     return Fault(where, "no line end", "one behind every row: this one may be cut")
 
 

@@ -344,8 +344,8 @@ class Reading:
             nameless = nameless & np.isin(arrays["action"].indices.to_numpy(), [int(code) for code in named])
         if nameless.any():
             expected = f"an id on every {', '.join(code.name for code in named)}"
-            row = self._file.row(first + int(np.argmax(nameless)))
-            raise FormatError(self._file.path, f"order_id ''{self._place('order_id')}", expected, row)
+            found = f"order_id ''{self._place('order_id')}"
+            raise self._file.error(first + int(np.argmax(nameless)), found, expected)
 
     def _place(self, ours: str) -> str:
         """What a column of ours is called in the file, where that is another name."""
@@ -373,8 +373,8 @@ class Reading:
         except BadCell as error:
             code = error.found.strip("'")
             hint = f"; values.{ours}.{code}=... says what it stands for" if ours in _CODED and code else ""
-            row, found = self._file.row(first + error.row), f"{ours} {error.found}{self._place(ours)}"
-            raise FormatError(self._file.path, found, error.expected + hint, row) from None
+            found = f"{ours} {error.found}{self._place(ours)}"
+            raise self._file.error(first + error.row, found, error.expected + hint) from None
 
     def _constant(self, ours: str) -> pa.Array:
         """A constant as a column of one row."""

@@ -30,7 +30,9 @@ _NEEDED: dict[Kind, set[str]] = {
 
 
 class OtherColumns(FormatError):
-    """A whole file whose columns are those of none of our tables."""
+    """A whole file whose columns, `columns`, are those of none of our tables."""
+
+    columns: tuple[str, ...] = ()
 
 
 def sniff(path: Path, head: bytes) -> bool:
@@ -210,7 +212,9 @@ def _kind(path: Path, schema: pa.Schema) -> Kind:
         if stated == kind or (not stated and needed <= set(schema.names)):
             return kind
     columns = ", ".join(schema.names[:12]) or "none"
-    raise OtherColumns(path, f"columns {columns}", "at least action and order_id (orders) or those of mbo")
+    error = OtherColumns(path, f"columns {columns}", "at least action and order_id (orders) or those of mbo")
+    error.columns = tuple(schema.names)
+    raise error
 
 
 @contextmanager

@@ -1,13 +1,14 @@
 """What a file that no feed recognises looks like, and a command that opens it: tried before it is shown.
 
-A table is mapped by what others call our columns. The mapping is tried on the first rows; what only the file's
-owner can know (what a code stands for, the unit of whole prices) stays as a word in capitals.
+A table is mapped by what others call our columns. The mapping is tried on the first rows; what only who has
+the file can know (what a code stands for, the unit of whole prices) stays as a word in capitals.
 """
 
 from __future__ import annotations
 
 import re
 import shlex
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -49,9 +50,9 @@ _SYNONYMS = {  # what others call our columns
     "symbol": "symbol ticker instrument stock product pair market code sym",
     "action": "action act event eventtype type msgtype messagetype kind",
     "order_id": "orderid id oid order orderref ordernumber referencenumber",
-    "side": "side direction buysell isbuy bs buysellflag",
+    "side": "side direction buysell isbuy bs buysellflag s",
     "price": "price px limitprice orderprice rate",
-    "qty": "qty quantity size volume amount shares vol lots",
+    "qty": "qty quantity size volume amount shares vol lots q",
 }
 _OF_LEVELS = {"ts": "ts_event", "qty": "size"}  # our names in a table of levels
 _CODES = {  # what others call our codes
@@ -162,18 +163,24 @@ def _shown(names: list[str]) -> str:
 def _table(path: Path, names: list[str], what: str) -> tuple[str, str]:
     """A table of named columns: of levels, or of messages about orders."""
     mine = _columns(names)
-    is_levels = "order_id" not in mine and {"side", "price", "qty"} <= mine.keys()
+    is_levels = not {"order_id", "action"} & mine.keys() and {"side", "price", "qty"} <= mine.keys()
     has_orders = {"order_id", "price"} <= mine.keys()
     of = " of price levels" if is_levels else " of messages about orders" if has_orders else ""
     look = f"{what}{of} with the columns {_shown(names)}"
     if not is_levels and not has_orders:
-        options: dict[str, Any] = {
-            "columns": {ours: theirs for ours, theirs in mine.items() if ours != theirs}
-        }
-        options["columns"] = options["columns"] or {"price": names[0]}
-        return look, f"what its columns mean: {_command(path, options)}"
-    options, missing = _tried(path, _options(mine, is_levels))
+        return look, "columns that tell what happened to orders or price levels (docs/FEEDS.md)"
+    options = _options(mine, is_levels)
+    if not is_levels and "action" not in mine:
+        options["columns"]["action"], missing = "NAME", "NAME: the column that tells what happened"
+    else:
+        options, missing = _tried(path, options)
     return look, f"what its columns mean: {_command(path, options)}" + (f" ({missing})" if missing else "")
+
+
+def may_be_mapped(names: Iterable[str]) -> bool:
+    """Whether columns of these names may be those of levels or of orders."""
+    mine = _columns(list(names)).keys()
+    return {"order_id", "price"} <= mine or ({"side", "price", "qty"} <= mine and "action" not in mine)
 
 
 def _columns(names: list[str]) -> dict[str, str]:

@@ -673,7 +673,7 @@ def test_units_that_change(tmp_path, row, said):
     path = write(tmp_path, f"6,{TS},{TS},1.5,0.25,created,bid", row)
     with pytest.raises(FormatError) as caught:
         open_flow(path)
-    assert f"row 3: found {said}" in str(caught.value)
+    assert f"line 3: found {said}" in str(caught.value)
 
 
 def envelope(event, channel, recv=None, **data):
@@ -772,7 +772,7 @@ def test_a_damaged_message(tmp_path, change, expected):
     messages[1] = change(messages[1])
     flow = open_flow(write_log(tmp_path, *messages, name="capture.ndjson"))
     (fault,) = flow.faults
-    assert (fault.where, fault.expected) == ("row 2", expected or fault.expected)
+    assert (fault.where, fault.expected) == ("line 2", expected or fault.expected)
     assert facts(flow, "sequence")[:2] == [(0,), (2,)]
 
 
@@ -1016,7 +1016,7 @@ def test_a_damaged_line(tmp_path, line, found, expected):
     flow = open_flow(write_log(tmp_path, GOOD, line, GOOD.replace(": 7", ": 8")))
     assert facts(flow, "order_id", "sequence") == [(7, 0), (8, 2)]
     (fault,) = flow.faults
-    assert (fault.where, fault.count) == ("row 2", 1)
+    assert (fault.where, fault.count) == ("line 2", 1)
     assert fault.found == found or found is None
     assert fault.expected == (expected or "id: an integer up to 18446744073709551615")
     assert flow.extras["order_book"]().num_rows == 0
@@ -1026,8 +1026,8 @@ def test_damage_is_counted_by_kind(tmp_path):
     """The first of each kind stands for the others."""
     flow = open_flow(write_log(tmp_path, "x", GOOD, "y" * 100, GOOD.replace("236", "x")))
     assert flow.faults == [
-        Fault("row 1", "'x'", "milliseconds, event, JSON object", 2),
-        Fault("row 4", "price 'x.47'", "price: a decimal of at most 9 places", 1),
+        Fault("line 1", "'x'", "milliseconds, event, JSON object", 2),
+        Fault("line 4", "price 'x.47'", "price: a decimal of at most 9 places", 1),
     ]
 
 
@@ -1037,7 +1037,7 @@ def test_a_log_truncated_at_every_byte_of_its_last_line(tmp_path, line):
     for size in range(1, len(line)):
         (path := tmp_path / LOG).write_text(f"{GOOD}\n{line[:size]}")
         flow = open_flow(path)
-        assert (flow.num_rows, [fault.where for fault in flow.faults]) == (1, ["row 2"])
+        assert (flow.num_rows, [fault.where for fault in flow.faults]) == (1, ["line 2"])
     path.write_text(f"{GOOD}\r\n{line}")
     assert (open_flow(path).num_rows, open_flow(path).faults) == (2, [])
 
@@ -1071,7 +1071,7 @@ def test_a_log_without_an_event(tmp_path):
     with pytest.raises(FormatError) as caught:
         open_flow(write_log(tmp_path, "", GOOD.replace("236.47", "x")))
     said = "found '', expected an event of a Bitstamp log (milliseconds, event, JSON object)"
-    assert str(caught.value) == f"{tmp_path / LOG}, row 1: {said}"
+    assert str(caught.value) == f"{tmp_path / LOG}, line 1: {said}"
 
 
 def test_a_line_that_never_ends(tmp_path, monkeypatch):
@@ -1080,7 +1080,7 @@ def test_a_line_that_never_ends(tmp_path, monkeypatch):
     long = '{"a": "' + "x" * (containers.BLOCK_BYTES * 2)
     flow = open_flow(write_log(tmp_path, GOOD, f"{TS} trade {long}", GOOD))
     assert facts(flow, "sequence") == [(0,), (2,)]
-    assert [fault.where for fault in flow.faults] == ["row 2"]
+    assert [fault.where for fault in flow.faults] == ["line 2"]
 
 
 # ------------------------------------------------------------------ the CSV's damage
@@ -1127,7 +1127,7 @@ def test_the_first_damaged_row(tmp_path, row, said):
     """A CSV is a table: an error with file, row, found, expected."""
     with pytest.raises(FormatError) as caught:
         open_flow(write(tmp_path, ROW, ROW, row, ROW))
-    assert str(caught.value).startswith(f"{tmp_path / CSV}, row 4: {said}")
+    assert str(caught.value).startswith(f"{tmp_path / CSV}, line 4: {said}")
 
 
 def test_fields_at_their_limits(tmp_path):
@@ -1146,7 +1146,7 @@ def test_columns_in_another_order(tmp_path):
     (path := tmp_path / CSV).write_text(f"{','.join(names)}\r\n{row}\r\n")
     assert facts(open_flow(path)) == [("A", 1, 23647, 5, 7, 128, 0)]
     path.write_text(f"{','.join(names)}\n{row}\n{row}x\n")
-    with pytest.raises(FormatError, match="row 3: found id '7x'"):
+    with pytest.raises(FormatError, match="line 3: found id '7x'"):
         open_flow(path)
 
 
@@ -1154,7 +1154,7 @@ def test_a_csv_truncated_at_every_byte_of_its_last_row(tmp_path):
     """Is an error in that row, until nothing of it is missing but its end."""
     for size in range(1, len(ROW)):
         (path := tmp_path / CSV).write_text(f"{HEADER}\n{ROW}\n{ROW[:size]}")
-        with pytest.raises(FormatError, match="row 3: found"):
+        with pytest.raises(FormatError, match="line 3: found"):
             open_flow(path)
     path.write_text(f"{HEADER}\n{ROW}\n{ROW}")
     assert open_flow(path).num_rows == 2
@@ -1176,7 +1176,7 @@ def test_a_csv_without_rows(tmp_path):
 def test_another_format(tmp_path, content):
     """Under this format's name, or asked for as this format: an error in row 1."""
     (path := tmp_path / CSV).write_bytes(content)
-    with pytest.raises(FormatError, match="row 1: found the columns"):
+    with pytest.raises(FormatError, match="line 1: found the columns"):
         open_flow(path, format="bitstamp")
     assert not bitstamp.sniff(path, content)
 
@@ -1286,7 +1286,7 @@ def test_any_damage_to_a_log(tmp_path_factory, events, edits):
     flow = open_flow(path, format="bitstamp")
     assert fast(flow) == slow(expected, is_log=True)
     assert sum(fault.count for fault in flow.faults) == len(damaged)
-    assert [fault.where for fault in flow.faults[:1]] == [f"row {row:,}" for row in damaged[:1]]
+    assert [fault.where for fault in flow.faults[:1]] == [f"line {row:,}" for row in damaged[:1]]
     assert flow.extras["order_book"]().num_rows == sum(event[2] == "order_book" for event in expected)
 
 

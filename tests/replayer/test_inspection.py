@@ -91,7 +91,7 @@ def test_commands_below_zero_need_a_setting(tmp_path):
 
 
 def test_inspect_says_what_replay_says(tmp_path):
-    """The instruments' settings of a configuration count: with a tick of 0.25, a price of 5100.30 is off it."""
+    """The instruments' settings of a configuration count: 5100.30 is off a tick of 0.25."""
     (path := tmp_path / "tick.toml").write_text('[instruments.ESH4]\ntick_size = "0.25"\n')
     columns = {"symbol": ["ESH4"] * 2, "action": ["A"] * 2, "side": [1, 1], "price": ["5100.25", "5100.30"]}
     table = pa.table(columns | {"size": [10, 10], "order_id": [1, 2], "ts_event": [1, 2]})

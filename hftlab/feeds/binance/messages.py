@@ -334,9 +334,9 @@ def _read(event: Event, texts: list[bytes], decimals: int, faults: Faults) -> bo
             for price, size in sides[0] + sides[1]
         ]
     except Damage as damage:
-        faults.add(f"row {event.row:,}", *damage.args)
+        faults.add(f"line {event.row:,}", *damage.args)
     except _BROKEN as error:
-        faults.add(f"row {event.row:,}", f"levels out of shape ({_said(error)})", "price and size as text")
+        faults.add(f"line {event.row:,}", f"levels out of shape ({_said(error)})", "price and size as text")
     else:
         event.bids, event.asks = map(len, sides)
         event.levels = np.array(levels, np.int64).reshape(-1, 2)

@@ -138,8 +138,7 @@ class _Reading:
             self._refuse(error.row, f"{name} {error.found}", error.expected)
 
     def _refuse(self, index: int, found: str, expected: str) -> NoReturn:
-        row = self._file.row(self._first + index)
-        raise FormatError(self._file.path, found, expected, row) from None
+        raise self._file.error(self._first + index, found, expected) from None
 
     def _columns(self, column: Callable[..., Any], rows: int) -> Columns:
         rtype = column("rtype", _whole(8))

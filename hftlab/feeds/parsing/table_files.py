@@ -76,9 +76,9 @@ class Foreign:
         """
         raise NotImplementedError
 
-    def row(self, index: int) -> int:
-        """The row, as an editor shows it, of the record at a 0-based index."""
-        return index + 1
+    def error(self, index: int, found: str, expected: str) -> FormatError:
+        """What is wrong with the record at an index from 0: its row, or the line where the file has lines."""
+        return FormatError(self.path, f"{found} in row {index:,}", expected)
 
 
 def opened(path: Path, delimiter: str | None = None, header: Iterable[str] | None = None) -> Foreign:
@@ -181,7 +181,7 @@ def _chunks(lines: Iterator[bytes], count: int = 1 << 13) -> Iterator[list[bytes
 class _Lines(Foreign):
     """A text file: what several kinds of it share."""
 
-    _first_row = 1  # of the records
+    _first_row = 1  # line of the first record
 
     def __init__(self, path: Path) -> None:
         super().__init__(path)
@@ -209,6 +209,9 @@ class _Lines(Foreign):
             rest = b"" if lines[-1].endswith(b"\n") else lines.pop()
             yield from (line.rstrip(b"\r\n") for line in lines)
         yield from rest.splitlines()
+
+    def error(self, index: int, found: str, expected: str) -> FormatError:
+        return FormatError(self.path, found, expected, self._physical(index + self._first_row))
 
     def batches(self, columns: dict[str, Role]) -> Iterator[pa.RecordBatch]:
         given, fault = 0, None
@@ -304,9 +307,6 @@ class Csv(_Lines):
         ended = stream.last in (b"\n", b"\r")
         self.faults[:] = [] if ended else [without_end(sum(1 for _ in self.lines()))]
 
-    def row(self, index: int) -> int:
-        return self._physical(index + self._first_row)
-
     def _fault(self, said: str, columns: dict[str, Role]) -> FormatError:
         if "UTF8" in said:
             row = self._first_without_text()
@@ -340,9 +340,6 @@ class Ndjson(_Lines):
         self.names = list(self._kinds)
         if not self.names:
             raise FormatError(path, repr(first_line(self._text)[:40]), "one JSON object a line", row=1)
-
-    def row(self, index: int) -> int:
-        return self._physical(index + 1)
 
     def _read(self, stream: _Stream, columns: dict[str, Role]) -> Iterator[pa.RecordBatch]:
         from pyarrow import json as arrow_json
