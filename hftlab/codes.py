@@ -128,7 +128,7 @@ class Reason(Code):
     DUPLICATE_ORDER = 2
     UNKNOWN_SYMBOL = 3
     INVALID_QTY = 4
-    INVALID_PRICE = 5
+    INVALID_PRICE = 5  # off the tick; or 0 or less, without the instrument's allow_nonpositive_prices
     POST_ONLY_WOULD_CROSS = 6
     SELF_TRADE = 7
     MAX_ORDER_QTY = 8
@@ -287,4 +287,7 @@ class Origin(Code):
 
 MBO_FLAG_LAST = 128  # last record of an event: the book may be compared here (Databento)
 MBO_FLAG_SNAPSHOT = 32  # from a snapshot, not from the stream (Databento)
+MBO_FLAG_HIDDEN = (
+    2  # a T of side 0 is of a hidden order whose side is masked, not a cross (theirs: publisher's)
+)
 MBO_FLAG_MAYBE_BAD = 4  # after a gap: the book may be wrong (Databento)

@@ -54,8 +54,9 @@ class InputError(HftlabError):
 class FormatError(InputError):
     """A file is broken or is not what its name says.
 
-    ``row`` is 1-based, as an editor shows it, ``offset`` a 0-based byte of the decompressed content; the
-    message reads ``file, row N: found X, expected Y``.
+    ``row`` is the line of a text, from 1 as an editor shows it, ``offset`` a byte of the decompressed content
+    from 0; the message reads ``file, line N: found X, expected Y``. A *row* in a message counts the rows of a
+    table from 0, like `seq`.
     """
 
     def __init__(
@@ -63,7 +64,7 @@ class FormatError(InputError):
     ) -> None:
         self.path, self.row, self.offset = path, row, offset
         self.found, self.expected = found, expected = printable(found), printable(expected)
-        places = [f"row {row}" if row is not None else "", f"byte {offset:,}" if offset is not None else ""]
+        places = [f"line {row}" if row is not None else "", f"byte {offset:,}" if offset is not None else ""]
         where = ", ".join([f"{path}", *filter(None, places)])
         super().__init__(f"{where}: found {found}, expected {expected}")
 

@@ -22,6 +22,7 @@ CODE = pa.dictionary(pa.int8(), pa.string())
 
 TABLE_KEY = b"hftlab.table"  # schema metadata: which of the tables below this is
 REFILLS_KEY = b"hftlab.refills"  # of mbo: what a refill does to its order's place (feeds.flow)
+ANY_SIGN_KEY = b"hftlab.prices_of_any_sign"  # there: commands that a venue took, whatever the sign of prices
 
 
 def _field(name: str, type_: pa.DataType, unit: str, nullable: bool = False) -> pa.Field:

@@ -22,6 +22,7 @@ def certify(
         Path | None, typer.Option(metavar="FILE", help="Write the certificate as an HTML page, too.")
     ] = None,
     initial_book: common.InitialBook = None,
+    drop_ghosts: common.DropGhosts = False,
     format: common.Format = None,
     symbols: common.Symbols = None,
     options: common.FeedOptions = None,
@@ -42,7 +43,8 @@ def certify(
 
     settings = hftlab.load_config(config)
     with common.working(f"reading {file.name}"):
-        flow = common.open_source(file, format, symbols, options, settings, initial_book=initial_book)
+        more = {"initial_book": initial_book, "drop_ghosts": drop_ghosts or None}
+        flow = common.open_source(file, format, symbols, options, settings, **more)
     common.load_kernels()
     with common.working("rebuilding, matching and comparing"):
         certificate = hftlab.certify(flow, levels=levels, config=settings)

@@ -106,6 +106,12 @@ InitialBook = Annotated[
         "--initial-book", metavar="FILE", help="Start from the first row of this LOBSTER orderbook file."
     ),
 ]
+DropGhosts = Annotated[
+    bool,
+    typer.Option(
+        "--drop-ghosts", help="Leave orders out from where the market traded through them (Bitstamp)."
+    ),
+]
 Symbols = Annotated[str | None, typer.Option(metavar="A,B", help="Only these symbols.")]
 Json = Annotated[bool, typer.Option("--json", help="Print the summary as one JSON object.")]
 
@@ -148,7 +154,7 @@ def _set_option(feed: dict[str, Any], option: str) -> None:
     for group in groups:
         feed[group] = inner = dict(feed.get(group) or {})
         feed = inner
-    feed[last] = value.strip()
+    feed[last] = value if last == "delimiter" else value.strip()  # which may be a blank
 
 
 def print_json(value: Mapping[str, Any]) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -43,6 +43,7 @@ def compare(
         str | None, typer.Option(metavar="A", help="The symbol of FILE, if it has no symbol column.")
     ] = None,
     initial_book: common.InitialBook = None,
+    drop_ghosts: common.DropGhosts = False,
     format: common.Format = None,
     options: common.FeedOptions = None,
     config: common.ConfigFile = None,
@@ -60,11 +61,14 @@ def compare(
     import hftlab
 
     settings = hftlab.load_config(config)
-    given: dict[str, object]
-    given = {"--initial-book": initial_book, "--format": format, "--option": options}
-    source = _run_folder(run, given) or common.open_source(
-        run, format, None, options, settings, initial_book=initial_book
-    )
+    more: dict[str, Any] = {"initial_book": initial_book, "drop_ghosts": drop_ghosts or None}
+    given: dict[str, object] = {
+        "--initial-book": initial_book,
+        "--drop-ghosts": more["drop_ghosts"],
+        "--format": format,
+        "--option": options,
+    }
+    source = _run_folder(run, given) or common.open_source(run, format, None, options, settings, **more)
     if not one_step:
         common.load_kernels(record=("depth",))
     with common.working("comparing"):

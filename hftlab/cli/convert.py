@@ -39,6 +39,7 @@ def convert(
     options: common.FeedOptions = None,
     config: common.ConfigFile = None,
     symbols: common.Symbols = None,
+    drop_ghosts: common.DropGhosts = False,
     as_json: common.Json = False,
 ) -> None:
     """Convert any supported source to a Parquet or Arrow file, which opens at once
@@ -49,7 +50,8 @@ def convert(
     import hftlab
     from hftlab.files import write_table
 
-    flow = common.open_source(source, format, symbols, options, hftlab.load_config(config))
+    settings, drop = hftlab.load_config(config), drop_ghosts or None
+    flow = common.open_source(source, format, symbols, options, settings, drop_ghosts=drop)
     kind = table or to or flow.kind
     _refuse_impossible(flow, kind, output, table)
     with common.working(f"converting {source.name}"):

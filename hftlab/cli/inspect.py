@@ -22,6 +22,7 @@ def inspect(
     options: common.FeedOptions = None,
     config: common.ConfigFile = None,
     symbols: common.Symbols = None,
+    drop_ghosts: common.DropGhosts = False,
     as_json: common.Json = False,
 ) -> int:
     """Show what is in a file, and what is wrong with it.
@@ -35,11 +36,12 @@ def inspect(
     import hftlab
     from hftlab.replayer.inspection import inspect_flow
 
+    settings = hftlab.load_config(config)
     with common.working(f"reading {file.name}"):
-        flow = common.open_source(file, format, symbols, options, hftlab.load_config(config))
+        flow = common.open_source(file, format, symbols, options, settings, drop_ghosts=drop_ghosts or None)
     common.load_kernels(record=("anomalies",))
     with common.working(f"inspecting {file.name}"):
-        found = inspect_flow(flow)
+        found = inspect_flow(flow, config=settings)
     if as_json:
         common.print_json(found.as_dict())
     else:
@@ -83,7 +85,7 @@ def _instruments(found: Inspection) -> Table:
 
 def _wrong(found: Inspection) -> Table:
     """What is wrong, each kind with its count and times; one line in green if nothing is."""
-    columns = ("", "rows", "first row", "first, UTC", "last", "over time")
+    columns = ("", "rows", "first row (from 0)", "first, UTC", "last", "over time")
     table = common.grid("What is wrong", *columns, left=1)
     if found.rows_out_of_time_order:
         count = common.share(found.rows_out_of_time_order, found.rows)

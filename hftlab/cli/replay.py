@@ -44,6 +44,7 @@ def replay(
     ] = None,
     out: Annotated[Path | None, typer.Option(metavar="DIR", help="Write a run folder here.")] = None,
     initial_book: common.InitialBook = None,
+    drop_ghosts: common.DropGhosts = False,
     limits: common.LimitsFile = None,
     tick_size: Annotated[
         str | None,
@@ -73,7 +74,8 @@ def replay(
     gate = common.load_limits(limits, settings, mode)
     started = time.perf_counter()
     with common.working(f"reading {file.name}"):
-        flow = common.open_source(file, format, symbols, options, settings, initial_book=initial_book)
+        more = {"initial_book": initial_book, "drop_ghosts": drop_ghosts or None}
+        flow = common.open_source(file, format, symbols, options, settings, **more)
     before = {"open": time.perf_counter() - started}
     wanted = common.names(record)
     before["load kernels"] = common.load_kernels(path, wanted, gate, threads or settings.replay.threads)

@@ -17,6 +17,7 @@ def verify(
     options: common.FeedOptions = None,
     config: common.ConfigFile = None,
     symbols: common.Symbols = None,
+    drop_ghosts: common.DropGhosts = False,
     limits: common.LimitsFile = None,
     as_json: common.Json = False,
 ) -> int:
@@ -31,7 +32,7 @@ def verify(
     import hftlab
 
     settings = hftlab.load_config(config)
-    flow = common.open_source(file, format, symbols, options, settings)
+    flow = common.open_source(file, format, symbols, options, settings, drop_ghosts=drop_ghosts or None)
     gate = common.load_limits(limits, settings, mode)
     common.load_kernels(limits=gate)
     with common.working("replaying it in every way"):

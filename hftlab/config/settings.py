@@ -103,7 +103,7 @@ class Instrument(Section, frozen=True):
     """``[instruments.SYMBOL]``: what is known of an instrument before its first row."""
 
     tick_size: TickSize = None  # 1e-9 units; None: inferred from the flow
-    allow_nonpositive_prices: Flag = False  # spreads, energy
+    allow_nonpositive_prices: Flag = False  # of commands (spreads, energy); a venue's messages may have any
 
 
 class Config(Section, frozen=True):

@@ -19,8 +19,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from hftlab.errors import FormatError, UsageError, split_symbols
-from hftlab.feeds import bitstamp, generic, itch, lobster, native, pitch
+from hftlab.errors import UsageError, split_symbols
+from hftlab.feeds import bitstamp, generic, itch, lobster, native, pitch, recognition
 from hftlab.feeds.binance import feed as binance
 from hftlab.feeds.databento import csv_files, dbn
 from hftlab.feeds.flow import Fault, Flow, Refills
@@ -93,7 +93,12 @@ def open_flow(
         options["initial_book"] = initial_book
     feed = registry()[asked or _detect(path)]
     _refuse_unknown(options, feed)
-    flow = feed.load(path, format=asked, symbols=symbols, **options)
+    try:
+        flow = feed.load(path, format=asked, symbols=symbols, **options)
+    except native.OtherColumns as error:
+        if asked is not None or not recognition.may_be_mapped(error.columns):
+            raise
+        raise recognition.unrecognised(path, b"") from None
     flow.options, flow.opened_with = options, {"format": asked, **options}
     return flow if refills is None else _with_refills(flow, refills)
 
@@ -124,7 +129,4 @@ def _detect(path: Path) -> str:
     for name, feed in registry().items():
         if feed.sniff(path, head):
             return name
-    supported = "; ".join(dict.fromkeys(feed.DESCRIPTION for feed in registry().values()))
-    hint = generic.hint(path, head)
-    expected = f"one of: {supported}" + (f"; it has {hint}" if hint else "")
-    raise FormatError(path, "a format that was not recognised", expected)
+    raise recognition.unrecognised(path, head)

@@ -22,7 +22,7 @@ Refills = Literal["keep", "back"]  # an order's place, or a new one at the back 
 class Fault(NamedTuple):
     """Damage met while reading, which did not stop it: what is whole before and after it is delivered."""
 
-    where: str  # of the first: "byte 1,234" of the decompressed content, or "row 17" (1-based)
+    where: str  # of the first: "byte 1,234" of the decompressed content, or "line 17", from 1
     found: str
     expected: str
     count: int = 1  # how often this kind was met
@@ -33,11 +33,11 @@ class Fault(NamedTuple):
 
 
 def without_end(row: int, path: Path | None = None) -> Fault:
-    """The last row (1-based) of a text file has no line end, and nothing else in it tells that it is whole.
+    """The last line (from 1) of a text file has no line end, and nothing else in it tells that it is whole.
 
     `path` is for a file other than the flow's.
     """
-    where = f"row {row:,}" if path is None else f"{path}, row {row:,}"
+    where = f"line {row:,}" if path is None else f"{path}, line {row:,}"
     return Fault(where, "no line end", "one behind every row: this one may be cut")
 
 
@@ -53,7 +53,8 @@ class Flow:
     Attributes: `path`, `format` (the feed's name), `kind` (what `table` holds: "orders" for commands, "mbo"
     for facts by order, "mbp" for facts by price level), `symbols` (the ones asked for, None for all),
     `notes` (counted quirks, for people), `faults` (damage that was met), `options` (what the feed was asked
-    for beside that), `extras` (further tables of the source, by name: `flow.extras["noii"]()`), `refills`
+    for beside that), `extras` (further tables of the source, by name: `flow.extras["noii"]()`), `lot_size`
+    (what one lot is of a coin or share, as text like "1e-8"; None where the feed doesn't know), `refills`
     (facts by order: what an M costs that gives its order more than executions left of it, as the refill of
     an iceberg does. "keep" leaves it its place, "back" is CME's rule). A feed that reads in pieces may add to
     notes and faults until the last piece was read. Tables carry `refills` in their schema's metadata.
@@ -89,6 +90,7 @@ class Flow:
         self._most_rows = most_rows
         self.inferred: pa.Table | None = None  # the commands behind it, once `infer_orders` was asked
         self.options: dict[str, object] = {}
+        self.lot_size: str | None = None
         self.refills = refills
         self.opened_with: dict[str, Any] | None = None  # what `open_flow` was called with
 

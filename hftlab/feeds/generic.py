@@ -40,6 +40,7 @@ from zoneinfo import ZoneInfo
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from hftlab.codes import Action, MboAction, OrderType, Side, Tif
 from hftlab.errors import FormatError, UsageError, printable
@@ -68,25 +69,21 @@ _CODED = ("action", "side", "order_type", "tif", "post_only", "symbol")
 _IDS = ("order_id", "new_order_id")
 _TIMES = ("ts", "ts_event", "ts_recv")
 _QUANTITIES = ("qty", "size")
+_NAMED: dict[Kind, tuple[Action | MboAction, ...]] = {  # what is about one order, which its id names
+    "orders": (Action.NEW, Action.CANCEL, Action.REDUCE, Action.REPLACE),
+    "mbo": (MboAction.A, MboAction.M, MboAction.C),
+}
 _BOUNDS = {"account": (-(2**31), 2**31 - 1), "flags": (0, 255), "sequence": (-(2**63), 2**63 - 1)}
 
-_WHOLE = re.compile(r"\d{1,20}(\.0*)?|0[xX][0-9a-fA-F]{1,16}")
-_SCALE = re.compile(r"\d{1,20}(\.\d{1,20})?")
+_WHOLE = re.compile(r"[0-9]{1,20}(\.0*)?|0[xX][0-9a-fA-F]{1,16}")
+_LONG = r"^[1-9][0-9]{19,}$"  # digits of an id that 64 bits may not hold
+_SCALE = re.compile(r"[0-9]{1,20}(\.[0-9]{1,20})?")
 _DELIMITERS = {"tab": "\t", "\\t": "\t", "comma": ",", "semicolon": ";", "pipe": "|", "space": " "}
 _WHOLE_TABLE = 2**62
 _WHICH_UNIT = (
     "found prices without a decimal point, expected price_scale=N with them: their units per 1.0 "
     "(1 for whole dollars, 100 for cents, 1000000000 for units of 1e-9)"
 )
-_EXAMPLES = {  # what others call our columns, for the command that an error shows
-    "ts": "ts time timestamp datetime tsevent eventtime exchangetime transacttime date",
-    "symbol": "symbol ticker instrument stock product pair market",
-    "action": "action act event eventtype type msgtype messagetype kind",
-    "order_id": "orderid id oid order orderref ordernumber referencenumber",
-    "side": "side direction buysell isbuy bs buysellflag",
-    "price": "price px limitprice orderprice rate",
-    "qty": "qty quantity size volume amount shares vol lots",
-}
 
 
 @dataclass(frozen=True)
@@ -332,8 +329,28 @@ class Reading:
         schema, first = self._mapping.schema, 0
         for batch in self._file.batches(self._mapping.roles()):
             arrays = [self._column(ours, batch, first) for ours in schema.names]
+            self._refuse_nameless(batch, dict(zip(schema.names, arrays, strict=True)), first)
             yield pa.RecordBatch.from_arrays(arrays, schema=schema)
             first += batch.num_rows
+
+    def _refuse_nameless(self, batch: pa.RecordBatch, arrays: dict[str, pa.Array], first: int) -> None:
+        """Orders without an id would all be one. Raises FormatError with the row of the first."""
+        theirs = self._mapping.sources.get("order_id")
+        if theirs is None or self._mapping.kind == "mbp":
+            return
+        nameless = cells.without_blanks(batch.column(theirs)).is_null().to_numpy(zero_copy_only=False)
+        if nameless.any():
+            named = _NAMED[self._mapping.kind]
+            nameless = nameless & np.isin(arrays["action"].indices.to_numpy(), [int(code) for code in named])
+        if nameless.any():
+            expected = f"an id on every {', '.join(code.name for code in named)}"
+            found = f"order_id ''{self._place('order_id')}"
+            raise self._file.error(first + int(np.argmax(nameless)), found, expected)
+
+    def _place(self, ours: str) -> str:
+        """What a column of ours is called in the file, where that is another name."""
+        theirs = self._mapping.sources.get(ours, ours)
+        return f" (column {theirs})" if theirs != ours else ""
 
     def notes(self) -> list[str]:
         """What a reader should know of how the file was understood."""
@@ -354,11 +371,10 @@ class Reading:
         try:
             return self._converted(ours, batch.column(theirs))
         except BadCell as error:
-            place = f" (column {theirs})" if theirs != ours else ""
             code = error.found.strip("'")
             hint = f"; values.{ours}.{code}=... says what it stands for" if ours in _CODED and code else ""
-            row, found = self._file.row(first + error.row), f"{ours} {error.found}{place}"
-            raise FormatError(self._file.path, found, error.expected + hint, row) from None
+            found = f"{ours} {error.found}{self._place(ours)}"
+            raise self._file.error(first + error.row, found, error.expected + hint) from None
 
     def _constant(self, ours: str) -> pa.Array:
         """A constant as a column of one row."""
@@ -423,24 +439,39 @@ class Reading:
 
     def _ids(self, column: pa.Array) -> np.ndarray:
         """Ids that are numbers as they are, others by their number; 0 for nothing."""
-        column = cells.without_blanks(column)
-        first = cells.first_value(column)
-        if self._text_ids is None and first is not None:
-            self._text_ids = not _WHOLE.fullmatch(first)
-        if self._text_ids:
-            return self._numbered(column)
+        if not pa.types.is_floating(column.type):
+            column = cells.without_blanks(column)
+            if self._text_ids is None and (first := cells.first_value(column)) is not None:
+                self._text_ids = not _WHOLE.fullmatch(first) or _is_long(column)
+            if self._text_ids:
+                return self._numbered(column)
         expected = "a whole number from 0 to 2^64-1 (ids=text takes others)"
         return cells.integers(column, 0, 2**64 - 1, 0, expected).view(np.uint64)
 
     def _numbered(self, column: pa.Array) -> np.ndarray:
-        """Numbers for texts, from 1 on as they appear; 0 for nothing."""
+        """Numbers for texts, from 1 on as they appear; 0 for nothing.
+
+        Text of a float that has lost digits is no name of an order, unless somebody says that it is.
+        """
+        if self._mapping.text_ids is None and (row := cells.first_of_a_float(column)) is not None:
+            expected = f"all digits of an id (ids=text takes it as it is){cells.LOST}"
+            raise BadCell(row, cells.shown(column[row].as_py()), expected)
         encoded = cells.as_text(column).dictionary_encode()
         known = self._numbers
         table = [known.setdefault(text, len(known) + 1) for text in encoded.dictionary.to_pylist()]
         return np.array([*table, 0], np.uint64)[encoded.indices.fill_null(len(table)).to_numpy()]
 
 
-# ------------------------------------------------------------------ what an error may teach
+def _is_long(column: pa.Array) -> bool:
+    """Whether some id has more digits than 64 bits hold."""
+    if not cells.is_text(column.type):
+        return False
+    column = cells.as_text(column)
+    long = column.filter(pc.match_substring_regex(column, _LONG)).unique().to_pylist()
+    return any(len(digits) > 20 or digits >= str(2**64) for digits in long)
+
+
+# ------------------------------------------------------------------ recognising a file
 
 
 def _names(path: Path, head: bytes) -> list[str] | None:
@@ -455,28 +486,3 @@ def _names(path: Path, head: bytes) -> list[str] | None:
             return None
     line = table_files.first_line(text)
     return table_files.cells_of(line, table_files.delimiter_of(line))
-
-
-def hint(path: Path, head: bytes) -> str | None:
-    """What would open a text file that nobody recognised; None for what doesn't look like a table."""
-    names = _names(path, head)
-    if names is None or len(names) < 3 or not all(names) or max(map(len, names)) > 60:
-        return None
-    command = f"hftlab inspect {path} --format generic"
-    if any(re.fullmatch(r"[+-]?[\d.:]+", name) for name in names):
-        given = ",".join(f"NAME{number}" for number in range(1, len(names) + 1))
-        return f"{len(names)} columns and no header, which this gives it: {command} -O header={given}"
-    options = _example(names) or [f"columns.price={names[0]}"]
-    quoted = (f"-O '{option}'" if re.search(r"[^\w.=-]", option) else f"-O {option}" for option in options)
-    return f"the columns {_list(names)}, whose meaning this would say: {command} {' '.join(quoted)}"
-
-
-def _example(names: list[str]) -> list[str]:
-    """The mapping that a file's own names suggest."""
-    plain = {re.sub(r"[^a-z]", "", name.lower()): name for name in reversed(names)}
-    options = []
-    for ours, others in _EXAMPLES.items():
-        theirs = next((plain[other] for other in others.split() if other in plain), None)
-        if theirs is not None and theirs != ours:
-            options.append(f"columns.{ours}={theirs}")
-    return options

@@ -9,7 +9,8 @@ C         it is executed at another price               F at that price, then C
 X         part of it is cancelled                       C of that part
 D         all of it is deleted                          C of all that is open
 U         it is replaced by one of a new reference      C of all of the old, A of the new
-P         a hidden order is executed                    T, order id 0, side as told (since 2014 always B)
+P         a hidden order is executed                    T, order id 0, side of the aggressor; side 0
+                                                        and flag 2 since 2014-07-14
 Q         a cross                                       T, order id 0, side 0; none for no shares
 B H       a broken trade; a halt, a resumption          N
 others    (see `flow.extras`)                           none
@@ -18,7 +19,10 @@ others    (see `flow.extras`)                           none
 Messages may follow their length in two bytes (the files on NASDAQ's server), be packets of SoupBinTCP, or
 follow each other bare; which it is, the content tells. `sequence` is the 0-based number of the message in the
 file, flag 128 stands on the last row of each, `ts_recv` is `ts_event`. Times are ns since midnight in New
-York; the date comes from the file's name (01302019.NASDAQ_ITCH50.gz, S030220-v50.txt.gz) or from `date`.
+York; the date comes from the file's name (01302019.NASDAQ_ITCH50.gz, S030220-v50.txt.gz, 20190130.bin) or
+from `date`; without one it is `NO_DATE`, and a note says so.
+
+P tells the side of the hidden order, T that of the aggressor. Since 2014-07-14 NASDAQ masks it, always B.
 
 Symbols go by their *locate*, a number that a directory message (R) gives them; where there was none, the
 first message that names its stock does, and a symbol that nothing names is called #locate. With `symbols`
@@ -37,7 +41,6 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator
 from datetime import date as Date
-from datetime import datetime
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -46,9 +49,9 @@ import numpy as np
 import pyarrow as pa
 
 from hftlab.codes import UNDEF_PRICE, MboAction
-from hftlab.errors import FormatError, UsageError
+from hftlab.errors import FormatError
 from hftlab.feeds.flow import Fault, Flow, split_symbols
-from hftlab.feeds.parsing import containers
+from hftlab.feeds.parsing import containers, times
 from hftlab.schema import MBO, SEQ, TIMESTAMP, code_array
 
 if TYPE_CHECKING:
@@ -56,6 +59,7 @@ if TYPE_CHECKING:
 
 DESCRIPTION = "NASDAQ TotalView-ITCH 5.0 (plain, .gz, .xz, .zst)"
 ZONE = "America/New_York"
+NO_DATE = Date(1970, 1, 1)
 PRICE_UNITS = 100_000  # 1e-4 -> 1e-9
 PRICE8_UNITS = 10  # 1e-8 -> 1e-9
 
@@ -67,7 +71,7 @@ FOUND_AT_ONCE = 1 << 15
 _NAMES = (
     (re.compile(r"(?<!\d)(?P<m>\d{2})(?P<d>\d{2})(?P<y>\d{4})\.NASDAQ_ITCH", re.IGNORECASE), ""),
     (re.compile(r"(?<!\d)(?P<m>\d{2})(?P<d>\d{2})(?P<y>\d{2})-v\d", re.IGNORECASE), "20"),
-    (re.compile(r"(?<!\d)(?P<y>\d{4})-(?P<m>\d{2})-(?P<d>\d{2})(?!\d)"), ""),
+    (re.compile(r"(?<!\d)(?P<y>(19|20)\d{2})([-_]?)(?P<m>\d{2})\3(?P<d>\d{2})(?!\d)"), ""),
 )
 _CLAIMS = re.compile(r"ITCH_?50|-v50\b", re.IGNORECASE)
 SURE_FRAMED, SURE_BARE = 3, 8  # messages in a row, for which a file is taken for ITCH
@@ -100,14 +104,14 @@ def load(
 
     Parameters: `symbols` are the only ones that rows are made of; `date` where the name doesn't tell it.
 
-    Raises FormatError for a file without a message, UsageError where the date is not known.
+    Raises FormatError for a file without a message, UsageError for a date that is none.
     """
-    midnight = _midnight_ns(path, date or _told_date(path))
+    midnight, notes = _midnight_ns(path, date)
     framing, count, _ = _framing(containers.head(path, raw=True))
     if not count:
         raise FormatError(path, "no message at the beginning", "NASDAQ TotalView-ITCH 5.0 messages")
     wanted = split_symbols(symbols)
-    reader = Reader(path, framing, midnight, wanted)
+    reader = Reader(path, framing, midnight, wanted, notes)
     extras = {name: partial(reader.extra, name) for name in LAYOUTS}
     return Flow(
         path,
@@ -123,7 +127,16 @@ def load(
     )
 
 
-def _told_date(path: Path) -> Date:
+def _midnight_ns(path: Path, date: str | Date | None) -> tuple[int, list[str]]:
+    """Midnight in New York in UTC nanoseconds; and a note, where nobody says of which day."""
+    day = date or _told_date(path)
+    if day is not None:
+        return times.midnight_ns(path, day, ZONE), []
+    note = f"no date in the file name: the day is {NO_DATE} (option date=YYYY-MM-DD)"
+    return times.midnight_ns(path, NO_DATE, ZONE), [note]
+
+
+def _told_date(path: Path) -> Date | None:
     """The date in the file's name."""
     for pattern, century in _NAMES:
         if found := pattern.search(path.name):
@@ -131,20 +144,7 @@ def _told_date(path: Path) -> Date:
                 return Date(int(century + found["y"]), int(found["m"]), int(found["d"]))
             except ValueError:
                 continue
-    expected = "a name like 01302019.NASDAQ_ITCH50.gz or S030220-v50.txt.gz, or date=YYYY-MM-DD"
-    raise UsageError(f"{path}: the file name doesn't tell the date, expected {expected}")
-
-
-def _midnight_ns(path: Path, date: str | Date) -> int:
-    """Midnight in New York in UTC nanoseconds."""
-    from zoneinfo import ZoneInfo
-
-    try:
-        day = date if isinstance(date, Date) else Date.fromisoformat(date)
-        midnight = datetime(day.year, day.month, day.day, tzinfo=ZoneInfo(ZONE))
-        return int(np.int64(int(midnight.timestamp()) * 10**9))  # a whole number of seconds: exact
-    except (ValueError, TypeError, OverflowError):  # the last where 64 bits of nanoseconds don't reach
-        raise UsageError(f"{path}: found date {date!r}, expected YYYY-MM-DD") from None
+    return None
 
 
 def _framing(head: bytes) -> tuple[int, int, bool]:
@@ -213,9 +213,11 @@ class Window:
 class Reader:
     """One file, read as often as it is asked for; what was odd about it is known after a whole reading."""
 
-    def __init__(self, path: Path, framing: int, midnight: int, symbols: tuple[str, ...] | None) -> None:
+    def __init__(
+        self, path: Path, framing: int, midnight: int, symbols: tuple[str, ...] | None, notes: list[str]
+    ) -> None:
         self.path, self.framing, self.midnight, self.symbols = path, framing, midnight, symbols
-        self.notes: list[str] = []
+        self._first_notes, self.notes = tuple(notes), notes
         self.faults: list[Fault] = []
         plain = containers.container(path) == "text"
         self.most_rows = path.stat().st_size // BYTES_PER_ROW + 2 if plain else None
@@ -262,7 +264,7 @@ class Reader:
 
     def _conclude(self, session: Session, window: Window, position: int) -> None:
         """What was odd, now that all is read."""
-        self.notes[:] = _notes(session)
+        self.notes[:] = [*self._first_notes, *_notes(session)]
         self.faults[:] = _faults(session, window, position)
 
     def extra(self, name: str) -> pa.Table:

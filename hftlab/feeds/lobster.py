@@ -12,10 +12,13 @@ type      what happened                                 mbo rows
 2         part of it is cancelled (size = what goes)    C
 3         the whole of it is deleted                    C
 4         it is executed                                F, then C: only the C changes the book
-5         a hidden order is executed                    T, order id 0, side of the aggressor
+5         a hidden order is executed                    T, order id 0, side of the aggressor; side 0
+                                                        and flag 2 since 2014-07-14
 6         a cross or auction trade                      T, order id 0, side 0
 7         a halt marker (price -1, 0, 1)                N, side 0
 ========= ============================================= ====================================
+
+NASDAQ masks the side of hidden orders since 2014-07-14: since then type 5 tells none.
 
 `sequence` is the 0-based line of the file, flag 128 stands on the last row of each message, and `ts_recv` is
 `ts_event`. Times are decimal seconds since midnight in New York with up to twelve decimals; they become

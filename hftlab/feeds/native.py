@@ -29,6 +29,12 @@ _NEEDED: dict[Kind, set[str]] = {
 }
 
 
+class OtherColumns(FormatError):
+    """A whole file whose columns, `columns`, are those of none of our tables."""
+
+    columns: tuple[str, ...] = ()
+
+
 def sniff(path: Path, head: bytes) -> bool:
     """Whether the content is Parquet or Arrow IPC (a name that only claims so is already an error)."""
     return containers.container(path) in _NATIVE
@@ -207,7 +213,9 @@ def _kind(path: Path, schema: pa.Schema) -> Kind:
         if stated == kind or (not stated and needed <= set(schema.names)):
             return kind
     columns = ", ".join(schema.names[:12]) or "none"
-    raise FormatError(path, f"columns {columns}", "at least action and order_id (orders) or those of mbo")
+    error = OtherColumns(path, f"columns {columns}", "at least action and order_id (orders) or those of mbo")
+    error.columns = tuple(schema.names)
+    raise error
 
 
 @contextmanager

@@ -317,9 +317,9 @@ class _Reading:
         """What was damaged, in the order it was met."""
         damage = self._session.damage[:, self._kernel.COUNT].tolist()
         firsts = sorted((*first, damage[kind]) for kind, first in self.damaged.items())
-        found = [Fault(f"row {row:,}", *rest) for row, *rest in firsts]
+        found = [Fault(f"line {row:,}", *rest) for row, *rest in firsts]
         if self.ends_early is not None:
-            row = f"row {self._session.tally[self._kernel.LINES]:,}"
+            row = f"line {self._session.tally[self._kernel.LINES]:,}"
             found.append(Fault(row, self.ends_early.found, self.ends_early.expected))
         elif self.may_be_cut:
             found.append(without_end(int(self._session.tally[self._kernel.LINES])))

@@ -17,7 +17,7 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from hftlab.codes import MBO_FLAG_SNAPSHOT, Anomaly, Code, MboAction, Reason
+from hftlab.codes import MBO_FLAG_HIDDEN, MBO_FLAG_SNAPSHOT, Anomaly, Code, MboAction, Reason
 from hftlab.config.settings import Config
 from hftlab.engine.book_states import queue_standings, run_states
 from hftlab.engine.runner import TapeRun, run_tape
@@ -245,7 +245,8 @@ class _Comparison:
         at_once, at_end = map(np.count_nonzero, oldest)
         causes = {cause.name: int(np.count_nonzero(self.causes == cause)) for cause in Cause}
         # a trade without a side and without a displayed order: the cross of an auction
-        crosses = int(np.count_nonzero(self.mbo.side[self.hidden] == 0))
+        masked = self.mbo.flags[self.hidden] & MBO_FLAG_HIDDEN != 0  # no side, and no cross either
+        crosses = int(np.count_nonzero((self.mbo.side[self.hidden] == 0) & ~masked))
         causes[Cause.AUCTION.name] += crosses
         causes[Cause.HIDDEN_ORDER.name] = int(self.hidden.sum()) - crosses
         crossed = self.venue.states.places[self._event_ends()] & CROSSED

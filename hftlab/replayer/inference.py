@@ -68,7 +68,7 @@ import pyarrow as pa
 from hftlab.codes import MBO_FLAG_SNAPSHOT, Action, MboAction, OrderType, Origin, Tif
 from hftlab.errors import UsageError, table_of
 from hftlab.feeds.flow import Flow, free_ids
-from hftlab.schema import CODE, ORDERS, TIMESTAMP, code_array
+from hftlab.schema import ANY_SIGN_KEY, CODE, ORDERS, TIMESTAMP, code_array
 
 if TYPE_CHECKING:
     from hftlab.engine.runner import TapeRun
@@ -80,6 +80,7 @@ TAKER_ID_BASE = 1 << 63
 SCHEMA = ORDERS.append(pa.field("origin", CODE, nullable=False, metadata={"unit": "Origin"})).append(
     pa.field("sequence", pa.int64(), nullable=False, metadata={"unit": "message number of the source"})
 )
+SCHEMA = SCHEMA.with_metadata(SCHEMA.metadata | {ANY_SIGN_KEY: b""})
 
 _A, _M, _C, _R, _T, _F, _N = (MboAction[name] for name in "AMCRTFN")
 _NAMES_ORDER = np.isin(np.arange(len(MboAction)), (_A, _M, _C, _F))

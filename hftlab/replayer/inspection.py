@@ -15,6 +15,7 @@ import polars as pl
 import pyarrow as pa
 
 from hftlab.codes import NOT_A_VALUE, Action, OrderType
+from hftlab.config.settings import Config, load_config
 from hftlab.engine.workers import Progress
 from hftlab.feeds import Flow
 from hftlab.feeds.parsing import containers
@@ -85,20 +86,29 @@ class Inspection:
         return asdict(self)
 
 
-def inspect_flow(flow: Flow, progress: Progress | None = None) -> Inspection:
+def inspect_flow(flow: Flow, progress: Progress | None = None, *, config: Config | None = None) -> Inspection:
     """Read a flow once, replay it once, and report what is in it and what is wrong with it.
 
-    `progress` is called with rows replayed. Raises InputError for broken input, or none at the flow's path.
+    `progress` is called with rows replayed; `config` has the instruments' settings, as for `replay`.
+
+    Raises InputError for broken input, or none at the flow's path.
     """
     with containers.reading(flow.path, "input"):
         size = flow.path.stat().st_size
     mode = "match" if flow.kind == "orders" else "rebuild"
     survey = _Survey()
-    for checked, _, _ in Source(flow, make_plan(mode, chunk_rows=CHUNK_ROWS, symbols=flow.symbols)).chunks():
+    settings = config if config is not None else load_config()
+    whole = make_plan(mode, chunk_rows=CHUNK_ROWS, symbols=flow.symbols, config=settings)
+    for checked, _, _ in Source(flow, whole).chunks():
         survey.add(checked)
     troubles = _Troubles(*survey.span())
     plan = make_plan(
-        mode, record="anomalies", symbols=flow.symbols, chunk_rows=_chunks(flow), progress=progress
+        mode,
+        record="anomalies",
+        symbols=flow.symbols,
+        chunk_rows=_chunks(flow),
+        progress=progress,
+        config=settings,
     )
     summary = replay_to(troubles.add, flow, plan).summary()
     return Inspection(
@@ -119,7 +129,7 @@ def inspect_flow(flow: Flow, progress: Progress | None = None) -> Inspection:
         troubles=troubles.all(),
         fills=summary["fills"],
         open_orders=summary["open_orders"],
-        notes=tuple(flow.notes),
+        notes=(*flow.notes, *survey.notes(settings)),
         faults=tuple(map(str, flow.faults)),
         extras=tuple(flow.extras),
     )
@@ -210,6 +220,7 @@ class _Survey:
         self.out_of_order = 0
         self._before: int | None = None  # time of the row before this chunk
         self._by_action = np.zeros(8, np.int64)
+        self._nonpositive: dict[str, None] = {}  # instruments with commands of such prices
         self._by_symbol: dict[str, list[int]] = {}  # rows, lowest, highest, divisor, largest quantity
 
     def add(self, checked: CheckedTable) -> None:
@@ -252,6 +263,17 @@ class _Survey:
         ]
         return tuple(sorted(found, key=lambda instrument: (-instrument.rows, instrument.symbol)))
 
+    def notes(self, settings: Config) -> list[str]:
+        """Which setting is missing where prices of commands are 0 or less."""
+        refused = [
+            name for name in self._nonpositive if not settings.instrument(name).allow_nonpositive_prices
+        ]
+        if not refused:
+            return []
+        names = ", ".join(refused[:5]) + (", ..." if len(refused) > 5 else "")
+        setting = f'[instruments."{refused[0]}"] allow_nonpositive_prices = true'
+        return [f"prices of 0 or less, refused as INVALID_PRICE without {setting} (--config): {names}"]
+
     def _add_times(self, ts: np.ndarray) -> None:
         if self._before is not None and ts[0] < self._before:
             self.out_of_order += 1
@@ -291,6 +313,8 @@ class _Survey:
         for start, stop in zip(starts, [*starts[1:], prices.size], strict=True):
             known = self._by_symbol[checked.symbols[sorted_book[start]]]  # a divisor of 0: no price so far
             low, high = int(prices[start]), int(prices[stop - 1])
+            if low <= 0 and not checked.any_sign:
+                self._nonpositive.setdefault(checked.symbols[sorted_book[start]])
             known[1] = min(known[1], low) if known[3] else low
             known[2] = max(known[2], high) if known[3] else high
             known[3] = int(np.gcd(known[3], np.gcd.reduce(np.abs(prices[start:stop]))))

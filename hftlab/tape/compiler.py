@@ -112,6 +112,8 @@ def compile_checked(
     if checked.rows + opening.count > MAX_ROWS:
         raise UsageError(f"found {checked.rows:,} rows, expected at most {MAX_ROWS:,}: replay it in chunks")
     columns, books = checked.columns, len(checked.symbols)
+    if checked.any_sign:
+        rules = make_rules(rules["tick"], np.ones(len(rules), bool))
     threads = min(parts, books) if columns.book.size else 1
     seen = _survey(columns, rules, opening, books, threads)
     totals, given = seen.totals, rules["tick"]

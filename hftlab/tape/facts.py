@@ -169,7 +169,10 @@ def facts_to_commands(mbo: Mbo, first_row: int = 0, refills: np.ndarray | None =
         ABSENT["i4"],
     )
     ts = frozen(mbo.ts, "i8")
-    return CheckedTable(mbo.fact.size, columns, mbo.symbols, ts, first_row, facts=True, ends=event_ends(mbo))
+    ends = event_ends(mbo)
+    return CheckedTable(
+        mbo.fact.size, columns, mbo.symbols, ts, first_row, facts=True, any_sign=True, ends=ends
+    )
 
 
 def event_ends(mbo: Mbo) -> np.ndarray:

@@ -30,6 +30,7 @@ from hftlab.codes import (
 from hftlab.errors import TableError, UsageError, printable
 from hftlab.kernels.book.columns import Columns
 from hftlab.numbers import PRICE_DECIMALS, decimals_to_units, floats_to_units, is_whole, text_to_units
+from hftlab.schema import ANY_SIGN_KEY
 
 ABSENT = {t: np.zeros(0, t) for t in ("i1", "u1", "i4", "i8", "?")}
 for _array in ABSENT.values():
@@ -57,6 +58,7 @@ class CheckedTable:
     # input row of each row, or [0]: first_row + position
     seq: np.ndarray = field(default_factory=lambda: ABSENT["i8"])
     facts: bool = False  # mbo: nothing matches
+    any_sign: bool = False  # a venue took these: a price of 0 or less is none to refuse
     # facts: whether an event ends here, so that the book may be looked at; [0]: every row does
     ends: np.ndarray = field(default_factory=lambda: ABSENT["?"])
 
@@ -460,7 +462,8 @@ def read_orders(table: Any, first_row: int = 0) -> CheckedTable:
     )
     ts = reader.times("ts")
     reader.finish()
-    return CheckedTable(reader.table.num_rows, columns, symbols, ts, first_row)
+    any_sign = ANY_SIGN_KEY in (reader.table.schema.metadata or {})
+    return CheckedTable(reader.table.num_rows, columns, symbols, ts, first_row, any_sign=any_sign)
 
 
 def _without_default(account: np.ndarray) -> np.ndarray:

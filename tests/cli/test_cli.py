@@ -382,7 +382,7 @@ def test_a_wrong_command_is_one_line_and_status_2(run, tmp_path, monkeypatch, ar
         ("empty.parquet", b"", "an empty file"),
         ("cut.parquet", Path(SAMPLE).read_bytes()[:5000], "cut.parquet: found"),
         ("other.bin", b"\x00\x01\x02 not a flow\n", "not recognised"),
-        (LOBSTER_NAME, LOBSTER_ROWS.replace("40", "4O").encode(), "row 3: found"),
+        (LOBSTER_NAME, LOBSTER_ROWS.replace("40", "4O").encode(), "line 3: found"),
     ],
 )
 @pytest.mark.parametrize("command", ["inspect", "replay", "verify", "convert"])

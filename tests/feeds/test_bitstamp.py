@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import hftlab
-from hftlab.errors import FormatError
+from hftlab.errors import FormatError, UsageError
 from hftlab.feeds import Fault, bitstamp, open_flow
 from hftlab.feeds.parsing import containers
 from hftlab.schema import MBO
@@ -70,48 +70,147 @@ def facts(flow, *columns):
 # ------------------------------------------------------------------ the slow twin
 
 
-def slow(events, *, is_log):
+def slow(events, *, is_log, drop_ghosts=False):
     """Rows (action, side, price, size, order id, sequence) of events, one by one, by dicts.
 
     `events` are (sequence, ts, action, order id, side, price, volume); trades and order books have their name
     for an action.
     """
-    executions = slow_executions(events)
-    pair = slow_pairs(
-        [(e["ts"], e["side"], e["price"], e["size"], e["order"]) for e in executions],
-        0 if is_log else bitstamp.SLACK,
-        lambda side, price, other: side * (price - other) >= 0,
-    )
-    for place, execution in enumerate(executions):
-        other = None if pair[place] is None else executions[pair[place]]
-        execution["alone"] = other is None
-        if execution["size"] is None and other is not None:
-            execution["size"] = other["size"]
-        execution["maker"] = execution["order"] < other["order"] if other else execution["size"] is not None
+    executions, at_other_price = slow_rounds(events, is_log)
     told = slow_trades(events, executions)
-    if any(action == "trade" for _, _, action, *_ in events):
+    has_trades = any(action == "trade" for _, _, action, *_ in events)
+    resting = slow_resting(events, at_other_price)
+    for execution in executions:
+        execution["sure"] = not execution["alone"] or execution["row"] in told.values()
+        if has_trades:
+            execution["maker"] &= execution["sure"]
+    ghosts = slow_ghosts(events, executions, resting)
+    if not has_trades:
         for execution in executions:
-            execution["maker"] &= not execution["alone"] or execution["row"] in told.values()
+            if execution["maker"] and not execution["sure"]:
+                execution["maker"] = not slow_better(events, execution, resting, ghosts)
     by_row = {execution["row"]: execution for execution in executions}
-    return list(slow_facts(events, by_row, told))
+    return list(slow_facts(events, by_row, told, resting, ghosts if drop_ghosts else {}))
 
 
-def slow_executions(events):
-    """Reductions that are executions, and what each took; None where nobody knows."""
+def slow_rounds(events, is_log):
+    """Executions with their pairs, and rows of those at another price, until these no longer change."""
+    slack, at_other_price = 0 if is_log else bitstamp.SLACK, set()
+    for _ in range(bitstamp.MOST_ROUNDS):
+        executions = slow_executions(events, at_other_price)
+        slow_matched(executions, slack)
+        found = {e["row"] for e in executions if e["doubtful"] and e["other"]}
+        if found == at_other_price:
+            break
+        at_other_price = found
+    executions = [e for e in executions if not e["doubtful"] or e["other"]]
+    for execution in executions:
+        other = execution["other"]
+        execution["alone"] = other is None
+        known = execution["size"] is not None
+        execution["maker"] = execution["order"] < other["order"] if other else known
+    for execution in executions:
+        if execution["size"] is None and execution["other"]:
+            execution["size"] = execution["other"]["size"]
+    return executions, at_other_price
+
+
+def slow_matched(executions, slack):
+    """The other order's execution of each, first of those that are certain, then of changes of price."""
+    for execution in executions:
+        execution["other"] = None
+
+    def match(some, agree):
+        rows = [(e["ts"], e["side"], e["price"], e["size"], e["order"]) for e in some]
+        for execution, place in zip(some, slow_pairs(rows, slack, agree), strict=True):
+            execution["other"] = None if place is None else some[place]
+
+    match(
+        [e for e in executions if not e["doubtful"]], lambda side, price, other: side * (price - other) >= 0
+    )
+    if any(e["doubtful"] for e in executions):
+        some = [e for e in executions if e["other"] is None and e["size"] is not None]
+        match(some, lambda _, price, other: price == other)
+        for execution in some:
+            other = execution["other"]
+            if other and not execution["doubtful"] and not other["doubtful"]:
+                execution["other"] = other["other"] = None
+
+
+def slow_executions(events, at_other_price):
+    """Reductions that may be executions, and what each took; None where nobody knows."""
     executions, last, lives = [], {}, slow_lives(events)
     for row, event in enumerate(events):
         _, ts, action, order, side, price, volume = event
         before = last.get(order)
         execution = {"row": row, "ts": ts, "side": side, "price": price, "order": order, "size": None}
-        if action == "changed" and (before is None or (before[0] == price and volume < before[1])):
+        execution["doubtful"] = bool(before) and action == "changed" and price != before[0]
+        if action == "changed" and (before is None or volume < before[1]):
             executions.append(execution | ({"size": before[1] - volume} if before else {}))
         if action == "deleted" and volume == 0 and (before is None or before[1] > 0):
             executions.append(execution | ({"size": before[1]} if before else {}))
         if action in ("created", "changed", "deleted"):
-            last[order] = (price, volume)
+            last[order] = (before[0] if row in at_other_price else price, volume)
             if action == "deleted" or lives[row] == "late":
                 del last[order]
     return executions
+
+
+def slow_resting(events, at_other_price):
+    """The price at which its order rests after each event."""
+    last, resting, lives = {}, [], slow_lives(events)
+    for row, (_, _, action, order, _, price, _) in enumerate(events):
+        resting.append(last[order] if row in at_other_price else price)
+        if action in ("created", "changed", "deleted"):
+            last[order] = resting[-1]
+            if action == "deleted" or lives[row] == "late":
+                del last[order]
+    return resting
+
+
+def slow_ends(events):
+    """For each event that leaves its order open, the row of the next one of the order, None for none."""
+    lives, ends, last = slow_lives(events), {}, {}
+    for row, (_, _, action, order, *_) in enumerate(events):
+        if action in ("created", "changed", "deleted"):
+            if order in last:
+                ends[last[order]] = row
+            last.pop(order, None)
+            if action != "deleted" and lives[row] != "late":
+                last[order] = row
+                ends[row] = None
+    return {row: end for row, end in ends.items() if events[row][6] > 0 and lives[row] == "known"}
+
+
+def slow_ghosts(events, executions, resting):
+    """(row that disproves it, row of its deletion) by the row since which a ghost rests."""
+    sure = [e for e in executions if e["maker"] and e["sure"]]
+    ghosts = {}
+    for start, end in slow_ends(events).items():
+        _, ts, _, _, side, _, _ = events[start]
+        if end is not None and (events[end][2] != "deleted" or events[end][6] == 0):
+            continue
+        for e in sure:
+            between = start < e["row"] and (end is None or e["row"] < end)
+            through = e["side"] == side and side * e["price"] < side * resting[start]
+            if between and through and e["ts"] - ts > bitstamp.WINDOW_MS:
+                if end is None or events[end][1] - e["ts"] > bitstamp.GHOST_MS:
+                    ghosts[start] = (e["row"], end)
+                break
+    return ghosts
+
+
+def slow_better(events, execution, resting, ghosts):
+    """Whether a better order of its side stood there for a while before and after."""
+    row, ts, side = execution["row"], execution["ts"], execution["side"]
+    for start, end in slow_ends(events).items():
+        if start < row and (end is None or end > row) and events[start][4] == side:
+            stays = end is None or events[end][1] > ts + bitstamp.WINDOW_MS
+            stays &= events[start][1] <= ts - bitstamp.WINDOW_MS
+            stays &= start not in ghosts or ghosts[start][0] > row
+            if stays and side * resting[start] > side * resting[row]:
+                return True
+    return False
 
 
 def slow_lives(events):
@@ -164,9 +263,11 @@ def slow_trades(events, executions):
     return {row: rows[pair[k]] for k, row in enumerate(rows) if row in trades and pair[k] is not None}
 
 
-def slow_facts(events, executions, told):
-    lives, last = slow_lives(events), {}
+def slow_facts(events, executions, told, resting, ghosts):
+    lives, last, over = slow_lives(events), {}, {end for _, end in ghosts.values()}
     for row, (sequence, _, action, order, side, price, volume) in enumerate(events):
+        for start in sorted(start for start, (disproved, _) in ghosts.items() if disproved == row):
+            yield "C", events[start][4], resting[start], events[start][6], events[start][3], sequence
         execution, before = executions.get(row), last.get(order)
         if action == "trade":
             kind = [("N", 0)] if row in told else [("T", side)]
@@ -176,11 +277,13 @@ def slow_facts(events, executions, told):
             yield "N", 0, 0, 0, 0, sequence
             continue
         rest = (order, sequence)
-        if action == "created":
+        if row in over:
+            yield ("N", side, price, before or volume, *rest)
+        elif action == "created":
             yield ("N" if lives[row] == "late" else "A", side, price, volume, *rest)
         elif execution and execution["size"] is not None:
             for what in "FC" if execution["maker"] else "C":
-                yield (what, side, price, execution["size"], *rest)
+                yield (what, side, price if what == "F" else resting[row], execution["size"], *rest)
         elif action == "changed":
             yield ("M", side, price, volume, *rest)
         elif volume:
@@ -194,23 +297,39 @@ def slow_facts(events, executions, told):
 
 def slow_csv(data):
     """Events of a CSV that is whole, else the number of its first row that isn't."""
-    events = []
+    events, forms = [], None
     for row, line in enumerate(data.split("\n")[1:-1] if data.endswith("\n") else data.split("\n")[1:]):
         fields = line.removesuffix("\r").split(",")
         if len(fields) != 7:
             return row + 2
         order, ts, exchange_ts, price, volume, action, direction = fields
-        numbers = re.fullmatch(r"\d+ \d+ \d+ \d+", " ".join((order, ts, exchange_ts, volume)), re.ASCII)
-        if not numbers or len(exchange_ts) > 13 or len(ts) > 13 or len(order) > 20 or len(volume) > 19:
+        if forms is None:  # the first row tells units
+            forms = (
+                [len(time) if len(time) in (13, 16) else None for time in (ts, exchange_ts)],
+                "." in volume,
+            )
+        digits, coins = forms
+        for time, length in zip((ts, exchange_ts), digits, strict=True):
+            if (
+                not re.fullmatch(r"\d+", time, re.ASCII)
+                or len(time) > (length or 13)
+                or len(time) < (length or 1)
+            ):
+                return row + 2
+        if not re.fullmatch(r"\d{1,20}", order, re.ASCII):
+            return row + 2
+        if not re.fullmatch(r"\d{1,11}(\.\d{1,8})?" if coins else r"\d{1,19}", volume, re.ASCII):
             return row + 2
         if not re.fullmatch(r"\d{1,10}(\.\d{1,9})?", price, re.ASCII) or Decimal(price) * 10**9 >= 2**63:
             return row + 2
-        if int(order) >= 2**64 or int(volume) >= 2**63 or int(ts) * 10**6 >= 2**63:
+        lots = int(Decimal(volume) * (COIN if coins else 1))
+        us = int(ts) if digits[0] == 16 else int(ts) * 1000
+        if int(order) >= 2**64 or lots >= 2**63 or us * 1000 >= 2**63:
             return row + 2
         if action not in ("created", "changed", "deleted") or direction not in ("bid", "ask"):
             return row + 2
         side = 1 if direction == "bid" else -1
-        events.append((row, int(ts), action, int(order), side, int(Decimal(price) * 10**9), int(volume)))
+        events.append((row, us / 1000, action, int(order), side, int(Decimal(price) * 10**9), lots))
     return events
 
 
@@ -252,6 +371,7 @@ def slow_line(line):
 def slow_units(value, places):
     if isinstance(value, Decimal):
         assert value < 10**12
+        assert value == 0 or value >= Decimal("1e-8")
         value = f"{value.quantize(Decimal('0.00000001')):f}"
     assert type(value) in (str, int)
     assert re.fullmatch(r"\d{1,12}(\.\d{1,40})?", str(value), re.ASCII)
@@ -371,6 +491,289 @@ def test_changes_that_are_no_executions(tmp_path, price, volume):
     """A new price, whatever the volume, and a volume that doesn't fall are M."""
     rows = [(7, "created", "bid", 100, 50), (7, "changed", "bid", price, volume)]
     assert facts(open_flow(write(tmp_path, *rows)))[1:] == [("M", 1, price, volume, 7, 128, 1)]
+
+
+# ------------------------------------------------------------------ prices of trades, reductions, ghosts
+
+
+def test_a_new_price_with_less_volume_is_a_trade_s(tmp_path):
+    """Where the other side loses as much at that price, it is the trade's, and the order rests at its own.
+
+    The case of a public report: 22,500,000 satoshi offered at 78,496 meet 7,500,000 bid at 78,497.
+    """
+    rows = (
+        (1, "created", "bid", 7849700, 7_500_000),
+        (2, "created", "ask", 7849600, 22_500_000),
+        (2, "changed", "ask", 7849700, 15_000_000),
+        (1, "deleted", "bid", 7849700, 0),
+    )
+    flow = open_flow(write(tmp_path, *rows))
+    assert facts(flow)[2:] == [
+        ("C", -1, 7849600, 7_500_000, 2, 128, 2),
+        ("F", 1, 7849700, 7_500_000, 1, 0, 3),
+        ("C", 1, 7849700, 7_500_000, 1, 128, 3),
+    ]
+    book = hftlab.replay(flow, mode="rebuild").book.select("order_id", "price", "qty").rows()
+    assert book == [(2, 78_496 * 10**9, 15_000_000)]
+    assert "changes of price that are executions, at the trade's price: 1" in flow.notes
+    later = [as_csv(TS + 5000, 2, "changed", "ask", 7849600, 9_000_000)]
+    later += [as_csv(TS + 5001, 2, "deleted", "ask", 7849600, 9_000_000)]
+    assert facts(open_flow(write(tmp_path, *rows, *later)))[5:] == [
+        ("F", -1, 7849600, 6_000_000, 2, 0, 4),
+        ("C", -1, 7849600, 6_000_000, 2, 128, 4),
+        ("C", -1, 7849600, 9_000_000, 2, 128, 5),
+    ]
+
+
+def test_a_market_order_s_money_buys_less(tmp_path):
+    """Without another order that loses as much, a new price is the order's own: its money buys less there.
+
+    The sample day: 65599835 goes from 235.69 to 235.84, from 2.35287878 to 2.35138229 coins: the same money.
+    """
+    rows = [(7, "created", "bid", 23569, 235287878), (7, "changed", "bid", 23584, 235138229)]
+    assert facts(open_flow(write(tmp_path, *rows)))[1:] == [("M", 1, 23584, 235138229, 7, 128, 1)]
+
+
+def spread_out(*rows):
+    """Events (milliseconds, id, action, side, price in cents, volume) as rows."""
+    return [as_csv(TS + ms, *row) for ms, *row in rows]
+
+
+BEST = (0, 1, "created", "bid", 101, 50)
+BEHIND = (0, 2, "created", "bid", 100, 50)
+
+
+@pytest.mark.parametrize(
+    ("last", "expected"),
+    [
+        ((2000, 2, "changed", "bid", 100, 30), ["C"]),
+        ((2000, 2, "deleted", "bid", 100, 0), ["C"]),
+        ((2000, 1, "changed", "bid", 101, 30), ["F", "C"]),  # the best itself
+        ((900, 2, "changed", "bid", 100, 30), ["F", "C"]),  # the better one has just come
+    ],
+)
+def test_a_reduction_behind_a_better_order_is_no_trade(tmp_path, last, expected):
+    """By price priority nothing trades behind an order that stands there a second before and after."""
+    path = write(tmp_path, *spread_out(BEST, BEHIND, last, (9000, 3, "created", "ask", 200, 1)))
+    assert facts(open_flow(path), "action")[2:-1] == [(action,) for action in expected]
+    gone = (last[0] + 500, 1, "deleted", "bid", 101, 50)
+    if last[1] == 2:
+        path = write(tmp_path, *spread_out(BEST, BEHIND, last, gone))
+        assert facts(open_flow(path), "action")[2:-1] == [("F",), ("C",)]
+
+
+GHOST = (
+    (0, 1, "created", "bid", 101, 50),
+    (1, 2, "created", "bid", 100, 50),
+    (2000, 3, "created", "ask", 100, 20),
+    (2001, 2, "changed", "bid", 100, 30),
+    (2001, 3, "deleted", "ask", 100, 0),
+)
+
+
+def test_a_ghost_is_named_and_left_out(tmp_path):
+    """An order that stays although its side trades at a worse price has gone; since when is said."""
+    flow = open_flow(write(tmp_path, *spread_out(*GHOST)))
+    (note,) = (note for note in flow.notes if "ghost" in note)
+    assert note == (
+        "ghosts, orders that stay while the market trades through them (drop_ghosts leaves them out): 1: "
+        "1 (bid 1.01 since 2015-05-01T00:00:04.518000, disproved 2015-05-01T00:00:06.519000)"
+    )
+    assert hftlab.replay(flow, mode="rebuild").book["order_id"].to_list() == [1, 2]
+    flow = open_flow(flow.path, drop_ghosts="true")
+    assert facts(flow)[3:] == [
+        ("C", 1, 101, 50, 1, 0, 3),
+        ("F", 1, 100, 20, 2, 0, 3),
+        ("C", 1, 100, 20, 2, 128, 3),
+        ("C", -1, 100, 20, 3, 128, 4),
+    ]
+    assert hftlab.replay(flow, mode="rebuild").book["order_id"].to_list() == [2]
+    assert any(
+        note.startswith("ghosts left out from where they were disproved: 1: 1 (bid") for note in flow.notes
+    )
+    with pytest.raises(UsageError, match="drop_ghosts: found 'maybe', expected true or false"):
+        open_flow(flow.path, drop_ghosts="maybe")
+
+
+@pytest.mark.parametrize(
+    ("last", "ghosts"),
+    [
+        ((62_002, 1, "deleted", "bid", 101, 50), 1),
+        ((62_001, 1, "deleted", "bid", 101, 50), 0),  # a message that is a minute late, no more
+        ((99_999, 1, "deleted", "bid", 101, 0), 0),  # it was there: it is executed
+        ((99_999, 1, "changed", "bid", 101, 40), 0),
+    ],
+)
+def test_what_is_no_ghost(tmp_path, last, ghosts):
+    """An order of which something is heard is there, but for a deletion more than a minute too late."""
+    flow = open_flow(write(tmp_path, *spread_out(*GHOST, last)), drop_ghosts=True)
+    assert sum("ghosts" in note for note in flow.notes) == ghosts
+    if ghosts:
+        assert facts(flow, "action", "order_id")[-1] == ("N", 1)
+        assert hftlab.replay(flow, mode="rebuild").summary()["rejected"] == 0
+
+
+def test_a_change_after_its_deletion_makes_no_ghost(tmp_path):
+    """It is a late message of an order that has gone; so is that of 65610664 on the sample day."""
+    late = [(2, 1, "deleted", "bid", 101, 0), (3, 1, "changed", "bid", 101, 30)]
+    flow = open_flow(write(tmp_path, *spread_out(*GHOST[:2], *late, *GHOST[2:])))
+    assert not any("ghost" in note for note in flow.notes)
+
+
+def test_a_trade_behind_a_ghost_is_a_trade(tmp_path):
+    """What was disproved no longer stands before others."""
+    path = write(tmp_path, *spread_out(*GHOST, (9000, 2, "changed", "bid", 100, 10)))
+    assert facts(open_flow(path), "action", "size")[-2:] == [("F", 20), ("C", 20)]
+
+
+# ------------------------------------------------------------------ names and units since 2019
+
+
+def test_names_and_units_since_2019(tmp_path):
+    """`exchange_timestamp`, coins with decimals and microseconds: the same orders as in satoshi."""
+    header = HEADER.replace("exchange.timestamp", "exchange_timestamp")
+    rows = [
+        f"7,{TS}123,{TS}000,34590.25,1,created,bid",
+        f"7,{TS}124,{TS}000,34590.25,0.80000000,changed,bid",
+    ]
+    (path := tmp_path / CSV).write_text(
+        "\n".join([header, *rows, f"8,{TS}125,{TS}000,34590.5,1,created,ask", ""])
+    )
+    flow = open_flow(path)
+    assert (flow.format, flow.lot_size) == ("bitstamp", "1e-8")
+    assert facts(flow, "action", "size", "price") == [
+        ("A", 100_000_000, 3459025),
+        ("F", 20_000_000, 3459025),
+        ("C", 20_000_000, 3459025),
+        ("A", 100_000_000, 3459050),
+    ]
+    assert flow.table()["ts_event"].cast("int64").to_pylist()[0] == TS * 10**6 + 123_000
+
+
+@pytest.mark.parametrize(
+    ("row", "said"),
+    [
+        (
+            f"7,{TS},{TS},1.5,0.000000001,created,bid",
+            "volume '0.000000001', expected coins with at most 8 dec",
+        ),
+        (
+            f"7,{TS},{TS},1.5,92233720369.0,created,bid",
+            "volume '92233720369.0', expected coins with at most 8 d",
+        ),
+        (
+            f"7,{TS // 1000},{TS},1.5,0.5,created,bid",
+            f"timestamp '{TS // 1000}', expected milliseconds since 1970",
+        ),
+        (f"7,{TS}000,{TS},1.5,0.5,created,bid", f"timestamp '{TS}000', expected milliseconds since 1970"),
+    ],
+)
+def test_units_that_change(tmp_path, row, said):
+    """The first time tells the unit of all, and where one volume has a point all are coins."""
+    path = write(tmp_path, f"6,{TS},{TS},1.5,0.25,created,bid", row)
+    with pytest.raises(FormatError) as caught:
+        open_flow(path)
+    assert f"line 3: found {said}" in str(caught.value)
+
+
+def envelope(event, channel, recv=None, **data):
+    """A message of the websocket, version 2."""
+    text = json.dumps({"data": data, "channel": channel, "event": event})
+    return text if recv is None else f"{recv} {text}"
+
+
+def as_message(ms, order, action, side, cents, volume, recv=None, channel="live_orders_btcusd"):
+    price, amount = f"{cents / 100:.2f}", f"{volume / COIN:.8f}"
+    return envelope(
+        f"order_{action}",
+        channel,
+        recv,
+        id=order,
+        id_str=str(order),
+        order_type=int(side == "ask"),
+        datetime=str((TS + ms) // 1000),
+        microtimestamp=f"{TS + ms}000",
+        amount=float(amount),
+        amount_str=amount,
+        price=float(price),
+        price_str=price,
+    )
+
+
+MATCHED = (
+    (0, 7, "created", "bid", 23647, 50_000_000),
+    (1, 8, "created", "ask", 23640, 20_000_000),
+    (2, 7, "changed", "bid", 23647, 30_000_000),
+    (3, 8, "deleted", "ask", 23640, 0),
+)
+
+
+@pytest.mark.parametrize("recv", [None, f"{TS + 50}", f"{TS + 50}000", f"{TS + 50}000000"])
+def test_websocket_messages_are_the_log(tmp_path, recv):
+    """Version 2 of the websocket tells what the log tells, with a receive time before it or without."""
+    told = {"id": 77, "amount_str": "0.20000000", "price_str": "236.47", "type": 1}
+    start = envelope("bts:subscription_succeeded", "live_orders_btcusd", recv)
+    traded = envelope("trade", "live_trades_btcusd", recv, microtimestamp=f"{TS + 2}000", **told)
+    messages = [as_message(*row, recv) for row in MATCHED]
+    path = write_log(tmp_path, start, *messages[:2], traded, *messages[2:], name="capture.ndjson")
+    lines = [as_log(TS + ms, *row) for ms, *row in MATCHED]
+    log = write_log(tmp_path, *lines[:2], f"{TS + 2} trade {json.dumps(told)}", *lines[2:])
+    flow, expected = open_flow(path), open_flow(log)
+    columns = ("ts_event", "symbol", "action", "side", "price", "size", "order_id", "flags")
+    assert facts(flow, *columns) == facts(expected, *columns)
+    assert facts(flow, "action") == [(action,) for action in "AANFCC"]
+    received = flow.table()["ts_recv"].cast("int64").to_pylist()
+    assert received == (
+        [(TS + 50) * 10**6] * 6 if recv else flow.table()["ts_event"].cast("int64").to_pylist()
+    )
+    assert flow.faults == []
+    said = "messages of other kinds, not used: bts:subscription_succeeded of live_orders_btcusd 1"
+    assert said in flow.notes
+
+
+def test_messages_of_several_instruments(tmp_path):
+    """One is read: the first, or the one that is asked for; the others are counted."""
+    other = [as_message(*row, channel="live_orders_ethusd") for row in MATCHED[:1]]
+    path = write_log(tmp_path, *(as_message(*row) for row in MATCHED), *other, name="capture.ndjson")
+    assert facts(open_flow(path), "symbol")[0] == ("BTCUSD",)
+    assert "messages of other kinds, not used: of ETHUSD (option symbol) 1" in open_flow(path).notes
+    assert facts(open_flow(path, symbol="ETH-USD"), "symbol", "action") == [("ETH-USD", "A")]
+
+
+def test_published_books_in_messages(tmp_path):
+    """The order_book channel becomes the same table as in a log."""
+    book = {"microtimestamp": f"{TS + 1}000", "bids": [["236.47", "0.5"]], "asks": [["236.48", "1.0"]]}
+    message = envelope("data", "order_book_btcusd", **book)
+    flow = open_flow(write_log(tmp_path, as_message(*MATCHED[0]), message, name="capture.ndjson"))
+    (row,) = flow.extras["order_book"]().to_pylist()
+    assert (row["seq"], row["bid_px"][0], row["bid_sz"][0]) == (1, 236_470_000_000, 50_000_000)
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        (
+            lambda text: text.replace('"microtimestamp": "', '"microtimestamp": "x'),
+            "microtimestamp: 16 digits",
+        ),
+        (lambda text: text.replace('"id": 8', '"id": 1.5e300'), "id: an integer up to 18446744073709551615"),
+        (lambda text: text.replace('_str": "236', '_str": "1e'), "price: a decimal of at most 9 places"),
+        (lambda text: text.replace('"price_str": "236.40"', '"x": 1').replace("236.4,", "7e-48,"), None),
+        (
+            lambda text: text.replace('"data": {', '"data": [{').replace('}, "ch', '}], "ch'),
+            "data: an object",
+        ),
+        (lambda text: text[:-1], None),
+    ],
+)
+def test_a_damaged_message(tmp_path, change, expected):
+    """It is a fault with its row; what is whole before and after it is read."""
+    messages = [as_message(*row) for row in MATCHED]
+    messages[1] = change(messages[1])
+    flow = open_flow(write_log(tmp_path, *messages, name="capture.ndjson"))
+    (fault,) = flow.faults
+    assert (fault.where, fault.expected) == ("line 2", expected or fault.expected)
+    assert facts(flow, "sequence")[:2] == [(0,), (2,)]
 
 
 def test_a_deletion_tells_of_what_was_open(tmp_path):
@@ -587,7 +990,7 @@ GOOD = as_log(TS, 7, "created", "bid", 23647, 5)
         (
             GOOD.replace("236.47", "9223372036.9"),
             "price '9223372036.9'",
-            "price: a decimal of at most 9 places",
+            "price: at most 9223372036",
         ),
         (
             GOOD.replace('"236.47"', "1e300"),
@@ -613,7 +1016,7 @@ def test_a_damaged_line(tmp_path, line, found, expected):
     flow = open_flow(write_log(tmp_path, GOOD, line, GOOD.replace(": 7", ": 8")))
     assert facts(flow, "order_id", "sequence") == [(7, 0), (8, 2)]
     (fault,) = flow.faults
-    assert (fault.where, fault.count) == ("row 2", 1)
+    assert (fault.where, fault.count) == ("line 2", 1)
     assert fault.found == found or found is None
     assert fault.expected == (expected or "id: an integer up to 18446744073709551615")
     assert flow.extras["order_book"]().num_rows == 0
@@ -623,8 +1026,8 @@ def test_damage_is_counted_by_kind(tmp_path):
     """The first of each kind stands for the others."""
     flow = open_flow(write_log(tmp_path, "x", GOOD, "y" * 100, GOOD.replace("236", "x")))
     assert flow.faults == [
-        Fault("row 1", "'x'", "milliseconds, event, JSON object", 2),
-        Fault("row 4", "price 'x.47'", "price: a decimal of at most 9 places", 1),
+        Fault("line 1", "'x'", "milliseconds, event, JSON object", 2),
+        Fault("line 4", "price 'x.47'", "price: a decimal of at most 9 places", 1),
     ]
 
 
@@ -634,7 +1037,7 @@ def test_a_log_truncated_at_every_byte_of_its_last_line(tmp_path, line):
     for size in range(1, len(line)):
         (path := tmp_path / LOG).write_text(f"{GOOD}\n{line[:size]}")
         flow = open_flow(path)
-        assert (flow.num_rows, [fault.where for fault in flow.faults]) == (1, ["row 2"])
+        assert (flow.num_rows, [fault.where for fault in flow.faults]) == (1, ["line 2"])
     path.write_text(f"{GOOD}\r\n{line}")
     assert (open_flow(path).num_rows, open_flow(path).faults) == (2, [])
 
@@ -668,7 +1071,7 @@ def test_a_log_without_an_event(tmp_path):
     with pytest.raises(FormatError) as caught:
         open_flow(write_log(tmp_path, "", GOOD.replace("236.47", "x")))
     said = "found '', expected an event of a Bitstamp log (milliseconds, event, JSON object)"
-    assert str(caught.value) == f"{tmp_path / LOG}, row 1: {said}"
+    assert str(caught.value) == f"{tmp_path / LOG}, line 1: {said}"
 
 
 def test_a_line_that_never_ends(tmp_path, monkeypatch):
@@ -677,7 +1080,7 @@ def test_a_line_that_never_ends(tmp_path, monkeypatch):
     long = '{"a": "' + "x" * (containers.BLOCK_BYTES * 2)
     flow = open_flow(write_log(tmp_path, GOOD, f"{TS} trade {long}", GOOD))
     assert facts(flow, "sequence") == [(0,), (2,)]
-    assert [fault.where for fault in flow.faults] == ["row 2"]
+    assert [fault.where for fault in flow.faults] == ["line 2"]
 
 
 # ------------------------------------------------------------------ the CSV's damage
@@ -724,14 +1127,14 @@ def test_the_first_damaged_row(tmp_path, row, said):
     """A CSV is a table: an error with file, row, found, expected."""
     with pytest.raises(FormatError) as caught:
         open_flow(write(tmp_path, ROW, ROW, row, ROW))
-    assert str(caught.value).startswith(f"{tmp_path / CSV}, row 4: {said}")
+    assert str(caught.value).startswith(f"{tmp_path / CSV}, line 4: {said}")
 
 
 def test_fields_at_their_limits(tmp_path):
     """The largest id, time, price and volume there are."""
     row = f"{2**64 - 1},9223372036854,0,9223372036.854775807,{2**63 - 1},created,ask"
-    flow = open_flow(write(tmp_path, row, "0,0,0,0.000000001,0,created,bid"))
-    assert fast(flow) == [("A", -1, 2**63 - 1, 2**63 - 1, 2**64 - 1, 0), ("A", 1, 1, 0, 0, 1)]
+    assert fast(open_flow(write(tmp_path, row))) == [("A", -1, 2**63 - 1, 2**63 - 1, 2**64 - 1, 0)]
+    assert fast(open_flow(write(tmp_path, "0,0,0,0.000000001,0,created,bid"))) == [("A", 1, 1, 0, 0, 0)]
     line = GOOD.replace(": 7", f": {2**64 - 1}").replace("236.47", "9223372036.854775807")
     assert fast(open_flow(write_log(tmp_path, line))) == [("A", 1, 2**63 - 1, 5, 2**64 - 1, 0)]
 
@@ -743,7 +1146,7 @@ def test_columns_in_another_order(tmp_path):
     (path := tmp_path / CSV).write_text(f"{','.join(names)}\r\n{row}\r\n")
     assert facts(open_flow(path)) == [("A", 1, 23647, 5, 7, 128, 0)]
     path.write_text(f"{','.join(names)}\n{row}\n{row}x\n")
-    with pytest.raises(FormatError, match="row 3: found id '7x'"):
+    with pytest.raises(FormatError, match="line 3: found id '7x'"):
         open_flow(path)
 
 
@@ -751,7 +1154,7 @@ def test_a_csv_truncated_at_every_byte_of_its_last_row(tmp_path):
     """Is an error in that row, until nothing of it is missing but its end."""
     for size in range(1, len(ROW)):
         (path := tmp_path / CSV).write_text(f"{HEADER}\n{ROW}\n{ROW[:size]}")
-        with pytest.raises(FormatError, match="row 3: found"):
+        with pytest.raises(FormatError, match="line 3: found"):
             open_flow(path)
     path.write_text(f"{HEADER}\n{ROW}\n{ROW}")
     assert open_flow(path).num_rows == 2
@@ -773,7 +1176,7 @@ def test_a_csv_without_rows(tmp_path):
 def test_another_format(tmp_path, content):
     """Under this format's name, or asked for as this format: an error in row 1."""
     (path := tmp_path / CSV).write_bytes(content)
-    with pytest.raises(FormatError, match="row 1: found the columns"):
+    with pytest.raises(FormatError, match="line 1: found the columns"):
         open_flow(path, format="bitstamp")
     assert not bitstamp.sniff(path, content)
 
@@ -804,7 +1207,9 @@ def test_any_events_as_csv(tmp_path_factory, events):
     """Whatever the order of events."""
     path = tmp_path_factory.mktemp("any") / CSV
     path.write_text(data := "".join(f"{line}\n" for line in [HEADER, *(as_csv(*event) for event in events)]))
-    assert fast(open_flow(path)) == slow(slow_csv(data), is_log=False)
+    expected = slow_csv(data)
+    assert fast(open_flow(path)) == slow(expected, is_log=False)
+    assert fast(open_flow(path, drop_ghosts=True)) == slow(expected, is_log=False, drop_ghosts=True)
 
 
 @settings(max_examples=300)
@@ -818,7 +1223,9 @@ def test_any_events_as_log(tmp_path_factory, events, trades):
         lines.insert(at, f'{ts} trade {{"price": {cents / 100}, "amount": {volume / COIN:.8f}, "id": 1}}')
     path = tmp_path_factory.mktemp("any") / LOG
     path.write_text("".join(f"{line}\n" for line in lines))
-    assert fast(open_flow(path)) == slow(slow_log(path.read_bytes())[0], is_log=True)
+    expected = slow_log(path.read_bytes())[0]
+    assert fast(open_flow(path)) == slow(expected, is_log=True)
+    assert fast(open_flow(path, drop_ghosts=True)) == slow(expected, is_log=True, drop_ghosts=True)
 
 
 EDITS = st.lists(
@@ -879,7 +1286,7 @@ def test_any_damage_to_a_log(tmp_path_factory, events, edits):
     flow = open_flow(path, format="bitstamp")
     assert fast(flow) == slow(expected, is_log=True)
     assert sum(fault.count for fault in flow.faults) == len(damaged)
-    assert [fault.where for fault in flow.faults[:1]] == [f"row {row:,}" for row in damaged[:1]]
+    assert [fault.where for fault in flow.faults[:1]] == [f"line {row:,}" for row in damaged[:1]]
     assert flow.extras["order_book"]().num_rows == sum(event[2] == "order_book" for event in expected)
 
 

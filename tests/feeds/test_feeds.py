@@ -313,17 +313,16 @@ def message(path, **options):
 def test_what_can_t_be_shown_is_not(tmp_path):
     """Names in a file may be anything, what a terminal obeys too."""
     (path := tmp_path / "x.csv").write_text("a\x1b[2J,b\x7f,c\n1,2,3\n")
-    assert "it has the columns a?[2J, b?, c" in message(path)
+    assert "found a table with the columns a?[2J, b?, c, not recognised by itself" in message(path)
     with pytest.raises(UsageError, match=r"with one of a\?\[2J, b\?, c"):
         open_flow(path, format="generic", kind="orders")
 
 
 def test_a_file_of_no_known_format(tmp_path):
-    """The answer names what is supported."""
+    """The answer says what it looks like, and where the formats are listed."""
     (path := tmp_path / "notes.txt").write_text("Dear diary\n")
-    supported = "; ".join(dict.fromkeys(feed.DESCRIPTION for feed in FEEDS.values()))
-    assert message(path) == f"{path}: found a format that was not recognised, expected one of: {supported}"
-    assert supported.startswith("LOBSTER message files (.csv, .csv.gz, .csv.xz, .csv.zst, sample .zip); ")
+    expected = "expected a format that hftlab reads (docs/FEEDS.md)"
+    assert message(path) == f"{path}: found text, not recognised by itself, {expected}"
 
 
 def test_an_unknown_format(tmp_path):
@@ -412,7 +411,7 @@ def test_content_that_contradicts_the_name(tmp_path, name, data, said):
 def test_garbage_inside_a_good_name(tmp_path):
     """Bytes that are no messages are found in row 1."""
     (path := tmp_path / NAME).write_bytes(bytes(range(1, 255)) * 20)
-    assert message(path).startswith(f"{path}, row 1: found 1 field, expected 6")
+    assert message(path).startswith(f"{path}, line 1: found 1 field, expected 6")
 
 
 def test_two_zip_archives_in_one(tmp_path):
@@ -431,7 +430,8 @@ def test_zip_archives_without_what_is_needed(tmp_path):
     path = tmp_path / "day.zip"
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("readme.txt", "nothing here")
-    assert "found a format that was not recognised" in message(path)
+    found = "found a zip archive of 1 files (readme.txt), not recognised by itself"
+    assert message(path) == f"{path}: {found}, expected one table in it, or unpacked: unzip {path}"
     said = "found 0 message files in the archive, expected exactly one"
     assert message(path, format="lobster") == f"{path}: {said}"
     with zipfile.ZipFile(path, "w") as archive:

@@ -200,7 +200,7 @@ def test_a_symbol_that_is_null(tmp_path):
     for second in ({"symbol": None}, {}):
         lines = [json.dumps(rows[0] | {"symbol": "A"}), json.dumps(rows[1] | second)]
         path = write(tmp_path, *lines, name="flow.ndjson")
-        expected = f"{path}, row 2: found symbol '', expected the name of an instrument"
+        expected = f"{path}, line 2: found symbol '', expected the name of an instrument"
         assert said(FormatError, lambda path=path: open_flow(path).table()).startswith(expected)
 
 
@@ -233,19 +233,31 @@ def test_prices_are_exact(tmp_path, text, scale, units):
     ("text", "scale", "expected"),
     [
         ("100.0000000001", None, "a number of at most nine decimals"),
-        ("9223372036.854775808", None, "a number of at most nine decimals"),
+        ("9223372036.854775808", None, "at most 9223372036.854775807: this is too large"),
+        ("-8988000000000.00", None, "at least -9223372036.854775807: this is too small"),
+        ("92233720368547758", "10000", "at most 92233720368547.75807: this is too large"),
+        ("1e40", None, "at most 9223372036.854775807: this is too large"),
+        ("1e9999", None, "at most 9223372036.854775807: this is too large"),
+        ("9" * 36, "1", "at most 9223372036.854775807: this is too large"),
         ("1,5", None, "a number of at most nine decimals"),
         ("0x10.0", None, "a number of at most nine decimals"),
         ("inf", None, "a number of at most nine decimals"),
         ("1", "3", "a multiple of 1e-9, times 3"),
         ("1e999999999", "3", "a multiple of 1e-9, times 3"),
-        ("99999999999", "1", "a number of at most nine decimals"),
+        ("99999999999", "1", "at most 9223372036.854775807: this is too large"),
+        ("7e-48", None, "a number of at most nine decimals"),
+        ("1_0.5", None, "a number of at most nine decimals"),
+        ("1_0", "3", "a multiple of 1e-9, times 3"),
+        ("\u0663.5", None, "a number of at most nine decimals"),
+        ("1e" + "9" * 30, None, "a number of at most nine decimals"),
+        ("1." + "0" * 200, None, "a number of at most nine decimals"),
     ],
 )
 def test_prices_that_are_not(tmp_path, text, scale, expected):
-    """A price that can't be one of ours is not made one."""
+    """A price that can't be one of ours is not made one; where it doesn't fit, the largest is told."""
     path = tmp_path / "flow.csv"
-    found = f"{path}, row 2: found price {text!r} (column px), expected {expected}"
+    shown = text if len(text) <= 40 else text[:37] + "..."
+    found = f"{path}, line 2: found price {shown!r} (column px), expected {expected}"
     assert (
         said(
             FormatError,
@@ -294,26 +306,28 @@ def test_quantities_that_are_no_lots(tmp_path):
     path = tmp_path / "flow.csv"
     hint = "expected whole lots (qty_scale=N makes N lots of 1.0)"
     assert (
-        said(FormatError, one, tmp_path, "qty", "0.5") == f"{path}, row 3: found qty '0.5' (column n), {hint}"
+        said(FormatError, one, tmp_path, "qty", "0.5")
+        == f"{path}, line 3: found qty '0.5' (column n), {hint}"
     )
     found = said(FormatError, one, tmp_path, "qty", "0.123", qty_scale=100)
-    assert found == f"{path}, row 3: found qty '0.123' (column n), expected a multiple of 1/100"
+    assert found == f"{path}, line 3: found qty '0.123' (column n), expected a multiple of 1/100"
 
 
 @pytest.mark.parametrize(
-    ("text", "number"), [("7", 7), ("18446744073709551615", 2**64 - 1), ("7.0", 7), ("0x1f", 31), ("", 0)]
+    ("text", "number"),
+    [("7", 7), ("18446744073709551615", 2**64 - 1), ("7.0", 7), ("9007199254740992.0", 2**53), ("0x1f", 31)],
 )
 def test_ids_are_numbers(tmp_path, text, number):
     """All of 64 bits, without a sign."""
     assert one(tmp_path, "order_id", text) == number
 
 
-@pytest.mark.parametrize("text", ["-1", "18446744073709551616", "a7", "1.5"])
+@pytest.mark.parametrize("text", ["-1", "a7", "1.5", "1e3"])
 def test_ids_that_are_not(tmp_path, text):
     """Where the first is a number, all must be, unless they are said to be text."""
     path = tmp_path / "flow.csv"
     expected = "expected a whole number from 0 to 2^64-1 (ids=text takes others)"
-    found = f"{path}, row 3: found order_id {text!r} (column id), {expected}"
+    found = f"{path}, line 3: found order_id {text!r} (column id), {expected}"
     assert said(FormatError, one, tmp_path, "order_id", text) == found
     assert one(tmp_path, "order_id", text, ids="text") == 2
 
@@ -328,6 +342,63 @@ def test_ids_that_are_text(tmp_path):
     assert "order ids are text, numbered as they appear: 3" in flow.notes
     assert hftlab.replay(flow).summary()["rejected"] == 0
     assert [b["order_id"][0].as_py() for b in flow.batches(1)] == [1, 2, 1, 3]
+
+
+@pytest.mark.parametrize("text", ["8.38976614505067e+18", "8.38977E+18", "8.5E18", "9007199254740993.0"])
+@pytest.mark.parametrize("first", ["1", "a7", None])
+def test_text_of_a_float_is_no_id(tmp_path, text, first):
+    """A float holds whole numbers up to 2^53, by IEEE 754: beyond that it may be another order's."""
+    before = [GOOD.replace("NEW,1", f"NEW,{first}")] if first else []
+    path = write(tmp_path, HEADER, *before, GOOD.replace("NEW,1", f"NEW,{text}"))
+    found = said(FormatError, opened, path)
+    assert found.startswith(f"{path}, line {2 + len(before)}: found order_id {text!r} (column id), expected ")
+    assert found.endswith(": a float beyond 2^53 has lost digits")
+    assert column(opened(path, ids="text"), "order_id")[-1] == 1 + len(before)
+
+
+@pytest.mark.parametrize("kind", [pa.float64(), pa.float32()])
+def test_ids_in_floats(tmp_path, kind):
+    """Floats up to the last whole number that all before it have are ids; the next one is an error."""
+    most = {pa.float64(): 2**53, pa.float32(): 2**24}[kind]  # 53 and 24 bits of a number, by IEEE 754
+    for last, ids in ((most, [7, 8, most]), (2 * most, None)):
+        columns = {
+            "time": [NINE_THIRTY] * 3,
+            "what": ["NEW"] * 3,
+            "id": np.array([7, 8, last], kind.to_pandas_dtype()),
+        }
+        table = pa.table(columns | {"bs": ["B"] * 3, "px": ["1.5"] * 3, "n": [1] * 3})
+        pq.write_table(table, path := tmp_path / "flow.parquet")
+        if ids is not None:
+            assert column(opened(path), "order_id") == ids
+        else:
+            assert "found order_id" in (found := said(FormatError, opened, path))
+            assert found.endswith("a float beyond 2^53 has lost digits")
+
+
+@pytest.mark.parametrize("action", ["NEW", "CANCEL", "REDUCE", "REPLACE"])
+@pytest.mark.parametrize("text", ["", "nan", "NULL"])
+def test_an_order_needs_an_id(tmp_path, action, text):
+    """Orders without ids would all be one order; a row that is about no order needs none."""
+    path = write(
+        tmp_path, HEADER, GOOD, GOOD.replace("NEW,1", "CLEAR,"), GOOD.replace("NEW,1", f"{action},{text}")
+    )
+    expected = "expected an id on every NEW, CANCEL, REDUCE, REPLACE"
+    assert said(FormatError, opened, path) == f"{path}, line 4: found order_id '' (column id), {expected}"
+    flow = opened(write(tmp_path, HEADER, GOOD, GOOD.replace("NEW,1", "CLEAR,")))
+    assert column(flow, "order_id") == [1, 0]
+
+
+@pytest.mark.parametrize("first", ["12", "631339815922709507324380"])
+def test_long_ids_are_text(tmp_path, first):
+    """Ids of 24 and 39 digits and of 2^64, which 64 bits don't hold, are told apart by all their digits."""
+    ids = [first, "340282366920938463463374607431664944666", "631339815922709507324381", str(2**64), first]
+    flow = opened(write(tmp_path, HEADER, *(GOOD.replace("NEW,1", f"NEW,{id_}") for id_ in ids)))
+    assert column(flow, "order_id") == [1, 2, 3, 4, 1]
+    lines = (
+        {"time": NINE_THIRTY, "what": "NEW", "id": int(id_), "bs": "B", "px": 1.5, "n": 1} for id_ in ids
+    )
+    path = write(tmp_path, *map(json.dumps, lines), name="flow.ndjson")
+    assert "expected a whole number from 0 to 2^64-1" in said(FormatError, lambda: opened(path).table())
 
 
 # ------------------------------------------------------------------ times
@@ -411,20 +482,39 @@ def test_times_that_are_none(tmp_path, text, options, expected):
         GOOD.replace("1706693400000000000", text),
     ]
     path = write(tmp_path, *lines)
-    found = f"{path}, row 3: found ts {text!r} (column time), expected {expected}"
+    found = f"{path}, line 3: found ts {text!r} (column time), expected {expected}"
     assert said(FormatError, opened, path, **options) == found
+
+
+@pytest.mark.parametrize("unit", ["s", "ms", "us", "ns"])
+@pytest.mark.parametrize("other", ["s", "ms", "us", "ns"])
+def test_the_unit_of_times_does_not_change(tmp_path, unit, other):
+    """The digits of the first time tell its unit; a time of another unit after it is an error at its row."""
+    digits = {"s": 10, "ms": 13, "us": 16, "ns": 19}  # of 2024-01-31 09:30 UTC
+    times = [str(NINE_THIRTY)[: digits[name]] for name in (unit, unit, other)]
+    lines = (f'{{"time": {t}, "what": "NEW", "id": 1, "bs": "B", "px": 1.5, "n": 1}}' for t in times)
+    csv = write(tmp_path, HEADER, *(GOOD.replace(str(NINE_THIRTY), time) for time in times))
+    for path, row in ((csv, 4), (write(tmp_path, *lines, name="flow.ndjson"), 3)):
+        if unit == other:
+            assert column(opened(path), "ts") == [NINE_THIRTY] * 3
+        else:
+            found = said(FormatError, opened, path)
+            assert found.startswith(f"{path}, line {row}: found ts '{times[-1]}")
+            assert f"expected a number of {unit} since 1970 of {digits[unit]} digits, like the first" in found
+    if digits[other] < digits[unit]:
+        assert column(opened(csv, time_unit=unit), "ts")[0] == NINE_THIRTY
 
 
 def test_numbers_after_text_and_text_after_numbers(tmp_path):
     """A column is of one kind."""
     path = write(tmp_path, HEADER, GOOD, GOOD.replace("1706693400000000000", "2024-01-31T09:30:00"))
-    assert "row 3: found ts '2024-01-31T09:30:00' (column time), expected a number of ns since 1970" in said(
+    assert "line 3: found ts '2024-01-31T09:30:00' (column time), expected a number of ns since 1970" in said(
         FormatError, opened, path
     )
     path = write(tmp_path, HEADER, GOOD.replace("1706693400000000000", "2024-01-31T09:30:00"), GOOD)
-    assert "row 3: found ts '1706693400000000000'" in said(FormatError, opened, path)
+    assert "line 3: found ts '1706693400000000000'" in said(FormatError, opened, path)
     path = write(tmp_path, HEADER, GOOD, GOOD.replace("1706693400000000000", "99999999999999999999"))
-    assert "row 3: found ts '99999999999999999999'" in said(FormatError, opened, path)
+    assert "line 3: found ts '99999999999999999999'" in said(FormatError, opened, path)
 
 
 # ------------------------------------------------------------------ files
@@ -452,8 +542,8 @@ def test_a_file_without_a_header(tmp_path, header):
     flow = opened(write(tmp_path, GOOD, GOOD.replace("NEW,1", "NEW,2")), header=header)
     assert column(flow, "order_id") == [1, 2]
     path = write(tmp_path, GOOD, GOOD.replace("BUY", "?"))
-    assert f"{path}, row 2: found side '?'" in said(FormatError, opened, path, header=header)
-    found = f"{path}, row 1: found 6 cells, expected 5, as in the header"
+    assert f"{path}, line 2: found side '?'" in said(FormatError, opened, path, header=header)
+    found = f"{path}, line 1: found 6 cells, expected 5, as in the header"
     assert (
         said(
             FormatError,
@@ -532,7 +622,7 @@ def test_types_of_a_typed_file(tmp_path):
     table = table.set_column(4, "px", pa.array([0.1, 0.1 + 0.2]))
     pq.write_table(table, path)
     said_ = said(FormatError, opened, path)
-    assert said_.startswith(f"{path}, row 2: found price '0.30000000000000004' (column px)")
+    assert said_.startswith(f"{path}, line 2: found price '0.30000000000000004' (column px)")
     table = table.set_column(4, "px", pa.array([1, 2]))
     pq.write_table(table, path)
     assert "price_scale=N" in said(UsageError, opened, path)
@@ -551,6 +641,30 @@ def test_json_numbers_are_not_floats(tmp_path):
     assert column(flow, "order_id") == [2**64 - 1, 2, 2]
     assert column(flow, "price") == [100_000_000, 987654321_123456789, NOT_A_VALUE]
     assert column(flow, "qty") == [3, 4, NOT_A_VALUE]
+
+
+@pytest.mark.parametrize("quote", ["", '"'])
+@pytest.mark.parametrize(
+    ("text", "units"),
+    [
+        ("9.35002e4", 93500_200_000_000),
+        ("1E+2", 100 * 10**9),
+        ("12345678.000000000000", 12345678 * 10**9),
+        ("7e-48", None),
+        ("1e30", None),
+        ("1e9999", None),
+        ("1" * 36, None),
+        ("1" * 5000, None),
+    ],
+)
+def test_json_numbers_of_any_form(tmp_path, text, units, quote):
+    """A number with an exponent, or of many digits, is what it says, or an error at its line."""
+    line = '{{"time": 1706693400000000000, "what": "NEW", "id": 1, "bs": "B", "px": {}, "n": 3}}'
+    path = write(tmp_path, *map(line.format, ["0.5", f"{quote}{text}{quote}"]), name="flow.ndjson")
+    if units is not None:
+        assert column(opened(path), "price") == [500_000_000, units]
+    else:
+        assert said(FormatError, lambda: opened(path).table()).startswith(f"{path}, line 2: found px ")
 
 
 @pytest.mark.parametrize(
@@ -575,7 +689,7 @@ def test_json_lines_that_are_broken(tmp_path, line, found, before):
     """The first of them, as an editor counts."""
     good = '{"time": 1706693400000000000, "what": "NEW", "id": 1, "bs": "B", "px": 0.5, "n": 3}'
     path = write(tmp_path, *[good] * before, "", line, "rubbish", name="flow.json")
-    assert said(FormatError, lambda: opened(path).table()) == f"{path}, row {before + 2}: {found}"
+    assert said(FormatError, lambda: opened(path).table()) == f"{path}, line {before + 2}: {found}"
 
 
 # ------------------------------------------------------------------ mistakes
@@ -660,17 +774,17 @@ def test_a_mistake_is_named(tmp_path, options, found):
 )
 def test_a_value_that_has_no_mapping(tmp_path, place, text, found):
     """It is shown with its row, and how it could be given a meaning."""
-    assert f"row 3: found {found}" in said(FormatError, one, tmp_path, place, text)
+    assert f"line 3: found {found}" in said(FormatError, one, tmp_path, place, text)
 
 
 @pytest.mark.parametrize(
     ("lines", "found"),
     [
-        ([HEADER, GOOD, GOOD + ",7"], "row 3: found 7 cells, expected 6, as in the header"),
-        ([HEADER, GOOD, "1,2"], "row 3: found 2 cells, expected 6, as in the header"),
-        ([HEADER, GOOD, "", "", "1,2"], "row 5: found 2 cells, expected 6, as in the header"),
-        ([HEADER + ",px", GOOD + ",1"], "row 1: found the column px 2 times, expected each name once"),
-        (["", HEADER, GOOD], "row 1: found an empty line, expected a header"),
+        ([HEADER, GOOD, GOOD + ",7"], "line 3: found 7 cells, expected 6, as in the header"),
+        ([HEADER, GOOD, "1,2"], "line 3: found 2 cells, expected 6, as in the header"),
+        ([HEADER, GOOD, "", "", "1,2"], "line 5: found 2 cells, expected 6, as in the header"),
+        ([HEADER + ",px", GOOD + ",1"], "line 1: found the column px 2 times, expected each name once"),
+        (["", HEADER, GOOD], "line 1: found an empty line, expected a header"),
     ],
 )
 def test_rows_that_are_no_rows(tmp_path, lines, found):
@@ -693,7 +807,7 @@ def test_the_first_bad_cell_is_found_far_down(tmp_path, place):
     cells[HEADER.split(",").index(MAPPED[place])] = "x?"
     path = write(tmp_path, HEADER, *[GOOD] * 70_000, ",".join(cells), *[GOOD] * 50, "1,2", ",".join(cells))
     flow = opened(path)
-    assert said(FormatError, flow.table).startswith(f"{path}, row 70002: found {place} 'x?'")
+    assert said(FormatError, flow.table).startswith(f"{path}, line 70002: found {place} 'x?'")
 
 
 def test_nothing_and_other_content(tmp_path):
@@ -705,7 +819,7 @@ def test_nothing_and_other_content(tmp_path):
     path.write_bytes(b"\x89PNG\0\0\0\1" * 20)
     assert "expected CSV, NDJSON, Parquet or Arrow data" in said(FormatError, opened, path)
     (path := tmp_path / "flow.json").write_text('{\n "a": 1\n}\n')
-    assert said(FormatError, opened, path) == f"{path}, row 1: found '{{', expected one JSON object a line"
+    assert said(FormatError, opened, path) == f"{path}, line 1: found '{{', expected one JSON object a line"
     flow = opened(write(tmp_path, HEADER))
     assert (flow.num_rows, hftlab.replay(flow).summary()["rows"]) == (0, 0)
 
@@ -743,23 +857,23 @@ def test_our_own_columns_are_recognised(tmp_path, header, kind):
     assert (flow.kind, flow.format, flow.num_rows) == (kind, "generic", 1)
 
 
-def test_another_file_teaches_the_mapping(tmp_path):
-    """What nobody recognises but is a table is answered with its columns and the command that would do."""
-    path = write(tmp_path, "Timestamp,Order ID,Side,Price,Size", "1,2,3,4,5")
-    assert said(FormatError, open_flow, path).endswith(
-        "; it has the columns Timestamp, Order ID, Side, Price, Size, whose meaning this would say: "
-        f"hftlab inspect {path} --format generic -O columns.ts=Timestamp -O 'columns.order_id=Order ID' "
-        "-O columns.side=Side -O columns.price=Price -O columns.qty=Size"
-    )
-    path = write(tmp_path, "34200.5;1;100;B", "34200.5;1;100;B")
-    assert said(FormatError, open_flow, path).endswith(
-        "; it has 4 columns and no header, which this gives it: "
-        f"hftlab inspect {path} --format generic -O header=NAME1,NAME2,NAME3,NAME4"
-    )
-    path = write(tmp_path, '{"foo": 1, "bar": 2, "px": 3}', name="flow.json")
-    assert said(FormatError, open_flow, path).endswith("-O columns.price=px")
-    path = write(tmp_path, "Dear diary,", "today I found")
-    assert "it has" not in said(FormatError, open_flow, path)
+def test_a_blank_delimits(tmp_path, capsys):
+    """On a command line too: -O "delimiter= "."""
+    path = write(tmp_path, HEADER.replace(",", " "), GOOD.replace(",", " "), name="flow.txt")
+    options = [f"columns.{ours}={theirs}" for ours, theirs in MAPPED.items()] + ["delimiter= "]
+    arguments = [word for option in options for word in ("-O", option)]
+    with pytest.raises(SystemExit) as caught:
+        app(["inspect", str(path), "--format", "generic", "--json", *arguments])
+    assert caught.value.code == 0
+    assert json.loads(capsys.readouterr().out)["rows"] == 1
+
+
+def test_rows_of_a_table_without_lines_count_from_0(tmp_path):
+    """As seq does: a Parquet file has rows, not lines as an editor counts them."""
+    columns = {"time": [NINE_THIRTY] * 3, "what": ["NEW"] * 3, "id": [1, 2, 3], "bs": ["B"] * 3, "n": [1] * 3}
+    pq.write_table(pa.table(columns | {"px": ["1.5", "x", "1.5"]}), path := tmp_path / "flow.parquet")
+    expected = "expected a number of at most nine decimals"
+    assert said(FormatError, opened, path) == f"{path}: found price 'x' (column px) in row 1, {expected}"
 
 
 def test_from_the_command_line_and_from_toml(tmp_path, capsys):

@@ -89,7 +89,7 @@ A7, A8 = ("A", 1, 5853300, 100, 7, 128, 0), ("A", -1, 5853400, 60, 8, 128, 1)
             [("C", -1, 5853400, 60, 8, 0), ("A", -1, 5853500, 10, 9, 128)],
         ),
         (add(9, "S", 5, 100, kind="F", mpid="GSCO"), [("A", -1, 100, 5, 9, 128)]),
-        (add(0, "B", 5, 100, kind="P"), [("T", 1, 100, 5, 0, 128)]),
+        (add(0, "B", 5, 100, kind="P"), [("T", 0, 100, 5, 0, 130)]),
         (message("Q", shares=10**10, stock="AAPL", price=100, cross="O"), [("T", 0, 100, 10**10, 0, 128)]),
         (message("Q", shares=0, stock="AAPL", price=100, cross="O"), []),
         (message("B", match=5), [("N", 0, 0, 0, 0, 128)]),
@@ -103,6 +103,24 @@ def test_what_a_message_becomes(tmp_path, last, expected):
     flow = open_flow(write(tmp_path, BUY, SELL, last))
     assert facts(flow) == [A7, A8, *((*row, 2) for row in expected)]
     assert flow.faults == []
+
+
+@pytest.mark.parametrize(
+    ("name", "sides", "flags"),
+    [
+        ("07112014.NASDAQ_ITCH50", (-1, 1), 128),
+        ("07142014.NASDAQ_ITCH50", (0, 0), 130),
+        (NAME, (0, 0), 130),
+        ("capture.bin", (0, 0), 130),
+    ],
+)
+def test_the_side_of_a_hidden_order(tmp_path, name, sides, flags):
+    """The aggressor's, which is the other than P tells; none since NASDAQ masks it, from 2014-07-14 on."""
+    cross = message("Q", shares=9, stock="AAPL", price=100, cross="O")
+    path = write(tmp_path, add(0, "B", 5, 100, kind="P"), add(0, "S", 5, 100, kind="P"), cross, name=name)
+    flow = open_flow(path)
+    assert facts(flow, "side", "flags") == [(sides[0], flags), (sides[1], flags), (0, 128)]
+    assert hftlab.certify(flow).causes == {"AUCTION": 1, "HIDDEN_ORDER": 2}
 
 
 def test_a_file_becomes_a_table(tmp_path):
@@ -368,6 +386,7 @@ def test_a_length_of_0_ends_a_session(tmp_path, kind, end):
         ("01302019.NASDAQ_ITCH50", "2019-01-30"),
         ("07302019.NASDAQ_ITCH50", "2019-07-30"),
         ("S030220-v50.txt", "2020-03-02"),
+        ("20190130.bin", "2019-01-30"),
         ("S081321-v50", "2021-08-13"),
         ("itch 2024-11-29.bin", "2024-11-29"),
     ],
@@ -385,14 +404,16 @@ def test_a_date_that_is_given(tmp_path, day):
     assert times(open_flow(write(tmp_path, BUY, name="S030220-v50.txt"), date=day)) == [0]
 
 
-@pytest.mark.parametrize("name", ["today.bin", "13992019.NASDAQ_ITCH50", "20190130.bin"])
+@pytest.mark.parametrize("name", ["today.bin", "13992019.NASDAQ_ITCH50", "20191399.bin"])
 def test_a_name_that_tells_no_date(tmp_path, name):
-    """What to do is said."""
-    path = write(tmp_path, *MIXED, name=name)
-    with pytest.raises(UsageError) as caught:
-        open_flow(path)
-    expected = "a name like 01302019.NASDAQ_ITCH50.gz or S030220-v50.txt.gz, or date=YYYY-MM-DD"
-    assert str(caught.value) == f"{path}: the file name doesn't tell the date, expected {expected}"
+    """The day is 1970-01-01, as it is of a PITCH file, and a note says how to tell another."""
+    flow = open_flow(write(tmp_path, *MIXED, name=name))
+    note = "no date in the file name: the day is 1970-01-01 (option date=YYYY-MM-DD)"
+    assert flow.notes[0] == note
+    since = [time.value for time in flow.table().column("ts_event")]
+    dated = open_flow(flow.path, date="1970-01-01")
+    assert since == [time.value for time in dated.table().column("ts_event")]
+    assert (flow.notes.count(note), dated.notes.count(note)) == (1, 0)
 
 
 @pytest.mark.parametrize(

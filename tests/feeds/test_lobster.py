@@ -80,6 +80,24 @@ def test_what_a_message_becomes(tmp_path, message, expected):
     assert facts(open_flow(write(tmp_path, f"34200.5,{message}"))) == expected
 
 
+@pytest.mark.parametrize(
+    ("day", "sides", "flags"),
+    [("2014-07-11", (-1, 1), 128), ("2014-07-14", (0, 0), 130), ("2019-03-04", (0, 0), 130)],
+)
+def test_the_side_of_a_hidden_order(tmp_path, day, sides, flags):
+    """The aggressor's, the other than type 5 tells; none since NASDAQ masks it, from 2014-07-14 on."""
+    path = write(
+        tmp_path,
+        "1.5,5,0,50,100,1",
+        "1.5,5,0,50,100,-1",
+        "1.5,6,-1,9,100,-1",
+        name=NAME.replace("2012-06-21", day),
+    )
+    flow = open_flow(path)
+    assert facts(flow, "side", "flags") == [(sides[0], flags), (sides[1], flags), (0, 128)]
+    assert hftlab.certify(flow).causes == {"AUCTION": 1, "HIDDEN_ORDER": 2}
+
+
 def test_a_file_becomes_a_table(tmp_path):
     """Schema MBO, one symbol, messages numbered by line, both halves of an execution under one number."""
     flow = open_flow(
@@ -305,12 +323,12 @@ def test_a_line_that_is_no_message(tmp_path, line, said, before):
     path = write(tmp_path, *[GOOD] * before, line, GOOD, "rubbish")
     with pytest.raises(FormatError) as caught:
         open_flow(path)
-    assert str(caught.value) == f"{path}, row {before + 1}: {said}"
+    assert str(caught.value) == f"{path}, line {before + 1}: {said}"
 
 
 def test_a_header_is_no_message(tmp_path):
     """LOBSTER files have no header."""
-    with pytest.raises(FormatError, match="row 1: found time 'Time'"):
+    with pytest.raises(FormatError, match="line 1: found time 'Time'"):
         open_flow(write(tmp_path, "Time,Type,OrderID,Size,Price,Direction", GOOD))
 
 
@@ -337,7 +355,7 @@ def test_any_integers_are_exact(order_id, size, price, zeros):
 def test_a_row_far_down_is_counted_right(tmp_path):
     """Row numbers hold across the blocks in which a large file is read."""
     path = write(tmp_path, *[GOOD] * 70_000, "34200.1,1,7,x,10000,1")
-    with pytest.raises(FormatError, match="row 70001: found size 'x'"):
+    with pytest.raises(FormatError, match="line 70001: found size 'x'"):
         open_flow(path)
 
 
@@ -356,7 +374,7 @@ def test_a_file_cut_anywhere_in_its_last_line(tmp_path, end):
     whole = f"{GOOD}\n34200.25,4,16113575,18,5853300,-1"
     for cut in range(len(GOOD) + 2, len(whole)):
         (path := tmp_path / NAME).write_text(whole[:cut] + end)
-        assert ", row 2: found " in with_fault(path), whole[:cut]
+        assert ", line 2: found " in with_fault(path), whole[:cut]
     path.write_text(whole + end)
     assert with_fault(path) is None
 
@@ -412,7 +430,7 @@ def test_a_line_is_a_message_or_a_fault(some):
     if broken is None:
         assert said is None
     else:
-        assert f"{path}, row {broken}: found " in said
+        assert f"{path}, line {broken}: found " in said
 
 
 @given(st.binary(max_size=60), st.integers(0, 60), st.integers(0, 8))
@@ -429,7 +447,7 @@ def test_any_bytes_are_rows_or_a_fault(rubbish, place, over):
 def test_a_line_without_an_end(tmp_path):
     """A line longer than any message is refused before all of it is in memory."""
     (path := tmp_path / NAME).write_bytes(f"{GOOD}\n".encode() + b"1" * 300_000)
-    with pytest.raises(FormatError, match="row 2: found 1 field, expected 6"):
+    with pytest.raises(FormatError, match="line 2: found 1 field, expected 6"):
         open_flow(path)
 
 
@@ -489,14 +507,14 @@ def test_a_large_file_is_mapped_in_windows(tmp_path, lines, monkeypatch):
 
 def test_a_large_file_is_looked_at_when_it_is_opened(tmp_path, lazily):
     """A fault in its first thousand rows is one of opening, a later one of reading what it is in."""
-    with pytest.raises(FormatError, match="row 2: found type"):
+    with pytest.raises(FormatError, match="line 2: found type"):
         open_flow(write(tmp_path, GOOD, GOOD.replace(",1,", ",9,", 1)))
     flow = open_flow(write(tmp_path, *[GOOD] * 5_000, "rubbish"))
-    with pytest.raises(FormatError, match="row 5001: found 1 field"):
+    with pytest.raises(FormatError, match="line 5001: found 1 field"):
         flow.table()
     batches = flow.batches(2_000)
     assert [next(batches).num_rows for _ in range(2)] == [2_000, 2_000]
-    with pytest.raises(FormatError, match="row 5001: found 1 field"):
+    with pytest.raises(FormatError, match="line 5001: found 1 field"):
         next(batches)
 
 
@@ -639,7 +657,7 @@ def test_a_book_that_is_none(tmp_path, book, said):
     """The first row is checked as well as a message is."""
     with pytest.raises(FormatError) as caught:
         seeded(tmp_path, GOOD, book=book)
-    assert str(caught.value) == f"{tmp_path / BOOK_NAME}, row 1: {said}"
+    assert str(caught.value) == f"{tmp_path / BOOK_NAME}, line 1: {said}"
 
 
 def test_no_book_beside_the_file(tmp_path):
@@ -657,8 +675,8 @@ TRUTH = "(published books are truth for `hftlab compare --truth`, or open one as
     [
         (BOOK_NAME, "", "an orderbook file"),
         (NAME.replace("message", "bbo_of_message"), "", "a file of best prices"),
-        ("book.dat", ", row 1", "an orderbook file"),  # by its content
-        (NAME, ", row 1", "an orderbook file"),  # whatever its name says
+        ("book.dat", ", line 1", "an orderbook file"),  # by its content
+        (NAME, ", line 1", "an orderbook file"),  # whatever its name says
     ],
 )
 @pytest.mark.parametrize("pack", [bytes, gzip.compress])

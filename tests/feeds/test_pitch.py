@@ -203,7 +203,7 @@ def assert_same(path, data):
     reasons[CUT] += slow_may_be_cut(lines[-1])
     assert {fault.expected: fault.count for fault in flow.faults} == +reasons
     last = [len(lines)] if reasons[CUT] else []
-    assert [f"row {row:,}" for row in [*damaged, *last][:1]] == [fault.where for fault in flow.faults[:1]]
+    assert [f"line {row:,}" for row in [*damaged, *last][:1]] == [fault.where for fault in flow.faults[:1]]
 
 
 # ------------------------------------------------------------------ messages to facts
@@ -455,15 +455,15 @@ def test_a_damaged_line(tmp_path, line, found, expected):
     expected = expected or ("45 of type A" if "2000" in found else "auction_only_price: " + pitch._PRICE)
     flow = open_flow(write(tmp_path, ADD, line, ADD_LONG))
     assert facts(flow, "order_id", "sequence") == [(X, 0), (Y, 2)]
-    assert flow.faults == [Fault("row 2", found, expected, 1)]
+    assert flow.faults == [Fault("line 2", found, expected, 1)]
 
 
 def test_damage_is_counted_by_kind(tmp_path):
     """The first of each kind stands for the others; rows are in order."""
     flow = open_flow(write(tmp_path, "x", ADD, ADD[:-3], "", ADD_LONG, ADD[:-2], EXECUTE))
     assert list(map(str, flow.faults)) == [
-        "row 1: found 1 characters, expected 8 digits of time, then a type (2 times, the first here)",
-        "row 3: found 42 characters, expected 45 of type A (2 times, the first here)",
+        "line 1: found 1 characters, expected 8 digits of time, then a type (2 times, the first here)",
+        "line 3: found 42 characters, expected 45 of type A (2 times, the first here)",
     ]
     assert facts(flow, "sequence") == [(1,), (4,), (6,), (6,)]
 
@@ -476,7 +476,7 @@ def test_truncated_at_every_byte_of_its_last_line(tmp_path, last):
         (path := tmp_path / NAME).write_text(whole[:size])
         flow = open_flow(path)
         assert facts(flow, "sequence") == [(0,)], size
-        assert [fault.where for fault in flow.faults] == ["row 2"], size
+        assert [fault.where for fault in flow.faults] == ["line 2"], size
     path.write_text(whole)
     assert open_flow(path).faults == []
 
@@ -505,12 +505,12 @@ def test_a_broken_container(tmp_path):
     ("content", "said"),
     [
         (b"", "found an empty file, expected text data"),
-        (b"\n", "row 1: found an empty line, expected PITCH messages (8 digits of time, then a type)"),
+        (b"\n", "line 1: found an empty line, expected PITCH messages (8 digits of time, then a type)"),
         (
             b"time,type\n1,2\n",
-            "row 1: found type 'e', expected PITCH messages (one of A d E X P r s H I J R B)",
+            "line 1: found type 'e', expected PITCH messages (one of A d E X P r s H I J R B)",
         ),
-        (b"\xfe" * 9, r"row 1: found type '\xfe', expected PITCH messages (one of A d E X P r s H I J R B)"),
+        (b"\xfe" * 9, r"line 1: found type '\xfe', expected PITCH messages (one of A d E X P r s H I J R B)"),
     ],
 )
 def test_nothing_usable(tmp_path, content, said):
@@ -602,7 +602,7 @@ def test_a_line_that_never_ends(tmp_path, monkeypatch):
     monkeypatch.setattr(pitch, "LONGEST_LINE", 2000)
     flow = open_flow(write(tmp_path, ADD, "28800168A" + "x" * 20_000, CANCEL))
     assert facts(flow, "action", "side", "sequence") == [("A", 1, 0), ("C", 1, 2)]
-    assert [fault.where for fault in flow.faults] == ["row 2"]
+    assert [fault.where for fault in flow.faults] == ["line 2"]
 
 
 def test_more_orders_and_symbols_than_there_is_room_for(tmp_path):

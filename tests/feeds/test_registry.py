@@ -84,7 +84,7 @@ def test_it_is_about_twenty_lines(ticks):
 def test_its_errors_are_ours(ticks):
     """One line with the row; an option it doesn't have is the caller's mistake."""
     ticks.write_text(TICKS + "4 C B\n")
-    with pytest.raises(FormatError, match=r"row 5: found 3 fields, expected ns action side price size id"):
+    with pytest.raises(FormatError, match=r"line 5: found 3 fields, expected ns action side price size id"):
         hftlab.open_flow(ticks)
     with pytest.raises(
         UsageError, match=r"option 'factor' means nothing to TICKS files .* one of size_factor"

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 
 from hftlab.codes import (
+    MBO_FLAG_HIDDEN,
     MBO_FLAG_LAST,
     MBO_FLAG_SNAPSHOT,
     NOT_A_VALUE,
@@ -502,7 +503,8 @@ class Twin:
     def counts(self) -> dict[str, Any]:
         """By the names that a certificate has for them."""
         rejects = [outcome.reject for one in self.instruments for outcome in one.outcomes]
-        hidden = ("HIDDEN_ORDER" if fact.side else "AUCTION" for fact in self.hidden)
+        masked = MBO_FLAG_HIDDEN
+        hidden = ("HIDDEN_ORDER" if fact.side or fact.flags & masked else "AUCTION" for fact in self.hidden)
         return {
             "rows": len(self.facts),
             "commands": len(self.asked),

@@ -89,7 +89,7 @@ class Decoder:
                 self.names.setdefault(locate, text(m[stock : stock + 8]))
             facts = getattr(self, f"on_{kind}", lambda m, locate: [])(m, locate)
             for i, (action, side, price, size, order_id) in enumerate(facts):
-                flags = 128 if i == len(facts) - 1 else 0
+                flags = (128 if i == len(facts) - 1 else 0) | (2 if kind == "P" else 0)
                 symbol = self.names.get(locate) or f"#{locate}"
                 self.rows.append(Row(ts, symbol, action, side, price, size, order_id, flags, sequence))
         return self.rows
@@ -129,8 +129,7 @@ class Decoder:
         return [("C", side, paid, taken, old), ("A" if known else "N", side, price, shares, new)]
 
     def on_P(self, m, locate):
-        side = {b"B": 1, b"S": -1}.get(m[19:20], 0)
-        return [("T", side, number(m[32:36]), number(m[20:24]), 0)]
+        return [("T", 0, number(m[32:36]), number(m[20:24]), 0)]  # masked since 2014-07-14: no side
 
     def on_Q(self, m, locate):
         shares = number(m[11:19])

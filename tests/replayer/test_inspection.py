@@ -57,6 +57,64 @@ def test_instruments_are_what_the_rows_say(whole):
     assert found == expected
 
 
+SPREAD = [("A", 1, -17_500, 10, 1), ("A", -1, -17_000, 4, 2), ("A", -1, 0, 6, 3), ("M", 1, -17_250, 10, 1)]
+
+
+def spread():
+    """A calendar spread as its venue tells it: prices below zero and at zero, in 1e-3."""
+    action, side, price, size, order_id = map(list, zip(*SPREAD, strict=True))
+    columns = {
+        "symbol": ["CLK4-CLM4"] * 4,
+        "action": action,
+        "side": side,
+        "size": size,
+        "order_id": order_id,
+    }
+    return pa.table(columns | {"price": [milli * 10**6 for milli in price], "ts_event": [1, 2, 3, 4]})
+
+
+def test_a_venue_s_prices_may_have_any_sign(tmp_path):
+    """What a venue took is never refused for its sign, nor are the commands inferred from it."""
+    flow = Flow(SAMPLE, "mbo", "mbo", spread())
+    assert inspection.inspect_flow(flow).rejected == 0
+    assert hftlab.replay(flow, mode="rebuild").summary()["open_orders"] == 3
+    assert hftlab.replay(flow).summary()["rejected"] == 0
+    assert hftlab.certify(flow).commands_rejected == {}
+    assert hftlab.verify(flow).ok
+
+
+def test_commands_below_zero_need_a_setting(tmp_path):
+    """A command at a price of 0 or less is refused, and the setting that allows it is named."""
+    table = spread().rename_columns(["symbol", "action", "side", "qty", "order_id", "price", "ts"])
+    table = table.set_column(1, "action", pa.array(["NEW"] * 3 + ["CANCEL"]))
+    flow = Flow(SAMPLE, "orders", "orders", table)
+    found = inspection.inspect_flow(flow)
+    assert {trouble.kind: trouble.rows for trouble in found.troubles} == {
+        "INVALID_PRICE": 3,
+        "UNKNOWN_ORDER": 1,
+    }
+    setting = '[instruments."CLK4-CLM4"] allow_nonpositive_prices = true'
+    assert found.notes == (
+        f"prices of 0 or less, refused as INVALID_PRICE without {setting} (--config): CLK4-CLM4",
+    )
+    path = tmp_path / "neg.toml"
+    path.write_text('[instruments."CLK4-CLM4"]\nallow_nonpositive_prices = true\n')
+    found = inspection.inspect_flow(flow, config=hftlab.load_config(path))
+    assert (found.rejected, found.notes) == (0, ())
+
+
+def test_inspect_says_what_replay_says(tmp_path):
+    """The instruments' settings of a configuration count: 5100.30 is off a tick of 0.25."""
+    (path := tmp_path / "tick.toml").write_text('[instruments.ESH4]\ntick_size = "0.25"\n')
+    columns = {"symbol": ["ESH4"] * 2, "action": ["A"] * 2, "side": [1, 1], "price": ["5100.25", "5100.30"]}
+    table = pa.table(columns | {"size": [10, 10], "order_id": [1, 2], "ts_event": [1, 2]})
+    flow, config = Flow(SAMPLE, "mbo", "mbo", table), hftlab.load_config(path)
+    found = inspection.inspect_flow(flow, config=config)
+    reasons = hftlab.replay(flow, mode="rebuild", config=config).summary()["reasons"]
+    assert {trouble.kind: trouble.rows for trouble in found.troubles} == reasons == {"INVALID_PRICE": 1}
+    assert inspection.inspect_flow(flow).rejected == 0
+
+
 def test_times_out_of_order_are_counted_across_chunks(monkeypatch):
     """A row earlier than the one before is counted wherever the cut falls."""
     table = pl.read_parquet(SAMPLE).head(100)

@@ -170,7 +170,7 @@ class _Reading:
             try:
                 parsed = parse(row, line)
             except Damage as damage:
-                self.faults.add(f"row {row:,}", *damage.args)
+                self.faults.add(f"line {row:,}", *damage.args)
                 continue
             if parsed is not None:
                 events.append(parsed[0])

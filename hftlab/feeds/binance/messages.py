@@ -38,6 +38,7 @@ _SYMBOL = re.compile(r"([^@!]+)@")  # in the name of a stream
 _BYTE = re.compile(r" \(byte \d+\)")
 _LEVEL, _TOUCH, _NO_LEVELS = b"[[%b,%b]]", b"[[%b,%b],[%b,%b]]", b"[]"
 _DIGITS = b"0123456789."
+_LONGEST = 28  # characters of a number that fit a decimal of 38 digits whatever they are
 _NUMBER = re.compile(r"[0-9]{1,19}(\.[0-9]+)?")  # \d would take the digits of every script
 
 _Id = Annotated[int, msgspec.Meta(ge=0, le=_MAX)]
@@ -301,7 +302,8 @@ def _at_once(counts: list[int], texts: list[bytes], decimals: int) -> np.ndarray
     that doesn't fit.
     """
     joined = b",".join(texts)
-    if joined.translate(None, _DIGITS) != b",".join(map(_skeleton, counts)):
+    longest = max(map(len, joined.split(b'"')))  # more digits than it has room for would be another number
+    if longest > _LONGEST or joined.translate(None, _DIGITS) != b",".join(map(_skeleton, counts)):
         raise ValueError("levels of another form")
     if not any(counts):
         return np.empty((0, 2), np.int64)
@@ -332,9 +334,9 @@ def _read(event: Event, texts: list[bytes], decimals: int, faults: Faults) -> bo
             for price, size in sides[0] + sides[1]
         ]
     except Damage as damage:
-        faults.add(f"row {event.row:,}", *damage.args)
+        faults.add(f"line {event.row:,}", *damage.args)
     except _BROKEN as error:
-        faults.add(f"row {event.row:,}", f"levels out of shape ({_said(error)})", "price and size as text")
+        faults.add(f"line {event.row:,}", f"levels out of shape ({_said(error)})", "price and size as text")
     else:
         event.bids, event.asks = map(len, sides)
         event.levels = np.array(levels, np.int64).reshape(-1, 2)

@@ -141,7 +141,7 @@ class Book:
         else:
             found = f"U {event.first:,} after u {self._last:,} ({missing:,} missing)"
             expected = "U one above u"
-        self._faults.add(f"row {event.row:,}", found, expected)
+        self._faults.add(f"line {event.row:,}", found, expected)
 
 
 def _reach(update: Event) -> int:

@@ -129,6 +129,7 @@ class _Reading:
             if raw.num_rows:
                 columns = self._columns(partial(self._column, raw), raw.num_rows)
                 self._refuse_sideless(columns)
+                self._refuse_nameless(columns, raw.column("order_id"))
                 put_values(columns, self._odd)
                 yield from to_table(columns, self._numbers).to_batches()
             self._first += raw.num_rows
@@ -152,8 +153,7 @@ class _Reading:
             self._refuse(error.row, f"{name} {error.found}", error.expected)
 
     def _refuse(self, index: int, found: str, expected: str) -> NoReturn:
-        row = self._file.row(self._first + index)
-        raise FormatError(self._file.path, found, expected, row) from None
+        raise self._file.error(self._first + index, found, expected) from None
 
     def _columns(self, column: Callable[..., Any], rows: int) -> Columns:
         rtype = column("rtype", _whole(8))
@@ -206,6 +206,14 @@ class _Reading:
         wrong = (columns.action == MboAction.A) & (columns.side == 0)
         if wrong.any():
             self._refuse(int(np.argmax(wrong)), "side 'N'", "B or A of an add")
+
+    def _refuse_nameless(self, columns: Columns, ids: pa.Array) -> None:
+        """Orders without an id would all be one."""
+        if not columns.order_id.all():  # 0 is what a blank became, or an id of theirs
+            nameless = cells.without_blanks(ids).is_null().to_numpy(zero_copy_only=False)
+            nameless &= np.isin(columns.action, (MboAction.A, MboAction.M, MboAction.C))
+            if nameless.any():
+                self._refuse(int(np.argmax(nameless)), "order_id ''", "an id on every A, M and C")
 
     # -------------------------------------------------------------- instruments
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from decimal import Decimal
 from fractions import Fraction
 from functools import partial
 from typing import Any
@@ -20,9 +19,14 @@ import pyarrow.compute as pc
 
 from hftlab.codes import NOT_A_VALUE, PRICE_SCALE, Code
 from hftlab.errors import UsageError
+from hftlab.feeds.parsing import numbers
+from hftlab.feeds.parsing.numbers import digits_of
 
 BLANK = ("", "NA", "N/A", "NaN", "nan", "null", "NULL", "None", "none")  # what other tools write for nothing
-_NUMBER = re.compile(r"[+-]?\d+(\.\d*)?([eE][+-]?\d+)?$")
+_FLOAT_WHOLE = {pa.float16(): 2**11, pa.float32(): 2**24, pa.float64(): 2**53}  # beyond it digits are lost
+LOST = ": a float beyond 2^53 has lost digits"
+_EXPONENT = r"^[+-]?[0-9]+(\.[0-9]*)?[eE][+-]?[0-9]+$"
+_POINT = r"^[+-]?[0-9]+\.[0-9]*$"
 
 
 class BadCell(Exception):
@@ -125,72 +129,127 @@ def scaled(column: pa.Array, factor: Fraction, expected: str) -> np.ndarray:
     column = without_blanks(column)
     if pa.types.is_null(column.type):
         return np.full(len(column), NOT_A_VALUE)
-    return checked(column, work, expected)
+    try:
+        return checked(column, work, expected)
+    except BadCell as error:
+        text = as_text(column.slice(error.row, 1))[0].as_py()
+        if not numbers.is_beyond(text or "", factor):
+            raise
+        raise BadCell(error.row, error.found, _within(text, factor)) from None
+
+
+def _within(text: str, factor: Fraction) -> str:
+    """What a number beyond 64 bits must be; the limits are cut to the decimals that a unit has."""
+    most = numbers.LARGEST / factor
+    limit = f"{most.numerator // most.denominator}" if most.denominator == 1 else _decimal(most)
+    small = text.lstrip().startswith("-")
+    return f"at least -{limit}: this is too small" if small else f"at most {limit}: this is too large"
+
+
+def _decimal(number: Fraction) -> str:
+    """A positive number with nine decimals, what is below cut off."""
+    whole, part = divmod(number.numerator * 10**9 // number.denominator, 10**9)
+    return f"{whole}.{part:09d}".rstrip("0").rstrip(".")
 
 
 def _shifted(column: pa.Array, decimals: int) -> np.ndarray:
     """Numbers with so many decimals, as integers of the last of them."""
+    if is_text(column.type):
+        return numbers.units_of(as_text(column), decimals)
     return digits_of(column.cast(pa.decimal128(38, decimals)))
-
-
-def digits_of(column: pa.Array) -> np.ndarray:
-    """The digits of decimals as 64 bits, without the point."""
-    if not len(column):
-        return np.zeros(0, np.int64)
-    words = np.frombuffer(column.buffers()[1], "<i8").reshape(-1, 2)[column.offset :][: len(column)]
-    low, high = words[:, 0], words[:, 1]
-    null = column.is_null().to_numpy(zero_copy_only=False) if column.null_count else np.zeros(1, bool)
-    if ((high != low >> 63) & ~null).any():
-        raise OverflowError
-    return np.where(null, NOT_A_VALUE, low)
 
 
 def _multiplied(column: pa.Array, factor: Fraction) -> np.ndarray:
     """The same for a factor that is no power of ten, a number at a time."""
     result = np.empty(len(column), np.int64)
     for row, text in enumerate(as_text(column).to_pylist()):
-        value = NOT_A_VALUE if text is None else _fraction(text) * factor
-        if value != int(value):
-            raise ValueError
-        result[row] = int(value)
+        result[row] = NOT_A_VALUE if text is None else numbers.whole(numbers.fraction_of(text) * factor)
     return result
 
 
-def _fraction(text: str) -> Fraction:
-    number = Decimal(text)
-    if not number.is_finite() or abs(number.adjusted()) > 40:  # 10^999999999 would fill the memory
-        raise ValueError
-    return Fraction(number)
-
-
 def integers(column: pa.Array, low: int, high: int, blank: int | None, expected: str) -> np.ndarray:
-    """Whole numbers within bounds, in the bits of an int64; `blank` stands for nothing, None forbids it."""
+    """Whole numbers within bounds, in the bits of an int64; `blank` stands for nothing, None forbids it.
 
+    A float is one up to 2^53; beyond it has lost digits, and so has text that a float was written as: with an
+    exponent, or with a point behind so many digits.
+    """
     kind = pa.uint64() if high > 2**63 - 1 else pa.int64()
 
     def work(column: pa.Array) -> np.ndarray:
         if column.null_count and blank is None:
             raise ValueError
-        try:
-            whole = column.cast(kind)
-        except pa.ArrowInvalid:  # 12.0, or a decimal
-            whole = column.cast(pa.decimal128(38, 0)).cast(kind)
-        values = whole.fill_null(blank or 0).to_numpy()
+        values = _whole(column, kind).fill_null(blank or 0).to_numpy()
         if values.size and (values.min() < low or values.max() > high):
             raise OverflowError
         return values.view(np.int64)
 
     if (result := at_once(column, work)) is not None:
         return result
-    column = without_blanks(column)
+    column = without_nan(column) if pa.types.is_floating(column.type) else without_blanks(column)
     if pa.types.is_null(column.type):
         column = column.cast(pa.int64())
-    return checked(column, work, expected)
+    try:
+        return checked(column, work, expected)
+    except BadCell as error:
+        if not _lost_digits(column.slice(error.row, 1)):
+            raise
+        raise BadCell(error.row, error.found, f"{expected}{LOST}") from None
 
 
-def is_number(text: str | None) -> bool:
-    """Whether a cell is written as a number."""
-    return text is not None and _NUMBER.match(text) is not None
+def without_nan(column: pa.Array) -> pa.Array:
+    """Floats with nulls for what is no number."""
+    nan = pc.fill_null(pc.is_nan(column), False)
+    return pc.if_else(nan, pa.scalar(None, column.type), column) if pc.any(nan).as_py() else column
+
+
+def _whole(column: pa.Array, kind: pa.DataType) -> pa.Array:
+    """Whole numbers of a type, from any type that says them exactly."""
+    if pa.types.is_floating(column.type):
+        if _lost_digits(column):
+            raise OverflowError
+        return column.cast(kind)
+    if not is_text(column.type):
+        exact = column.cast(pa.decimal128(38, 0)) if pa.types.is_decimal(column.type) else column
+        return exact.cast(kind)
+    column = as_text(column)
+    try:
+        return column.cast(kind)
+    except pa.ArrowInvalid:  # 12.0, which a float may have been
+        if pc.any(pc.match_substring_regex(column, _EXPONENT, ignore_case=True)).as_py() or _lost_digits(
+            column
+        ):
+            raise
+        null = column.is_null().to_numpy(zero_copy_only=False)
+        return pa.array(numbers.units_of(column, 0), mask=null).cast(kind)
+
+
+def _lost_digits(column: pa.Array) -> bool:
+    """Whether some cell is a float beyond its whole numbers, or text of one."""
+    if pa.types.is_floating(column.type):
+        return (pc.max(pc.abs(column)).as_py() or 0) > _FLOAT_WHOLE[column.type]
+    return is_text(column.type) and first_of_a_float(column) is not None
+
+
+def first_of_a_float(column: pa.Array) -> int | None:
+    """The first text of a float that has lost digits of a whole number: 8.38e+18, 9007199254740993.0.
+
+    Names of letters and digits may look like 12e7, so an exponent counts with a point before it or a sign.
+    """
+    column = as_text(column)
+    written = pc.or_(
+        pc.match_substring_regex(column, _EXPONENT, ignore_case=True),
+        pc.match_substring_regex(column, _POINT),
+    )
+    for row in np.flatnonzero(pc.fill_null(written, False).to_numpy(zero_copy_only=False)).tolist():
+        digits, exponent, power = column[row].as_py().lower().partition("e")
+        whole, point, _ = digits.partition(".")
+        if (exponent and (point or power[0] == "+")) or (not exponent and _is_beyond_a_float(whole)):
+            return row
+    return None
+
+
+def _is_beyond_a_float(digits: str) -> bool:
+    return len(digits) > 20 or abs(int(digits)) > _FLOAT_WHOLE[pa.float64()]
 
 
 def has_decimals(column: pa.Array) -> bool | None:
@@ -238,7 +297,7 @@ def _parsed(code: type[Code], text: str) -> int | None:
     if code.__name__ == "Side" and text in ("N", "0"):
         return 0
     try:
-        return int(code.parse(int(text) if re.fullmatch(r"[+-]?\d{1,3}", text) else text))
+        return int(code.parse(int(text) if re.fullmatch(r"[+-]?[0-9]{1,3}", text) else text))
     except ValueError:
         return None
 

@@ -13,6 +13,7 @@ import re
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from decimal import Decimal
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
@@ -22,7 +23,7 @@ import pyarrow as pa
 from hftlab.errors import FormatError
 from hftlab.feeds import native
 from hftlab.feeds.flow import Fault, without_end
-from hftlab.feeds.parsing import containers
+from hftlab.feeds.parsing import containers, numbers
 
 BATCH_BYTES = 1 << 20
 BATCH_ROWS = 1 << 16  # of Parquet and Arrow IPC
@@ -33,6 +34,15 @@ Role = Literal["name", "id", "number"]  # what a column is read for: few differe
 _TEXT_SUFFIXES = (".csv", ".tsv", ".txt", ".json", ".ndjson", ".jsonl")
 _NAMES = pa.dictionary(pa.int32(), pa.string())
 _EXACT = pa.decimal128(38, 18)
+_VALUE = re.compile(  # a number that Arrow may not read right: with an exponent, or of many digits
+    rb':(\s*)("?)([+-]?[0-9.]++[eE][+-]?[0-9]++|[+-]?[0-9.]{20,}+)\2(?=\s*[,}])'
+)
+_KEY = re.compile(rb'(?<!\\)"([^"\\]*)"\s*$')
+_SHAPES = bytes(  # characters of numbers alike, and exponents: where such numbers are is then found fast
+    ord("0" if char in "0123456789.+-" else "e" if char in "eE" else " ") for char in map(chr, range(256))
+)
+_SUSPECT = (b"0e0", b"0" * 20)
+_LONGEST_KEY = 256
 _EXPECTED = {
     pa.string(): "text",
     pa.bool_(): "true or false",
@@ -66,9 +76,9 @@ class Foreign:
         """
         raise NotImplementedError
 
-    def row(self, index: int) -> int:
-        """The row, as an editor shows it, of the record at a 0-based index."""
-        return index + 1
+    def error(self, index: int, found: str, expected: str) -> FormatError:
+        """What is wrong with the record at an index from 0: its row, or the line where the file has lines."""
+        return FormatError(self.path, f"{found} in row {index:,}", expected)
 
 
 def opened(path: Path, delimiter: str | None = None, header: Iterable[str] | None = None) -> Foreign:
@@ -135,7 +145,7 @@ class _Stream(io.RawIOBase):
     """Blocks as a file that Arrow can read."""
 
     def __init__(self, blocks: Iterator[bytes]) -> None:
-        self._blocks, self._rest = blocks, b""
+        self.blocks, self._rest = blocks, b""
         self.last = b""  # byte that was given
 
     def readable(self) -> bool:
@@ -143,11 +153,24 @@ class _Stream(io.RawIOBase):
 
     def read(self, size: int = -1) -> bytes:
         if not self._rest:
-            self._rest = next(self._blocks, b"")
+            self._rest = next(self.blocks, b"")
         given = self._rest if size < 0 else self._rest[:size]
         self._rest = self._rest[len(given) :]
         self.last = given[-1:] or self.last
         return given
+
+
+def _whole_lines(blocks: Iterator[bytes]) -> Iterator[bytes]:
+    """The same bytes, cut behind line ends."""
+    rest = b""
+    for block in blocks:
+        end = block.rfind(b"\n") + 1
+        if end:
+            yield rest + block[:end]
+            rest = b""
+        rest += block[end:]
+    if rest:
+        yield rest
 
 
 def _chunks(lines: Iterator[bytes], count: int = 1 << 13) -> Iterator[list[bytes]]:
@@ -158,7 +181,7 @@ def _chunks(lines: Iterator[bytes], count: int = 1 << 13) -> Iterator[list[bytes
 class _Lines(Foreign):
     """A text file: what several kinds of it share."""
 
-    _first_row = 1  # of the records
+    _first_row = 1  # line of the first record
 
     def __init__(self, path: Path) -> None:
         super().__init__(path)
@@ -186,6 +209,9 @@ class _Lines(Foreign):
             rest = b"" if lines[-1].endswith(b"\n") else lines.pop()
             yield from (line.rstrip(b"\r\n") for line in lines)
         yield from rest.splitlines()
+
+    def error(self, index: int, found: str, expected: str) -> FormatError:
+        return FormatError(self.path, found, expected, self._physical(index + self._first_row))
 
     def batches(self, columns: dict[str, Role]) -> Iterator[pa.RecordBatch]:
         given, fault = 0, None
@@ -281,9 +307,6 @@ class Csv(_Lines):
         ended = stream.last in (b"\n", b"\r")
         self.faults[:] = [] if ended else [without_end(sum(1 for _ in self.lines()))]
 
-    def row(self, index: int) -> int:
-        return self._physical(index + self._first_row)
-
     def _fault(self, said: str, columns: dict[str, Role]) -> FormatError:
         if "UTF8" in said:
             row = self._first_without_text()
@@ -318,14 +341,14 @@ class Ndjson(_Lines):
         if not self.names:
             raise FormatError(path, repr(first_line(self._text)[:40]), "one JSON object a line", row=1)
 
-    def row(self, index: int) -> int:
-        return self._physical(index + 1)
-
     def _read(self, stream: _Stream, columns: dict[str, Role]) -> Iterator[pa.RecordBatch]:
         from pyarrow import json as arrow_json
 
+        plain = partial(
+            _plain, {field.name.encode() for field in self._schema(columns) if field.type == _EXACT}
+        )
         for batch in arrow_json.open_json(
-            stream,
+            _Stream(_without_exponents(lines, plain) for lines in _whole_lines(stream.blocks)),
             arrow_json.ReadOptions(use_threads=False, block_size=BATCH_BYTES),
             arrow_json.ParseOptions(
                 explicit_schema=self._schema(columns), unexpected_field_behavior="ignore"
@@ -362,7 +385,7 @@ class Ndjson(_Lines):
 def _fault_of(line: bytes, schema: pa.Schema) -> tuple[str, str] | None:
     """What is wrong with a line: (found, expected)."""
     try:
-        record = json.loads(line, parse_float=Decimal)
+        record = json.loads(line, parse_float=_number, parse_int=_number)
     except UnicodeDecodeError:
         return "bytes that are no text", "text in UTF-8"
     except ValueError:
@@ -377,22 +400,44 @@ def _fault_of(line: bytes, schema: pa.Schema) -> tuple[str, str] | None:
     return None
 
 
+def _number(text: str) -> int | Decimal | str:
+    """A number of JSON as what it says, or as text where it is longer than any of ours."""
+    if not numbers.is_number(text):
+        return text
+    return int(text) if text.lstrip("-").isdigit() else Decimal(text)
+
+
 def _is_whole(value: Any, low: int, high: int) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and low <= value <= high
 
 
 def _is_exact(value: Any) -> bool:
     """Whether 20 digits before the point and 18 behind it hold a number, or a text of one."""
-    if isinstance(value, bool):
+    if isinstance(value, bool) or not isinstance(value, int | float | str | Decimal):
         return False
     try:
-        number = Decimal(value)
-    except (ArithmeticError, TypeError, ValueError):
+        number = numbers.fraction_of(str(value))
+    except ValueError:
         return False
-    if not number.is_finite() or number.adjusted() >= 20:
-        return False
-    digits, exponent = number.as_tuple()[1:]
-    return exponent >= -18 or not any(digits[max(0, len(digits) + 18 + exponent) :])
+    return abs(number) < 10**20 and (number * 10**18).denominator == 1
+
+
+def _without_exponents(lines: bytes, plain: Callable[[re.Match[bytes]], bytes]) -> bytes:
+    """Lines in which every number is one that Arrow reads as what it says; mostly the same lines."""
+    shapes = lines.translate(_SHAPES)
+    return _VALUE.sub(plain, lines) if any(suspect in shapes for suspect in _SUSPECT) else lines
+
+
+def _plain(names: set[bytes], value: re.Match[bytes]) -> bytes:
+    """A number of some columns without its exponent; one that doesn't fit is made text, which is none."""
+    start = value.start()
+    key = _KEY.search(value.string, max(0, start - _LONGEST_KEY), start)
+    if key is None or key[1] not in names:
+        return value[0]
+    space, quote, text = value.groups()
+    if not _is_exact(text.decode()):
+        return b':%b"?"' % space
+    return b":%b%b%b%b" % (space, quote, f"{Decimal(text.decode()):f}".encode(), quote)
 
 
 _FITS: dict[pa.DataType, Callable[[Any], bool]] = {

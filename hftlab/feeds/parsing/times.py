@@ -20,25 +20,27 @@ import pyarrow.compute as pc
 
 from hftlab.codes import NOT_A_VALUE
 from hftlab.errors import UsageError
+from hftlab.feeds.parsing import numbers
 from hftlab.feeds.parsing.cells import (
     BLANK,
     BadCell,
+    as_text,
     at_once,
     checked,
-    digits_of,
     first_value,
-    is_number,
     is_text,
     shown,
     without_blanks,
 )
+from hftlab.feeds.parsing.numbers import digits_of, is_number
 
 UNITS = {"s": 9, "ms": 6, "us": 3, "ns": 0}  # decimals that a nanosecond has in each
 
 _UNIT_OF_DIGITS = {10: "s", 13: "ms", 16: "us", 19: "ns"}  # of a time since 1970, from 2001 to 2286
-_DIGITS = re.compile(r"(\d+)(\.\d*)?")
-_TIME_OF_DAY = re.compile(r"\d{1,2}:\d{2}")
-_ZONED = re.compile(r"\d{4}-\d{2}-\d{2}[T ].*(Z|[+-]\d{2}(:?\d{2})?)$")
+_EARLIEST_NS = 10**18  # of times whose unit is told by their digits: 2001-09-09, when seconds got ten of them
+_DIGITS = re.compile(r"([0-9]+)(\.[0-9]*)?")
+_TIME_OF_DAY = re.compile(r"[0-9]{1,2}:[0-9]{2}")
+_ZONED = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}[T ].*(Z|[+-][0-9]{2}(:?[0-9]{2})?)$")
 
 
 class Clock(NamedTuple):
@@ -48,6 +50,7 @@ class Clock(NamedTuple):
     zone: str = "UTC"  # of times that don't say theirs
     date: Date | None = None  # of times of a day
     form: Literal["number", "of day", "zoned", "local"] | None = None  # None until there was a time
+    guessed: bool = False  # whether the digits of the first told the unit: then they hold for all
 
 
 def midnight_ns(path: Path, date: str | Date, zone: str) -> int:
@@ -104,7 +107,7 @@ def _number(clock: Clock, first: str, where: str) -> Clock:
         raise UsageError(
             f"{where}: found numbers and time_zone={clock.zone}, expected date=YYYY-MM-DD with them"
         )
-    return clock._replace(unit=unit, form="number")
+    return clock._replace(unit=unit, form="number", guessed=clock.unit is None)
 
 
 def times(column: pa.Array, clock: Clock, blank: bool = False) -> np.ndarray:
@@ -128,8 +131,13 @@ def _reader(clock: Clock) -> tuple[Callable[[pa.Array], np.ndarray], str]:
     if clock.form == "number":
         assert clock.unit is not None
         since = f"midnight of {clock.date}" if clock.date else "1970"
+        expected = f"a number of {clock.unit} since {since}"
         start = _midnight(clock.date, clock.zone) if clock.date else 0
-        return partial(_counted, unit=clock.unit, start=start), f"a number of {clock.unit} since {since}"
+        if clock.guessed:
+            digits = next(count for count, unit in _UNIT_OF_DIGITS.items() if unit == clock.unit)
+            expected += f" of {digits} digits, like the first (time_unit={clock.unit} takes others)"
+        earliest = _EARLIEST_NS if clock.guessed else None
+        return partial(_counted, unit=clock.unit, start=start, earliest=earliest), expected
     if clock.form == "of day":
         return partial(_of_day, clock=clock), "a time like 09:30:00.123456789"
     if clock.form == "zoned":
@@ -138,16 +146,24 @@ def _reader(clock: Clock) -> tuple[Callable[[pa.Array], np.ndarray], str]:
     return partial(_local, zone=clock.zone), f"a time like 2024-01-31T09:30:00.123456789{where}"
 
 
-def _counted(column: pa.Array, unit: str, start: int) -> np.ndarray:
-    """So many units after a moment."""
-    exact = column.cast(pa.decimal128(38, 18)) if is_text(column.type) else column
-    if pa.types.is_decimal(exact.type):
-        exact = exact.cast(pa.decimal128(38, UNITS[unit]), safe=False)  # cuts off what is below
-    counts = digits_of(exact.cast(pa.decimal128(38, UNITS[unit])))
+def _counted(column: pa.Array, unit: str, start: int, earliest: int | None) -> np.ndarray:
+    """So many units after a moment; what is before `earliest` has fewer digits and is of another unit."""
+    counts = _nanoseconds(column, UNITS[unit])
     given = counts != NOT_A_VALUE
     if start and np.abs(counts[given]).max(initial=0) > 2**62:
         raise OverflowError
+    if earliest is not None and counts[given].min(initial=earliest) < earliest:
+        raise OverflowError
     return np.where(given, counts + start * given, NOT_A_VALUE)
+
+
+def _nanoseconds(column: pa.Array, decimals: int) -> np.ndarray:
+    """Numbers times a power of ten, what is below one cut off."""
+    if is_text(column.type):
+        return numbers.units_of(as_text(column), decimals, cut=True)
+    if pa.types.is_decimal(column.type):
+        column = column.cast(pa.decimal128(38, decimals), safe=False)
+    return digits_of(column.cast(pa.decimal128(38, decimals)))
 
 
 def _zoned(column: pa.Array) -> np.ndarray:

@@ -15,8 +15,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from hftlab.codes import MAX_QTY, MBO_FLAG_LAST
+from hftlab.codes import MAX_QTY, MBO_FLAG_HIDDEN, MBO_FLAG_LAST
 from hftlab.kernels.codes import MBO_ADD, MBO_CANCEL, MBO_FILL, MBO_NOTHING, MBO_TRADE
+from hftlab.kernels.feeds.nasdaq import is_masked
 from hftlab.kernels.primitives.compile import helper, kernel
 from hftlab.kernels.primitives.hash_index import discard, find, make_index, store
 from hftlab.kernels.primitives.intrinsics import bare, be16, be32, be64, ix
@@ -98,7 +99,7 @@ HIGHEST_BIT = np.int64(-(2**63))
 DAY_NS = 86_400 * 10**9
 CLOCK_MASK = (1 << 48) - 1
 PRICE_UNITS = 100_000  # 1e-4 -> 1e-9
-LAST = MBO_FLAG_LAST
+LAST, MASKED = MBO_FLAG_LAST, MBO_FLAG_LAST | MBO_FLAG_HIDDEN
 
 
 class Session(NamedTuple):
@@ -594,13 +595,19 @@ def put_note(data, at, columns, kind):
     body = at.body
     ts = at.midnight + (be64(data, body + 3) & CLOCK_MASK)
     action, side, price, shares = MBO_NOTHING, np.int64(0), np.int64(0), np.int64(0)
+    flags = LAST
     if kind == P_:
-        action, side = MBO_TRADE, side_of(data[ix(body + 19)])
+        action, side = (
+            MBO_TRADE,
+            -side_of(data[ix(body + 19)]),
+        )  # the aggressor's; P has the hidden order's
+        if is_masked(at.midnight):
+            side, flags = np.int64(0), MASKED
         shares, price = be32(data, body + 20), be32(data, body + 32) * PRICE_UNITS
     elif kind == Q_:
         action, price, shares = MBO_TRADE, be32(data, body + 27) * PRICE_UNITS, be64(data, body + 11)
         shares = shares if shares > 0 else np.int64(MAX_QTY)  # beyond 63 bits
-    put(columns, at.row, ts, at.book, action, side, price, shares, 0, LAST, at.sequence)
+    put(columns, at.row, ts, at.book, action, side, price, shares, 0, flags, at.sequence)
 
 
 @helper

@@ -12,13 +12,14 @@ from typing import NamedTuple
 
 import numpy as np
 
-from hftlab.codes import MBO_FLAG_LAST
+from hftlab.codes import MBO_FLAG_HIDDEN, MBO_FLAG_LAST
 from hftlab.kernels.codes import MBO_ADD, MBO_CANCEL, MBO_FILL, MBO_NOTHING, MBO_TRADE
+from hftlab.kernels.feeds.nasdaq import is_masked
 from hftlab.kernels.primitives.compile import helper, kernel
 from hftlab.kernels.primitives.digits import NEWLINE, RETURN, byte_at, digits_at, first_other, number_of
 from hftlab.kernels.primitives.intrinsics import bare, highest_bit, ix
 
-LAST = MBO_FLAG_LAST
+LAST, MASKED = MBO_FLAG_LAST, MBO_FLAG_LAST | MBO_FLAG_HIDDEN
 
 ADD, REDUCTION, DELETION, EXECUTION, HIDDEN, CROSS, HALT = range(1, 8)  # types of messages
 COMMA, MINUS, DOT, ZERO = (ord(char) for char in ",-.0")
@@ -266,7 +267,7 @@ def read_lines(data, place, stop, rows, row, tally, midnight_ns, price_units):
     rows, data, tally = bare_rows(rows), bare(data), bare(tally)
     max_price = (2**63 - 1) // price_units
     lines, last_ps, backwards = tally[LINES], tally[TIME_PS], tally[BACKWARDS]
-    status = DONE
+    status, masked = DONE, is_masked(midnight_ns)
     while place < stop:
         # an execution makes two rows
         if row + 2 > rows.action.size:
@@ -276,14 +277,19 @@ def read_lines(data, place, stop, rows, row, tally, midnight_ns, price_units):
         if end < 0:
             status = BROKEN
             break
+        flags = LAST
         ts_ns, price = midnight_ns + time_ps // PS_PER_NS, price * price_units
         # outside of the visible book no order is named; the side of a hidden execution is the aggressor's
         if kind > EXECUTION:
-            order_id, direction = np.int64(0), (-direction if kind == HIDDEN else np.int64(0))
+            order_id = np.int64(0)
+            if kind != HIDDEN or masked:
+                flags = MASKED if kind == HIDDEN else LAST
+                direction = np.int64(0)
+            direction = -direction  # the aggressor's
         elif kind == EXECUTION:
             fill(rows, row, ts_ns, MBO_FILL, direction, price, size, order_id, 0, lines)
             row += 1
-        fill(rows, row, ts_ns, _ACTION[ix(kind)], direction, price, size, order_id, LAST, lines)
+        fill(rows, row, ts_ns, _ACTION[ix(kind)], direction, price, size, order_id, flags, lines)
         tally[ix(TYPES + kind)] += 1
         backwards += time_ps < last_ps
         place, row, lines, last_ps = end, row + 1, lines + 1, time_ps

@@ -205,7 +205,7 @@ def test_book_tickers_and_trades_are_tables_of_their_own(tmp_path):
 def test_lots(tmp_path):
     """A lot may be another power of ten, for sizes that 1e-8 has no room for."""
     big = depth(1, [("0.00000107", "123456789012345")])
-    assert faults(opened(tmp_path, big, depth(2)))[0].startswith("row 1: found size '123456789012345'")
+    assert faults(opened(tmp_path, big, depth(2)))[0].startswith("line 1: found size '123456789012345'")
     flow = opened(tmp_path, big, lot="1")
     assert flow.table()["size"].to_pylist() == [123456789012345]
     assert flow.table()["price"].to_pylist() == [1070]
@@ -255,7 +255,7 @@ def test_the_first_update_brackets_the_snapshot(tmp_path, first):
 def test_a_first_update_beyond_the_snapshot_is_a_gap(tmp_path):
     """The snapshot is used all the same, as there is no better, and the hole is said."""
     flow = opened(tmp_path, SNAP, depth(14, [("97", "1")], first=13))
-    assert faults(flow) == ["row 2: found U 13 after u 10 (2 missing), expected U one above u"]
+    assert faults(flow) == ["line 2: found U 13 after u 10 (2 missing), expected U one above u"]
     assert len(rows(flow)) == 5
     assert flow.notes[:2] == ["sequence gaps: 1", "update ids missing in them: 2"]
 
@@ -264,8 +264,8 @@ def test_gaps_are_told_with_their_rows_and_the_book_goes_on(tmp_path):
     """Each gap is a fault; every row is there."""
     flow = opened(tmp_path, SNAP, depth(11), depth(15, [("97", "1")], first=14), depth(16), depth(20))
     assert faults(flow) == [
-        "row 3: found U 14 after u 11 (2 missing), expected U one above u",
-        "row 5: found U 20 after u 16 (3 missing), expected U one above u",
+        "line 3: found U 14 after u 11 (2 missing), expected U one above u",
+        "line 5: found U 20 after u 16 (3 missing), expected U one above u",
     ]
     assert flow.notes[:2] == ["sequence gaps: 2", "update ids missing in them: 5"]
     assert [row[5] for row in rows(flow)[4:]] == [11, 15, 16, 20]
@@ -291,7 +291,7 @@ def test_what_is_older_than_the_book_is_dropped_and_counted(tmp_path):
 def test_an_update_that_overlaps_is_used_and_told(tmp_path):
     """Sizes are absolute, so it can't do harm; but U isn't the u before + 1."""
     flow = opened(tmp_path, SNAP, depth(12, first=11), depth(14, [("97", "1")], first=12))
-    assert faults(flow) == ["row 3: found U 12 after u 12 (0 missing), expected U one above u"]
+    assert faults(flow) == ["line 3: found U 12 after u 12 (0 missing), expected U one above u"]
     assert [row[5] for row in rows(flow)[4:]] == [12, 14]
 
 
@@ -394,7 +394,7 @@ def test_futures(tmp_path):
         depth(40, [("97", "3")], first=31, pu=30),
     )
     assert [(row[0], row[5]) for row in rows(flow)[4:]] == [("M", 10), ("M", 25), ("M", 40)]
-    assert faults(flow) == ["row 5: found pu 30 after u 25, expected pu of each the u before"]
+    assert faults(flow) == ["line 5: found pu 30 after u 25, expected pu of each the u before"]
     assert flow.notes[:2] == ["updates that the snapshot already contains, dropped: 1", "sequence gaps: 1"]
 
 
@@ -548,7 +548,7 @@ def test_a_damaged_line_is_a_fault_and_the_rest_is_delivered(tmp_path, line, sai
     """Row, found and expected are told; what stands before and after is whole."""
     flow = opened(tmp_path, *GOOD[:2], line, depth(12, [("97", "1")]), GOOD[2])
     (fault,) = faults(flow)
-    assert fault.startswith(f"row 3: {said}")
+    assert fault.startswith(f"line 3: {said}")
     assert "\n" not in fault
     assert [row[0] for row in rows(flow)] == ["R", "M", "M", "M", "M", "M", "M", "T"]
     assert flow.extras["book_ticker"]().num_rows == 0
@@ -568,7 +568,7 @@ def test_damage_of_one_kind_is_one_fault(tmp_path):
     """A thousand bad lines are a count, not a thousand lines of report."""
     flow = opened(tmp_path, *GOOD, *["garbage"] * 1000)
     assert faults(flow) == [
-        "row 5: found 'garbage', expected a message of JSON (1,000 times, the first here)"
+        "line 5: found 'garbage', expected a message of JSON (1,000 times, the first here)"
     ]
     many = opened(tmp_path, *GOOD, *(f"garbage {i}" for i in range(1000)))
     assert len(many.faults) == messages.KINDS_OF_FAULTS + 1
@@ -595,7 +595,7 @@ def test_a_capture_cut_at_every_byte_of_its_last_line(tmp_path, last):
         flow = open_flow(path)
         assert len(rows(flow)) == 8
         (fault,) = flow.faults
-        assert fault.where == "row 6"
+        assert fault.where == "line 6"
 
 
 def test_a_compressed_capture_cut_anywhere(tmp_path):
@@ -675,7 +675,7 @@ def test_a_line_without_end(tmp_path, monkeypatch):
     path = write(tmp_path, *GOOD, "x" * 2000)
     path.write_bytes(path.read_bytes()[:-1])
     with pytest.raises(
-        FormatError, match=r"row 5: found 2,000 bytes without a line end, expected a message a line"
+        FormatError, match=r"line 5: found 2,000 bytes without a line end, expected a message a line"
     ):
         open_flow(path).table()
 

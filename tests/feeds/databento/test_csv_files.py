@@ -213,10 +213,17 @@ def changed(place, value):
             changed("price", "4800.1234567891"),
             "found price '4800.1234567891', expected a number of at most nine decimals",
         ),
+        (changed("price", "7e-48"), "found price '7e-48', expected a number of at most nine decimals"),
+        (changed("order_id", ""), "found order_id '', expected an id on every A, M and C"),
+        (
+            changed("order_id", "6.412777e+12"),
+            "found order_id '6.412777e+12', expected a whole number of 64 bits: a float beyond 2^53 has lost "
+            "digits",
+        ),
         (changed("price", "4_800"), "found price '4_800', expected a number of at most nine decimals"),
         (
             changed("price", "9223372036.9"),
-            "found price '9223372036.9', expected a number of at most nine decimals",
+            "found price '9223372036.9', expected at most 9223372036.854775807: this is too large",
         ),
         (changed("size", "-1"), "found size '-1', expected a whole number of 32 bits"),
         (changed("size", "4294967296"), "found size '4294967296', expected a whole number of 32 bits"),
@@ -252,26 +259,26 @@ def test_a_row_that_is_broken(tmp_path, row, said, before):
     path = lines(tmp_path, *[GOOD] * before, row, GOOD, "rubbish")
     found = message(path)
     if row == "":  # an empty line is nothing, but it is a line
-        assert found == f"{path}, row {before + 4}: found 1 cells, expected 15, as in the header"
+        assert found == f"{path}, line {before + 4}: found 1 cells, expected 15, as in the header"
     elif said is None:
-        assert found.startswith(f"{path}, row {before + 2}: found ")
+        assert found.startswith(f"{path}, line {before + 2}: found ")
     else:
-        assert found == f"{path}, row {before + 2}: {said}"
+        assert found == f"{path}, line {before + 2}: {said}"
 
 
 def test_a_file_of_raw_prices_with_one_that_is_not(tmp_path):
     """A file has prices of one kind."""
     path = lines(tmp_path, *[changed("price", "4800000000000")] * 20_000, changed("price", "4800.5"))
-    assert message(path) == f"{path}, row 20002: found price '4800.5', expected a whole number of 1e-9"
+    assert message(path) == f"{path}, line 20002: found price '4800.5', expected a whole number of 1e-9"
 
 
 def test_a_blank_symbol_without_a_number(tmp_path):
     """Something must tell the instrument."""
     header = HEADER.replace("instrument_id", "other")
     path = lines(tmp_path, GOOD, changed("symbol", ""), header=header)
-    assert message(path) == f"{path}, row 3: found symbol '', expected the name of an instrument"
+    assert message(path) == f"{path}, line 3: found symbol '', expected the name of an instrument"
     path = lines(tmp_path, GOOD, header=header.replace(",symbol", ",other2"))
-    assert message(path) == f"{path}, row 1: found no symbol and no instrument_id, expected one of the two"
+    assert message(path) == f"{path}, line 1: found no symbol and no instrument_id, expected one of the two"
 
 
 @pytest.mark.parametrize(
@@ -293,7 +300,7 @@ def test_another_schema_is_named(tmp_path, header, schema, hint):
     """Only mbo can be rebuilt."""
     path = lines(tmp_path, "1", header=header)
     found = message(path)
-    assert found.startswith(f"{path}, row 1: found the columns of {schema}, without ")
+    assert found.startswith(f"{path}, line 1: found the columns of {schema}, without ")
     assert found.endswith(f"expected the schema mbo{hint}")
 
 
@@ -301,7 +308,7 @@ def test_the_wrong_format_under_the_right_name(tmp_path):
     """Asked for by name, other content says what it lacks."""
     (path := tmp_path / "mbo.csv").write_text("a,b\n1,2\n")
     assert message(path, format="databento_csv").startswith(
-        f"{path}, row 1: found the columns of another schema"
+        f"{path}, line 1: found the columns of another schema"
     )
     (path := tmp_path / "mbo2.csv").write_bytes(b"\0\1\2" * 50)
     assert message(path, format="databento_csv").startswith(f"{path}: found ")
@@ -326,7 +333,8 @@ def test_a_first_time_without_a_day(tmp_path):
     """It is a broken row, not a question for a date that this format doesn't ask."""
     said = message(lines(tmp_path, GOOD.replace("2023-12-25T", "", 1)))
     assert (
-        ", row 2: found ts_recv '12:00:00.000000007Z', expected nanoseconds since 1970 or a time like" in said
+        ", line 2: found ts_recv '12:00:00.000000007Z', expected nanoseconds since 1970 or a time like"
+        in said
     )
 
 
@@ -338,9 +346,9 @@ def test_the_last_row_cut_anywhere(tmp_path):
         if length <= len("ESH4"):
             flow = open_flow(path)
             assert column(flow, "symbol") == ["ESH4", "ESH4"[:-length] or "17077"]
-            assert [fault.where for fault in flow.faults] == ["row 3"]
+            assert [fault.where for fault in flow.faults] == ["line 3"]
         else:
-            assert message(path).startswith(f"{path}, row 3: found ")
+            assert message(path).startswith(f"{path}, line 3: found ")
 
 
 def test_a_bad_checksum(tmp_path):
@@ -356,7 +364,7 @@ def test_bytes_that_are_no_text(tmp_path):
     good, bad = f"{GOOD}\n".encode(), GOOD.encode().replace(b"ESH4", b"\xff\xfe")
     for count in (1, 2000):
         (path := tmp_path / "mbo.csv").write_bytes(f"{HEADER}\n".encode() + good * count + bad)
-        said = f"{path}, row {count + 2}: found bytes that are no text, expected text in UTF-8"
+        said = f"{path}, line {count + 2}: found bytes that are no text, expected text in UTF-8"
         assert message(path) == said
     path.write_bytes(bad)
     said = f"{path}: found other content, expected CSV, NDJSON, Parquet or Arrow data"

@@ -130,7 +130,7 @@ def test_a_table_without_its_last_line_end(tmp_path, kind):
     flow = open_flow(whole)
     for rows in (1, 100):
         list(flow.batches(rows))
-        fault = f"row {len(lines)}: found no line end, expected one behind every row: this one may be cut"
+        fault = f"line {len(lines)}: found no line end, expected one behind every row: this one may be cut"
         assert [str(fault) for fault in flow.faults] == [fault]
     assert plain(flow) == expected
 
@@ -150,13 +150,13 @@ def test_what_the_commands_say_of_it(tmp_path, capsys):
     name, lines = TEXTS["databento_csv"]
     (path := tmp_path / name).write_text("\n".join(lines))
     assert main(["inspect", str(path)]) == 1
-    assert "damaged: row 3: found no line end" in capsys.readouterr().out
+    assert "damaged: line 3: found no line end" in capsys.readouterr().out
     assert main(["replay", "--mode", "rebuild", str(path)]) == 0
-    assert "row 3: found no line end" in " ".join(capsys.readouterr().out.split())
+    assert "line 3: found no line end" in " ".join(capsys.readouterr().out.split())
     assert main(["certify", str(path)]) == 0
-    assert "damaged: row 3: found no line end" in capsys.readouterr().out
+    assert "damaged: line 3: found no line end" in capsys.readouterr().out
     assert main(["convert", str(path), "-o", str(tmp_path / "es.parquet")]) == 0
-    assert f"{path}: row 3: found no line end" in capsys.readouterr().err
+    assert f"{path}: line 3: found no line end" in capsys.readouterr().err
 
 
 def books(folder, data, name=BOOKS):
@@ -174,11 +174,11 @@ def test_published_books_cut_in_the_last_row(tmp_path, one_step):
     """A shorter last number passes as another one, so the report has a fault."""
     for length in range(len(BOOK) - len("5853300,18,5853200,18"), len(BOOK)):
         messages, path = books(tmp_path, BOOK[:length])
-        expected = f"{path}, row 2: found no line end, expected one behind every row: this one may be cut"
+        expected = f"{path}, line 2: found no line end, expected one behind every row: this one may be cut"
         try:
             found = compare(messages, path, one_step=one_step).faults
         except InputError as error:
-            expected, found = True, f"{path}, row 2: found" in str(error)
+            expected, found = True, f"{path}, line 2: found" in str(error)
         assert found in (expected, (expected,))
     assert compare(*books(tmp_path, BOOK), one_step=one_step).faults == ()
 
@@ -187,7 +187,7 @@ def test_an_opening_book_that_may_be_cut(tmp_path):
     """It has but one row, whose last number may have had more digits."""
     messages, path = books(tmp_path, BOOK.splitlines()[1])
     (fault,) = open_flow(messages, initial_book=path).faults
-    assert str(fault).startswith(f"{path}, row 1: found no line end")
+    assert str(fault).startswith(f"{path}, line 1: found no line end")
     assert not open_flow(messages, initial_book=books(tmp_path, BOOK)[1]).faults
     assert lobster.first_levels(path).size.tolist() == [18]
 
@@ -202,7 +202,7 @@ def test_published_levels_cut_in_the_last_row(tmp_path):
     assert compare(source, path).faults == ()
     path.write_text("\n".join(lines)[:-1])
     (fault,) = compare(source, path).faults
-    assert fault.startswith(f"{path}, row 3: found no line end")
+    assert fault.startswith(f"{path}, line 3: found no line end")
 
 
 # ------------------------------------------------------------------ a byte order mark
