@@ -180,7 +180,17 @@ def load(
         extras["trades"] = partial(_trades_table, events, executions, symbol)
         extras["order_book"] = partial(_books_table, path, table, symbol)
     notes = _notes(events, history, executions)
-    return Flow(path, "bitstamp", "mbo", table, symbols=symbols, notes=notes, faults=faults, extras=extras)
+    return Flow(
+        path,
+        "bitstamp",
+        "mbo",
+        table,
+        symbols=symbols,
+        notes=notes,
+        faults=faults,
+        extras=extras,
+        lot_size=Decimal(1) / _VOLUME,
+    )
 
 
 def _is_csv(head: bytes) -> bool:

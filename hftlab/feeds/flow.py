@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from decimal import Decimal
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -50,7 +51,8 @@ class Flow:
     Attributes: `path`, `format` (the feed's name), `kind` (what `table` holds: "orders" for commands, "mbo"
     for facts by order, "mbp" for facts by price level), `symbols` (the ones asked for, None for all),
     `notes` (counted quirks, for people), `faults` (damage that was met), `options` (what the feed was asked
-    for beside that), `extras` (further tables of the source, by name: `flow.extras["noii"]()`). A feed that
+    for beside that), `lot_size` (what one lot is of a unit that prices are for, None where the source doesn't
+    say), `extras` (further tables of the source, by name: `flow.extras["noii"]()`). A feed that
     reads in pieces may add to notes and faults until the last piece was read.
     """
 
@@ -68,12 +70,14 @@ class Flow:
         most_rows: int | None = None,
         faults: list[Fault] | None = None,
         extras: Mapping[str, Callable[[], pa.Table]] | None = None,
+        lot_size: str | Decimal | None = None,
     ) -> None:
         self.path, self.format, self.kind = Path(path), format, kind
         self.symbols = split_symbols(symbols)
         self.notes = notes if isinstance(notes, list) else list(notes)
         self.faults = [] if faults is None else faults
         self.extras = dict(extras or {})
+        self.lot_size = None if lot_size is None else Decimal(lot_size)
         self._source, self._batches, self._num_rows = source, batches, num_rows
         self._most_rows = most_rows
         self.inferred: pa.Table | None = None  # the commands behind it, once `infer_orders` was asked

@@ -10,11 +10,12 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any, NamedTuple
 
+from hftlab.config.lot_values import LotValues
 from hftlab.config.settings import Config
 from hftlab.engine.runner import Progress, run_tape
-from hftlab.feeds import open_flow
+from hftlab.feeds import Flow, open_flow
 from hftlab.replayer.book_calls import calls_of, digest_of_acks, open_books
-from hftlab.replayer.plan import make_plan
+from hftlab.replayer.plan import lots_for, make_plan
 from hftlab.replayer.replayer import replay
 from hftlab.replayer.source import Source
 from hftlab.results.digest import digest_of
@@ -107,13 +108,14 @@ def verify(
         if gate is None or _has_one_book(gate, head):
             rules = rules_for(head.symbols, options.get("tick_size"), config)
             tape = compile_checked(head, rules, wide=gate is not None and gate.closes_positions)
-            manager = None if gate is None else RiskManager(gate)
+            lots = lots_for(source.plan.config, flow.lot_size if isinstance(flow, Flow) else None)
+            manager = None if gate is None else RiskManager(gate, lots)
             expected = check(
                 f"batch of the first {head.rows:,}",
                 None,
                 lambda: (head.rows, digest_of(run_tape(tape, manager=manager))),
             )
-            check("the same through OrderBook calls", expected, lambda: (head.rows, _calls(tape, gate)))
+            check("the same through OrderBook calls", expected, lambda: (head.rows, _calls(tape, gate, lots)))
     return Verification(tuple(checks))
 
 
@@ -128,9 +130,9 @@ def _chunk_sizes(rows: int) -> list[int]:
     return sorted({max(1, rows * 2 // 3), max(1, rows // 7), max(997, rows // 50)}, reverse=True)
 
 
-def _calls(tape: Tape, limits: Limits | None) -> str:
+def _calls(tape: Tape, limits: Limits | None, lots: LotValues) -> str:
     """The digest of a tape's rows sent through one OrderBook per symbol, a Python call each."""
-    books = open_books(tape, limits)
+    books = open_books(tape, limits, lots)
     acks, told = [], []
     for number, call, arguments in calls_of(tape, books):
         acks.append((number, call(*arguments)))

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
-from hftlab.config.settings import RECORDABLE, Config, load_config
+from hftlab.config.lot_values import ONES, LotValues, lot_worth, worth_of
+from hftlab.config.settings import DEFAULT_INSTRUMENT, RECORDABLE, Config, load_config
 from hftlab.engine.runner import Progress
 from hftlab.errors import UsageError, require_positive, split_symbols
 from hftlab.risk_gate.limits import Limits
@@ -49,6 +51,8 @@ class Plan:
     progress: Progress | None
     keep: bool = True  # tables of a replay in chunks, where no run folder does
     limits: Limits | None = None  # of the risk gate
+    lots: LotValues = ONES  # what a lot is worth
+    lot_size: str | None = None  # of the flow, as its feed says
 
     def settings(self) -> dict[str, Any]:
         """What a run folder and a summary say of it."""
@@ -56,8 +60,26 @@ class Plan:
         return {name: getattr(self, name) for name in (*names, "depth", "chunk_rows", "symbols")} | {
             "tick_size": None if self.tick_size is None else str(self.tick_size),
             "instruments": msgspec.to_builtins(self.config.instruments),
+            "lot_size": self.lot_size,
             "limits": None if self.limits is None else self.limits.what,
         }
+
+
+def lots_for(config: Config, lot_size: Decimal | None = None) -> LotValues:
+    """What lots are worth: by the configuration, and where it gives no lot size, by that of a flow."""
+    units = None if lot_size is None else lot_worth(lot_size)
+
+    def worth(symbol: str) -> int:
+        own = config.instrument(symbol)
+        worth = worth_of(own.lot_size or units, own.multiplier)
+        if worth is None:
+            raise UsageError(
+                f"instruments.{symbol}: found a multiplier that gives lots of {lot_size} more than nine "
+                "decimals, expected a product of at most nine"
+            )
+        return worth
+
+    return LotValues(worth(DEFAULT_INSTRUMENT), {symbol: worth(symbol) for symbol in config.instruments})
 
 
 def limits_for(limits: Limits | str | Path | dict[str, Any] | None, plan: Plan) -> Limits | None:
@@ -109,6 +131,7 @@ def make_plan(
         None,
         None,
         progress,
+        lots=lots_for(settings),
     )
 
 
