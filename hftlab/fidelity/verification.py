@@ -15,7 +15,7 @@ from hftlab.config.settings import Config
 from hftlab.engine.runner import Progress, run_tape
 from hftlab.feeds import Flow, open_flow
 from hftlab.replayer.book_calls import calls_of, digest_of_acks, open_books
-from hftlab.replayer.plan import lots_for, make_plan
+from hftlab.replayer.plan import lots_for, make_plan, with_lot_size
 from hftlab.replayer.replayer import replay
 from hftlab.replayer.source import Source
 from hftlab.results.digest import digest_of
@@ -108,7 +108,8 @@ def verify(
         if gate is None or _has_one_book(gate, head):
             rules = rules_for(head.symbols, options.get("tick_size"), config)
             tape = compile_checked(head, rules, wide=gate is not None and gate.closes_positions)
-            lots = lots_for(source.plan.config, flow.lot_size if isinstance(flow, Flow) else None)
+            lot_size = flow.lot_size if isinstance(flow, Flow) else None
+            lots = lots_for(with_lot_size(source.plan.config, lot_size))
             manager = None if gate is None else RiskManager(gate, lots)
             expected = check(
                 f"batch of the first {head.rows:,}",

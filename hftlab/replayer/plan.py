@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 
-from hftlab.config.lot_values import ONES, LotValues, lot_worth, worth_of
+from hftlab.config.lot_values import ONE, ONES, LotValues, positive_units, worth_of
 from hftlab.config.settings import DEFAULT_INSTRUMENT, RECORDABLE, Config, load_config
 from hftlab.engine.runner import Progress
 from hftlab.errors import UsageError, require_positive, split_symbols
@@ -52,7 +52,6 @@ class Plan:
     keep: bool = True  # tables of a replay in chunks, where no run folder does
     limits: Limits | None = None  # of the risk gate
     lots: LotValues = ONES  # what a lot is worth
-    lot_size: str | None = None  # of the flow, as its feed says
 
     def settings(self) -> dict[str, Any]:
         """What a run folder and a summary say of it."""
@@ -60,26 +59,34 @@ class Plan:
         return {name: getattr(self, name) for name in (*names, "depth", "chunk_rows", "symbols")} | {
             "tick_size": None if self.tick_size is None else str(self.tick_size),
             "instruments": msgspec.to_builtins(self.config.instruments),
-            "lot_size": self.lot_size,
             "limits": None if self.limits is None else self.limits.what,
         }
 
 
-def lots_for(config: Config, lot_size: Decimal | None = None) -> LotValues:
-    """What lots are worth: by the configuration, and where it gives no lot size, by that of a flow."""
-    units = None if lot_size is None else lot_worth(lot_size)
+def with_lot_size(config: Config, lot_size: Decimal | None) -> Config:
+    """Settings with the lot size of a flow wherever they give none."""
+    if lot_size is None:
+        return config
+    common = {DEFAULT_INSTRUMENT: config.instrument(DEFAULT_INSTRUMENT)} | config.instruments
+    units = positive_units(lot_size)
+    instruments = {
+        symbol: msgspec.structs.replace(own, lot_size=own.lot_size or units) for symbol, own in common.items()
+    }
+    return msgspec.structs.replace(config, instruments=instruments)
 
-    def worth(symbol: str) -> int:
+
+def lots_for(config: Config) -> LotValues:
+    """What lots are worth. Raises UsageError where that has more than nine decimals."""
+    worth = {}
+    for symbol in (DEFAULT_INSTRUMENT, *config.instruments):
         own = config.instrument(symbol)
-        worth = worth_of(own.lot_size or units, own.multiplier)
-        if worth is None:
+        worth[symbol] = worth_of(own.lot_size, own.multiplier)
+        if worth[symbol] is None:
+            found = f"{Decimal(own.multiplier or ONE) / ONE} x lots of {Decimal(own.lot_size or ONE) / ONE:f}"
             raise UsageError(
-                f"instruments.{symbol}: found a multiplier that gives lots of {lot_size} more than nine "
-                "decimals, expected a product of at most nine"
+                f"instruments.{symbol}.multiplier: found {found}, expected a product of at most nine decimals"
             )
-        return worth
-
-    return LotValues(worth(DEFAULT_INSTRUMENT), {symbol: worth(symbol) for symbol in config.instruments})
+    return LotValues(worth.pop(DEFAULT_INSTRUMENT), worth)
 
 
 def limits_for(limits: Limits | str | Path | dict[str, Any] | None, plan: Plan) -> Limits | None:

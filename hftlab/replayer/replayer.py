@@ -23,6 +23,7 @@ from hftlab.replayer.plan import (
     limits_for,
     lots_for,
     make_plan,
+    with_lot_size,
 )
 from hftlab.replayer.sink import Handover, Sink
 from hftlab.replayer.source import Source
@@ -88,8 +89,8 @@ def replay(
             initial_book=None if initial_book is None else str(initial_book),
             feed={"format": flow.format, **flow.options},
             symbols=plan.symbols or flow.symbols,
-            lots=lots_for(plan.config, flow.lot_size),
-            lot_size=None if flow.lot_size is None else f"{flow.lot_size:f}",
+            config=(config := with_lot_size(plan.config, flow.lot_size)),
+            lots=lots_for(config),
         )
     source = Source(flow, plan)
     return _with_output(source.plan, out, partial(_replay_source, source))

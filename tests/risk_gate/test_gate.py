@@ -108,7 +108,7 @@ def test_every_way_decides_as_the_twin_does(name, seed, tmp_path):
 @pytest.mark.parametrize("seed", SEEDS)
 @pytest.mark.parametrize("name", risk_flows.FLOWS)
 def test_every_way_counts_true_money_as_the_twin_does(name, seed, tmp_path):
-    """With lot sizes and multipliers by symbol all is the same, in money of price x lots x what one is worth."""
+    """With lot sizes and multipliers by symbol too; their money is price x lots x what a lot is worth."""
     check(risk_flows.make_with_lots(name, SIZE, seed), WAYS, tmp_path)
 
 

@@ -91,7 +91,7 @@ def test_a_pair_exceeds_another(value, limit):
 
 
 @EXAMPLES
-@given(limit=SUMS)
+@given(limit=AMOUNTS)
 def test_a_limit_itself_does_not_exceed_it(limit):
     """One more does."""
     assert not wide.exceeds(pair(limit), pair(limit))
