@@ -10,6 +10,12 @@ one is a single line naming file and key, and never a surprise in the middle of 
     [instruments.default]
     tick_size = "0.01"
 
+    [instruments.BTCUSD]
+    lot_size = "1e-8"                   # lots are satoshi: money is price x lots x this
+
+    [instruments.ES]
+    multiplier = 50                     # x this: 50 a point
+
     [feed]                              # how a source is read: options of its feed
     format = "generic"
     columns = { ts = "time", order_id = "oid" }
@@ -38,12 +44,14 @@ import re
 import tomllib
 from collections.abc import Mapping
 from decimal import Decimal
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import msgspec
 from msgspec import Meta
 
+from hftlab.config import lot_values
 from hftlab.config.limit_keys import KEYS, TRADING_KEYS, as_setting
 from hftlab.config.limit_settings import RISK_KEYS, read_settings
 from hftlab.errors import MOST_LEVELS, ConfigError
@@ -82,6 +90,8 @@ Tables = Annotated[
 TickSize = Annotated[
     int | None, Meta(description='a positive decimal of at most nine places, such as "0.01"')
 ]
+LotSize = Annotated[int | None, Meta(description=lot_values.EXPECTED)]
+Multiplier = Annotated[int | None, Meta(description="a positive number of at most nine decimals, such as 50")]
 Flag = Annotated[bool, Meta(description="true or false")]
 
 
@@ -103,6 +113,8 @@ class Instrument(Section, frozen=True):
     """``[instruments.SYMBOL]``: what is known of an instrument before its first row."""
 
     tick_size: TickSize = None  # 1e-9 units; None: inferred from the flow
+    lot_size: LotSize = None  # 1e-9 of the unit that prices are for; None: the feed's, or 1
+    multiplier: Multiplier = None  # 1e-9; None: 1
     allow_nonpositive_prices: Flag = False  # of commands (spreads, energy); a venue's messages may have any
 
 
@@ -181,10 +193,16 @@ def _instruments(settings: Any, where: str) -> dict[str, Instrument]:
 
 def _instrument(settings: Any, where: str, symbol: str) -> Instrument:
     name = "instruments." + (symbol if re.fullmatch(r"[\w-]+", symbol) else f'"{symbol}"')
-    if isinstance(settings, dict) and "tick_size" in settings:
-        tick_size = _tick_size(settings["tick_size"], f"{where}, {name}.tick_size")
-        settings = {**settings, "tick_size": tick_size}
-    return _section(settings, Instrument, where, name)
+    units = settings
+    if isinstance(settings, dict):
+        given = [key for key in _UNITS if key in settings]
+        units = settings | {key: _UNITS[key](settings[key], f"{where}, {name}.{key}") for key in given}
+    instrument = _section(units, Instrument, where, name)
+    if lot_values.worth_of(instrument.lot_size, instrument.multiplier) is None:
+        found = f"{settings.get('multiplier', 1)} x a lot_size of {settings.get('lot_size', 1)}"
+        expected = "a product of at most nine decimals, up to 1e9"
+        raise ConfigError(f"{where}, {name}.multiplier: found {found}, expected {expected}")
+    return instrument
 
 
 def _tick_size(value: Any, where: str) -> int:
@@ -195,6 +213,18 @@ def _tick_size(value: Any, where: str) -> int:
     except ValueError:
         pass
     raise _wrong(where, value, _takes(Instrument, "tick_size"))
+
+
+def _lot_units(key: str, value: Any, where: str) -> int:
+    """A lot size or a multiplier in 1e-9."""
+    if (units := lot_values.positive_units(value)) is not None:
+        return units
+    raise _wrong(where, value, _takes(Instrument, key))
+
+
+_UNITS = {"tick_size": _tick_size} | {
+    key: partial(_lot_units, key) for key in ("lot_size", "multiplier")
+}  # what is kept in 1e-9
 
 
 def _section(settings: Any, struct: type[Section], where: str, name: str) -> Any:
@@ -250,8 +280,8 @@ def _put(settings: dict[str, Any], places: list[str], key: str, value: Any) -> N
 
 
 def _from_text(text: str, struct: type[Section], key: str, where: str) -> Any:
-    if key == "tick_size":  # checked here, where the variable's name is known; converted with its section
-        _tick_size(text, where)
+    if key in _UNITS:  # checked here, where the variable's name is known; converted with its section
+        _UNITS[key](text, where)
         return text
     value = re.split(r"\s*,\s*", text) if key == "record" else text
     try:

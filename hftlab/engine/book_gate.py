@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from hftlab.codes import GateEvent, Reason, RiskState
+from hftlab.config.lot_values import ONE
 from hftlab.engine.live_books import Venue
 from hftlab.kernels.book.ladder import never_open
 from hftlab.kernels.engine import gated_event, live_books
@@ -37,7 +38,7 @@ class Position(NamedTuple):
     open_buy: int  # lots of its resting orders
     open_sell: int
     open_orders: int
-    open_notional: int | None  # 1e-9; kept only where `max_open_notional` is given
+    open_notional: int | None  # 1e-9, rounded down; kept only where `max_open_notional` is given
     state: RiskState  # the most severe of the account's, the symbol's and that of everything
     stopped: bool  # whether a stop loss has struck
 
@@ -234,9 +235,14 @@ class BookGate:
             manager.accounts[place],
         )  # one book: one each
         held = (int(holding[name]) for name in ("position", "open_buy", "open_sell", "open_orders"))
-        notional = int(holding["open_notional"]) if self._tracks_notional else None
+        notional = self._open_notional(holding) if self._tracks_notional else None
         stopped = bool(holding["stopped"] or own["stopped"])
         return Position(*held, notional, RiskState(max(state, int(own["state"]))), stopped)
+
+    def _open_notional(self, holding: np.void) -> int:
+        """Money of a holding's open orders, 1e-9."""
+        high, low = int(holding["open_notional_high"]), int(holding["open_notional_low"])
+        return ((high << 64) + low % 2**64) * int(self.manager.symbols["lot"][0]) // ONE
 
     @property
     def _tracks_notional(self) -> bool:

@@ -29,6 +29,7 @@ from hftlab.codes import (
     Status,
     Tif,
 )
+from hftlab.config.lot_values import LotValues, lot_worth
 from hftlab.engine.acks import Ack, Depth, Fill, Level
 from hftlab.engine.book_gate import BookGate, Intervention, Position
 from hftlab.engine.live_books import Venue
@@ -161,7 +162,8 @@ class OrderBook:
 
     With `limits` (a `Limits`, a file of them, a dict of keys) the risk gate stands in front of it, as in
     docs/RISK.md: `account` is the sender of a command, `ts` its time in ns (default: now). Without them both
-    change nothing.
+    change nothing. Money is price x lots x `lot_size` x `multiplier` (decimal text, int or Decimal; default
+    1): for lots of a satoshi "1e-8", for a future of 50 a point 50.
 
     One thread at a time: a call while another thread is within one raises UsageError and changes nothing, so
     that acks never mix. Who shares a book puts a lock around it. A book can be pickled, with its gate: every
@@ -182,12 +184,16 @@ class OrderBook:
         tick_size: str | int | float | Decimal = "0.01",
         allow_nonpositive_prices: bool = False,
         limits: Limits | str | Path | dict[str, Any] | None = None,
+        lot_size: str | int | float | Decimal = 1,
+        multiplier: str | int | float | Decimal = 1,
     ) -> None:
+        self._lots = LotValues(lot_worth(lot_size, multiplier))
+        self.lot_size, self.multiplier = lot_size, multiplier
         self.symbol, self.tick_size = symbol, tick_units(tick_size)
         self.allow_nonpositive_prices = allow_nonpositive_prices
         self._open(nothing())
         if limits is not None:
-            self._stand_behind(BookGate(RiskManager(Limits.of(limits)), symbol, self._venue))
+            self._stand_behind(BookGate(RiskManager(Limits.of(limits), self._lots), symbol, self._venue))
 
     def _open(self, orders: Resting) -> None:
         pages = (
@@ -515,6 +521,8 @@ class OrderBook:
             b"tick_size": str(self.tick_size).encode(),
             b"allow_nonpositive_prices": str(int(self.allow_nonpositive_prices)).encode(),
             b"orders": str(table.num_rows).encode(),
+            b"lot_size": str(self.lot_size).encode(),
+            b"multiplier": str(self.multiplier).encode(),
         }
         sink = pa.BufferOutputStream()
         table = table.replace_schema_metadata({**(table.schema.metadata or {}), **settings})
@@ -540,7 +548,8 @@ class OrderBook:
         if version != SNAPSHOT_VERSION or not whole or table.schema.names != schema.BOOK.names:
             raise FormatError("snapshot", "other or incomplete data", "the bytes of OrderBook.snapshot()")
         tick, signed = int(settings[b"tick_size"]), settings[b"allow_nonpositive_prices"] == b"1"
-        book = cls(settings[b"symbol"].decode(), tick, signed)
+        lot_size, multiplier = (settings.get(k, b"1").decode() for k in (b"lot_size", b"multiplier"))
+        book = cls(settings[b"symbol"].decode(), tick, signed, lot_size=lot_size, multiplier=multiplier)
         orders = _resting(table)
         if (orders.qty <= 0).any() or (orders.price % tick != 0).any() or (np.abs(orders.side) != 1).any():
             raise FormatError("snapshot", "orders that can't rest", "the bytes of OrderBook.snapshot()")
@@ -550,7 +559,13 @@ class OrderBook:
     @_one_at_a_time
     def copy(self) -> Self:
         """An independent book with the same orders in the same queues."""
-        twin = type(self)(self.symbol, self.tick_size, self.allow_nonpositive_prices)
+        twin = type(self)(
+            self.symbol,
+            self.tick_size,
+            self.allow_nonpositive_prices,
+            lot_size=self.lot_size,
+            multiplier=self.multiplier,
+        )
         twin._open(self._venue.resting())
         if self._gate is not None:
             twin._stand_behind(self._gate.copy(twin._venue))

@@ -233,9 +233,8 @@ def load(
         extras["order_book"] = partial(_books_table, log, table, symbol)
     notes = _notes(events, history, executions) + _notes_of_ghosts(events, ghosts, drop)
     notes += log.notes() if log else []
-    flow = Flow(path, "bitstamp", "mbo", table, symbols=symbols, notes=notes, faults=faults, extras=extras)
-    flow.lot_size = LOT
-    return flow
+    more = {"notes": notes, "faults": faults, "extras": extras, "lot_size": LOT}
+    return Flow(path, "bitstamp", "mbo", table, symbols=symbols, **more)
 
 
 def _flag(what: str, given: bool | str) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from decimal import Decimal
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_args
@@ -80,17 +81,18 @@ class Flow:
         faults: list[Fault] | None = None,
         extras: Mapping[str, Callable[[], pa.Table]] | None = None,
         refills: Refills = "keep",
+        lot_size: str | Decimal | None = None,
     ) -> None:
         self.path, self.format, self.kind = Path(path), format, kind
         self.symbols = split_symbols(symbols)
         self.notes = notes if isinstance(notes, list) else list(notes)
         self.faults = [] if faults is None else faults
         self.extras = dict(extras or {})
+        self.lot_size = None if lot_size is None else Decimal(lot_size)
         self._source, self._batches, self._num_rows = source, batches, num_rows
         self._most_rows = most_rows
         self.inferred: pa.Table | None = None  # the commands behind it, once `infer_orders` was asked
         self.options: dict[str, object] = {}
-        self.lot_size: str | None = None
         self.refills = refills
         self.opened_with: dict[str, Any] | None = None  # what `open_flow` was called with
 

@@ -33,6 +33,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import date as Date
+from decimal import Decimal
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -186,7 +187,14 @@ def flow_of(
         faults=file.faults,
         batches=batches,
         num_rows=file.num_rows,
+        lot_size=_lot_size(mapping.qty_scale),
     )
+
+
+def _lot_size(qty_scale: Fraction) -> Decimal | None:
+    """What a lot is of 1.0 of theirs, where nine decimals say it."""
+    units = 10**9 / qty_scale
+    return Decimal(int(units)).scaleb(-9) if qty_scale != 1 and units.denominator == 1 else None
 
 
 # ------------------------------------------------------------------ what was asked for

@@ -10,12 +10,13 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any, NamedTuple
 
+from hftlab.config.lot_values import LotValues
 from hftlab.config.settings import Config
 from hftlab.engine.runner import run_tape
 from hftlab.engine.workers import Progress
-from hftlab.feeds import open_flow
+from hftlab.feeds import Flow, open_flow
 from hftlab.replayer.book_calls import calls_of, digest_of_acks, open_books
-from hftlab.replayer.plan import make_plan
+from hftlab.replayer.plan import lots_for, make_plan, with_lot_size
 from hftlab.replayer.replayer import replay
 from hftlab.replayer.source import Source
 from hftlab.results.digest import digest_of
@@ -109,13 +110,15 @@ def verify(
         if gate is None or _has_one_book(gate, head):
             rules = rules_for(head.symbols, options.get("tick_size"), config)
             tape = compile_checked(head, rules, wide=gate is not None and gate.closes_positions)
-            manager = None if gate is None else RiskManager(gate)
+            lot_size = flow.lot_size if isinstance(flow, Flow) else None
+            lots = lots_for(with_lot_size(source.plan.config, lot_size))
+            manager = None if gate is None else RiskManager(gate, lots)
             expected = check(
                 f"batch of the first {head.rows:,}",
                 None,
                 lambda: (head.rows, digest_of(run_tape(tape, manager=manager))),
             )
-            check("the same through OrderBook calls", expected, lambda: (head.rows, _calls(tape, gate)))
+            check("the same through OrderBook calls", expected, lambda: (head.rows, _calls(tape, gate, lots)))
     return Verification(tuple(checks))
 
 
@@ -130,9 +133,9 @@ def _chunk_sizes(rows: int) -> list[int]:
     return sorted({max(1, rows * 2 // 3), max(1, rows // 7), max(997, rows // 50)}, reverse=True)
 
 
-def _calls(tape: Tape, limits: Limits | None) -> str:
+def _calls(tape: Tape, limits: Limits | None, lots: LotValues) -> str:
     """The digest of a tape's rows sent through one OrderBook per symbol, a Python call each."""
-    books = open_books(tape, limits)
+    books = open_books(tape, limits, lots)
     acks, by_gate = [], []
     for number, call, arguments in calls_of(tape, books):
         acks.append((number, call(*arguments)))

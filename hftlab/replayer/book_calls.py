@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from decimal import Decimal
 from typing import Any
 
 import numpy as np
 
 from hftlab.codes import Action, Reason
+from hftlab.config.lot_values import ONE, ONES, LotValues
 from hftlab.engine.acks import Ack, Fill
 from hftlab.engine.book_gate import Intervention
 from hftlab.engine.order_book import OrderBook
@@ -22,10 +24,14 @@ from hftlab.tape.tape import Tape
 GATE, SENDER = "gate", "sender"  # whose order a fill's taker was
 
 
-def open_books(tape: Tape, limits: Limits | None = None) -> list[OrderBook]:
+def open_books(tape: Tape, limits: Limits | None = None, lots: LotValues = ONES) -> list[OrderBook]:
     """An empty book per symbol, each behind a gate of its own where there are limits."""
-    rules = zip(tape.symbols, tape.grid.ticks, tape.grid.rules["signed"], strict=True)
-    return [OrderBook(symbol, int(tick), bool(signed), limits) for symbol, tick, signed in rules]
+    worth = lots.of(tape.symbols).tolist()
+    rules = zip(tape.symbols, tape.grid.ticks, tape.grid.rules["signed"], worth, strict=True)
+    return [
+        OrderBook(symbol, int(tick), bool(signed), limits, Decimal(lot) / ONE)
+        for symbol, tick, signed, lot in rules
+    ]
 
 
 def calls_of(tape: Tape, books: list[OrderBook]) -> Iterator[tuple[int, Callable[..., Ack], tuple[Any, ...]]]:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
-from hftlab.config.settings import RECORDABLE, Config, load_config
+from hftlab.config.lot_values import ONE, ONES, LotValues, positive_units, worth_of
+from hftlab.config.settings import DEFAULT_INSTRUMENT, RECORDABLE, Config, load_config
 from hftlab.engine.workers import Progress
 from hftlab.errors import MOST_LEVELS, UsageError, require_positive, split_symbols
 from hftlab.risk_gate.limits import Limits
@@ -43,6 +45,7 @@ class Plan:
     progress: Progress | None
     keep: bool = True  # tables of a replay in chunks, where no run folder does
     limits: Limits | None = None  # of the risk gate
+    lots: LotValues = ONES  # what a lot is worth
 
     def settings(self) -> dict[str, Any]:
         """The plan as a run folder and a summary list it."""
@@ -52,6 +55,32 @@ class Plan:
             "instruments": msgspec.to_builtins(self.config.instruments),
             "limits": None if self.limits is None else self.limits.what,
         }
+
+
+def with_lot_size(config: Config, lot_size: Decimal | None) -> Config:
+    """Settings with the lot size of a flow wherever they give none."""
+    if lot_size is None:
+        return config
+    common = {DEFAULT_INSTRUMENT: config.instrument(DEFAULT_INSTRUMENT)} | config.instruments
+    units = positive_units(lot_size)
+    instruments = {
+        symbol: msgspec.structs.replace(own, lot_size=own.lot_size or units) for symbol, own in common.items()
+    }
+    return msgspec.structs.replace(config, instruments=instruments)
+
+
+def lots_for(config: Config) -> LotValues:
+    """What lots are worth. Raises UsageError where that has more than nine decimals."""
+    worth = {}
+    for symbol in (DEFAULT_INSTRUMENT, *config.instruments):
+        own = config.instrument(symbol)
+        worth[symbol] = worth_of(own.lot_size, own.multiplier)
+        if worth[symbol] is None:
+            found = f"{Decimal(own.multiplier or ONE) / ONE} x lots of {Decimal(own.lot_size or ONE) / ONE:f}"
+            raise UsageError(
+                f"instruments.{symbol}.multiplier: found {found}, expected a product of at most nine decimals"
+            )
+    return LotValues(worth.pop(DEFAULT_INSTRUMENT), worth)
 
 
 def limits_for(limits: Limits | str | Path | dict[str, Any] | None, plan: Plan) -> Limits | None:
@@ -103,6 +132,7 @@ def make_plan(
         None,
         None,
         progress,
+        lots=lots_for(settings),
     )
 
 

@@ -23,7 +23,9 @@ from hftlab.replayer.plan import (
     Plan,
     costs_of,
     limits_for,
+    lots_for,
     make_plan,
+    with_lot_size,
 )
 from hftlab.replayer.sink import Handover, Sink
 from hftlab.replayer.source import Chunk, Source
@@ -89,6 +91,8 @@ def replay(
             initial_book=None if initial_book is None else str(initial_book),
             feed={"format": flow.format, **flow.options},
             symbols=plan.symbols or flow.symbols,
+            config=(config := with_lot_size(plan.config, flow.lot_size)),
+            lots=lots_for(config),
         )
     source = Source(flow, plan)
     return _with_output(source.plan, out, partial(_replay_source, source))
@@ -133,7 +137,7 @@ def gate_for(plan: Plan, checked: CheckedTable, first: bool) -> RiskManager | No
     if plan.mode != "match":
         return None
     if plan.limits is not None:
-        return RiskManager(plan.limits)
+        return RiskManager(plan.limits, plan.lots)
     row = first_control(checked)
     if row is None:
         return None
@@ -142,7 +146,7 @@ def gate_for(plan: Plan, checked: CheckedTable, first: bool) -> RiskManager | No
             f"row {checked.first_row + row}: found a RISK_CONTROL after the first chunk, expected limits "
             "(even empty ones), so that the gate is there from the start, or a replay in one piece"
         )
-    return RiskManager(Limits())
+    return RiskManager(Limits(), plan.lots)
 
 
 def _replay_tape(tape: Tape, plan: Plan, writer: RunWriter | None) -> Result:
@@ -175,8 +179,8 @@ def _single(plan: Plan, tape: Tape, skipped: int, seconds: dict[str, float]) -> 
         settings=plan.settings(),
         seconds={**seconds, "run": run.seconds},
         tables={
-            "positions": lambda: of_fills(fills(), tape.symbols, run.open_orders, costs_of(plan)),
-            "pnl": lambda: changes_of_fills(fills(), tape.symbols, costs_of(plan)),
+            "positions": lambda: of_fills(fills(), tape.symbols, run.open_orders, costs_of(plan), plan.lots),
+            "pnl": lambda: changes_of_fills(fills(), tape.symbols, costs_of(plan), plan.lots),
         },
         run=run,
         fills=fills,

@@ -38,7 +38,7 @@ class Sink:
         names = plan.record if plan.keep or writer is not None else ()
         self.chunks: dict[str, list[pa.Table]] = {name: [] for name in names if name not in OF_THE_END}
         wanted = "positions" in plan.record or "pnl" in names
-        self.positions = Positions(costs_of(plan)) if wanted else None
+        self.positions = Positions(costs_of(plan), plan.lots) if wanted else None
 
     def add(self, run: TapeRun, fills: tables.Fills, first_match: int) -> None:
         """Keep the recorded tables of a chunk."""

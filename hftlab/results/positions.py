@@ -11,6 +11,7 @@ import pyarrow as pa
 
 from hftlab import schema
 from hftlab.codes import NOT_A_VALUE
+from hftlab.config.lot_values import ONES, LotValues
 from hftlab.kernels.primitives import hash_index
 from hftlab.kernels.primitives.int256 import WORDS
 from hftlab.kernels.results import positions
@@ -27,9 +28,13 @@ FIRST_WIDE = 3  # rows: row 0 stays unused, and a fill may need two
 
 
 class Positions:
-    """Holdings, P&L and fees after some fills; `limits` set the fees. A holding is an account in a symbol."""
+    """Holdings, P&L and fees after some fills. A holding is an account in a symbol.
 
-    def __init__(self, limits: Limits | None = None) -> None:
+    `limits` say what a fill costs, `lots` what a lot is worth.
+    """
+
+    def __init__(self, limits: Limits | None = None, lots: LotValues = ONES) -> None:
+        self._lots = lots
         self._limits = limits if limits is not None and limits.uses & FEE_KEYS else None
         self._changes = list(self._limits.changes) if self._limits is not None else []
         self._fees = np.zeros(0 if self._limits is None else 1, FEE)  # by holding, if fills cost anything
@@ -40,6 +45,7 @@ class Positions:
             np.zeros((FIRST_HOLDINGS, 2, WORDS), np.int64),
             np.zeros((FIRST_WIDE, positions.WIDE_COLUMNS, WORDS), np.int64),
             np.ones(1, np.int64),
+            np.zeros(0, np.int64),
             np.zeros(0, np.int64),
         )
 
@@ -100,15 +106,16 @@ class Positions:
         sums, orders = np.zeros((self._known, 3, WORDS), np.int64), np.zeros(self._known, np.int64)
         positions.count_open(numbers, resting.side, resting.price, resting.qty, sums, orders)
         values = np.empty((3, self._known), np.int64)
-        positions.list_sums(sums, values)
+        positions.list_open(sums, self._holdings.worth[self._holdings.records["book"][: self._known]], values)
         return values, orders
 
     # -------------------------------------------------------------- holdings
 
     def _know_symbols(self, symbols: tuple[str, ...]) -> None:
-        last = self._holdings.last
+        last, worth = self._holdings.last, self._holdings.worth
         more = np.full(len(symbols) - last.size, NOT_A_VALUE, np.int64)
-        self._holdings = self._holdings._replace(last=np.append(last, more))
+        worth = np.append(worth, self._lots.of(symbols[worth.size :]))
+        self._holdings = self._holdings._replace(last=np.append(last, more), worth=worth)
 
     def _holdings_of(self, fills: Fills, symbols: tuple[str, ...]) -> np.ndarray:
         """Numbers of the takers' holdings and of the makers', int32 [2, fills]."""
@@ -172,17 +179,23 @@ class Positions:
 
 
 def of_fills(
-    fills: Fills, symbols: tuple[str, ...], resting: Resting, limits: Limits | None = None
+    fills: Fills,
+    symbols: tuple[str, ...],
+    resting: Resting,
+    limits: Limits | None = None,
+    lots: LotValues = ONES,
 ) -> pa.Table:
     """The table `positions` of a whole flow."""
-    held = Positions(limits)
+    held = Positions(limits, lots)
     held.add(fills, symbols)
     return held.table(symbols, resting)
 
 
-def changes_of_fills(fills: Fills, symbols: tuple[str, ...], limits: Limits | None = None) -> pa.Table:
+def changes_of_fills(
+    fills: Fills, symbols: tuple[str, ...], limits: Limits | None = None, lots: LotValues = ONES
+) -> pa.Table:
     """The table `pnl` of a whole flow."""
-    return Positions(limits).add_with_changes(fills, symbols)
+    return Positions(limits, lots).add_with_changes(fills, symbols)
 
 
 def _no_changes(rows: int) -> Changes:

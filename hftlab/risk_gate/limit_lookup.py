@@ -149,9 +149,9 @@ class Lookup:
         return part
 
 
-def are_alike(keys: Sequence[str], lookup: Lookup) -> tuple[np.ndarray, np.ndarray]:
-    """A number for each, the same where all keys are (int32), and the first of each number."""
-    which, count = np.zeros(lookup.size, np.int64), 1
+def are_alike(keys: Sequence[str], lookup: Lookup, kinds: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """A number for each (int32), the same where all keys and `kinds` are, and the first of each number."""
+    which, count = _numbered(kinds)
     for key in keys if lookup.size > 1 else ():
         column, different = _numbered(lookup.of(key))
         if count * different > MAX_QTY:

@@ -15,6 +15,7 @@ import numpy as np
 
 from hftlab.config.limit_keys import KEYS, NONE_GIVEN, REFERENCES, TRADING_KEYS
 from hftlab.config.limit_settings import read_keys, read_settings
+from hftlab.config.lot_values import ONE, ONES, LotValues, largest_within
 from hftlab.config.settings import Config, load_config
 from hftlab.errors import LimitsError, UsageError
 from hftlab.kernels.risk_gate.records import ACCOUNT_LIMIT, FEE, FIXED, LAST, LIMIT, MID, REFERENCE
@@ -211,8 +212,8 @@ class Limits:
 
     # -------------------------------------------------------------- what holds for whom
 
-    def account_limits(self, accounts: np.ndarray) -> np.ndarray:
-        """An ACCOUNT_LIMIT for each account."""
+    def account_limits(self, accounts: np.ndarray, unit: int = ONE) -> np.ndarray:
+        """An ACCOUNT_LIMIT for each account; `unit` is what sums over symbols are counted in."""
         lookup = Lookup(self._rules, self._version, accounts)
         records = np.empty(lookup.size, ACCOUNT_LIMIT)
         for field, key in ACCOUNT_KEYS.items():
@@ -220,21 +221,26 @@ class Limits:
         records["has_group"] = records["group"] != NONE_GIVEN
         records["group"][records["has_group"] == 0] = 0
         records["known"] = self._rules.are_known(lookup.accounts, self._version)
+        _turn_round(records, "portfolio", "most", np.full(records.size, unit))
         return records
 
     def cell_limits(
-        self, accounts: np.ndarray, symbols: Sequence[str], book: np.ndarray
+        self, accounts: np.ndarray, symbols: Sequence[str], book: np.ndarray, lots: LotValues = ONES
     ) -> tuple[np.ndarray, np.ndarray]:
         """Which of the different LIMITs each cell has (int32), and these.
 
-        A cell is an account in a symbol; `book` is the symbol's position in `symbols`.
+        A cell is an account in a symbol; `book` is the symbol's position in `symbols`, `lots` what lots of
+        symbols are worth.
         """
         lookup = Lookup(self._rules, self._version, accounts, symbols, book)
-        which, first = are_alike([key for key in LIMIT_KEYS.values() if key in self.uses], lookup)
+        worth = lots.of(symbols)[book]
+        which, first = are_alike([key for key in LIMIT_KEYS.values() if key in self.uses], lookup, worth)
         different = lookup.take(first)
         records = np.empty(first.size, LIMIT)
         for field, key in LIMIT_KEYS.items():
             records[field] = different.of(key)
+        _turn_round(records, "order_notional", "order_most", worth[first])
+        _turn_round(records, "open_notional", "open_most", worth[first])
         return which, records
 
     def fees(self, accounts: np.ndarray, symbols: Sequence[str], book: np.ndarray) -> np.ndarray:
@@ -255,3 +261,11 @@ class Limits:
             records["kind"][given == word] = kind
         records["price"] = np.where(records["kind"] == FIXED, given, 0)
         return records
+
+
+def _turn_round(records: np.ndarray, limit: str, most: str, worth: np.ndarray) -> None:
+    """The largest price x lots within a limit on money, beside it; see kernels/risk_gate/money.py."""
+    pairs, place = np.unique(np.stack([records[limit], worth]), axis=1, return_inverse=True)
+    largest = [largest_within(*pair) for pair in pairs.T.tolist()]
+    high, low = np.array(largest, np.int64).reshape(-1, 2)[place.ravel()].T
+    records[f"{most}_high"], records[f"{most}_low"] = high, low

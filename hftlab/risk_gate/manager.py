@@ -9,6 +9,7 @@ import copy
 
 import numpy as np
 
+from hftlab.config.lot_values import ONES, LotValues
 from hftlab.kernels.primitives import memory
 from hftlab.kernels.primitives.hash_index import copy_index, make_index
 from hftlab.kernels.risk_gate import repeated_orders, row_checks
@@ -29,8 +30,8 @@ TABLE_ROOM = 1 << 20  # accounts times books of a table that has them all: 4 MB
 class RiskManager:
     """Accounts and holdings (of an account in a symbol) with their limits and positions."""
 
-    def __init__(self, limits: Limits) -> None:
-        self.limits = limits
+    def __init__(self, limits: Limits, lots: LotValues = ONES) -> None:
+        self.limits, self.lots = limits, lots
         self.changes = list(limits.changes)
         self.has_money = limits.ties_instruments
         self.index = make_index(FIRST_HOLDINGS)
@@ -78,6 +79,8 @@ class RiskManager:
         references = self.limits.references(more)
         new = np.zeros(len(more), SYMBOL)
         new["kind"], new["fixed"] = references["kind"], references["price"]
+        new["lot"] = self.lots.of(more)
+        new["share"] = new["lot"] // self.lots.unit
         fixed = references["kind"] == FIXED
         new["mark"], new["has_mark"] = np.where(fixed, references["price"], 0), fixed
         self.names, self.symbols = names, np.concatenate([self.symbols, new])
@@ -167,8 +170,8 @@ class RiskManager:
 
     def _set_account_limits(self, which: slice) -> np.ndarray:
         accounts = self.accounts[which]
-        limits = self.limits.account_limits(accounts["number"])
-        for name in ("portfolio", "stop_ppm", "rate", "known"):
+        limits = self.limits.account_limits(accounts["number"], self.lots.unit)
+        for name in ("portfolio", "most_high", "most_low", "stop_ppm", "rate", "known"):
             accounts[name] = limits[name]
         accounts["by_position"], accounts["closes"] = limits["scope"], limits["close"]
         return limits
@@ -176,7 +179,7 @@ class RiskManager:
     def _set_holding_limits(self, which: slice) -> None:
         holdings = self.holdings[which]
         numbers = self.accounts["number"][holdings["account"]]
-        sets, records = self.limits.cell_limits(numbers, self.names, holdings["book"])
+        sets, records = self.limits.cell_limits(numbers, self.names, holdings["book"], self.lots)
         holdings["limits"] = self.terms["limits"][which] = sets + self.sets.size
         self.sets = np.concatenate([self.sets, records])
 

@@ -13,6 +13,7 @@ import numpy as np
 import pyarrow as pa
 
 from hftlab.codes import MAX_QTY, Action, OrderType
+from hftlab.config.lot_values import ONE, LotValues
 from hftlab.kernels.results import drawdown
 from hftlab.results.result import Result
 from hftlab.scenarios.report import UNITS, Refused, or_none
@@ -45,7 +46,7 @@ class Accounts:
 class Refusals:
     """Orders that the gate refused."""
 
-    def __init__(self, tape: Tape, who: Accounts, result: Result) -> None:
+    def __init__(self, tape: Tape, who: Accounts, result: Result, lots: LotValues) -> None:
         rejects, columns = result.to_arrow("rejects"), tape.checked.columns
         reasons = rejects["reason"].combine_chunks()
         self._names = reasons.dictionary.to_pylist()
@@ -60,6 +61,7 @@ class Refusals:
         price = np.abs(_cells(columns.price, rows))
         price[_cells(columns.order_type, rows) == OrderType.MARKET] = 0
         self._qty, self._price = _cells(columns.qty, rows), price
+        self._worth = lots.of(tape.symbols)[_cells(columns.book, rows)]
         self._reason = reasons.indices.to_numpy()[by_gate]
         self._account = who.indices(rejects["account"].to_numpy()[by_gate])
         self._accounts = who.numbers.size
@@ -69,7 +71,8 @@ class Refusals:
         reasons = len(self._names)
         orders = np.bincount(self._reason, minlength=reasons).tolist()
         qty = sums(self._reason, reasons, self._qty)
-        notional = sums(self._reason, reasons, self._price, self._qty)
+        notional = sums(self._reason, reasons, self._price, self._qty, self._worth)
+        notional = [amount // ONE for amount in notional]
         each = zip(self._names, orders, qty, notional, strict=True)
         return {name: Refused(*what) for name, *what in each if what[0]}
 
@@ -94,13 +97,13 @@ class Worst(NamedTuple):
 class Holdings:
     """Traded lots, fees, P&L and drawdown of each account; lists are by index of the account."""
 
-    def __init__(self, who: Accounts, result: Result) -> None:
+    def __init__(self, who: Accounts, result: Result, lots: LotValues) -> None:
         positions = result.to_arrow("positions")
         place = who.indices(positions["account"].to_numpy())
         bought, sold = (_by_account(who, place, positions[name]) for name in ("bought_qty", "sold_qty"))
         self.traded = [total(both) for both in zip(bought, sold, strict=True)]
         self.fees = _by_account(who, place, positions["fees"])
-        gains = self._followed(who, result)
+        gains = self._followed(who, result, lots)
         lost = gains["lost"] != 0
         self.pnl, self.drawdown = (
             [None if gone else value for value, gone in zip(gains[name].tolist(), lost, strict=True)]
@@ -116,7 +119,7 @@ class Holdings:
         self.worst = Worst(self.pnl[at[0]], int(who.numbers[at[0]]))
         self.deepest = Worst(self.drawdown[at[1]], int(who.numbers[at[1]]))
 
-    def _followed(self, who: Accounts, result: Result) -> np.ndarray:
+    def _followed(self, who: Accounts, result: Result, lots: LotValues) -> np.ndarray:
         """GAIN of each account, marked after every fill."""
         fills = result.to_arrow("fills")
         symbol = fills["symbol"].combine_chunks()
@@ -130,18 +133,54 @@ class Holdings:
         rank = np.empty(holdings.size, np.int32)
         rank[order] = np.arange(holdings.size)
         starts = np.searchsorted(holdings[order], np.arange(len(symbol.dictionary) + 1) * np.int64(owners))
+        worth = lots.of(symbol.dictionary.to_pylist())
+        prices, qty = fills["price"].to_numpy(), fills["qty"].to_numpy()
+        prices, qty, unit = _in_small_units(prices, qty, books, worth)
         gains = np.zeros(owners, drawdown.GAIN)
         drawdown.follow(
             frozen(books, "i4"),
-            frozen(fills["price"].to_numpy(), "i8"),
-            frozen(fills["qty"].to_numpy(), "i8"),
+            frozen(prices, "i8"),
+            frozen(qty, "i8"),
             frozen(fills["aggressor_side"].to_numpy(), "i1"),
             frozen(rank[found.indices.to_numpy()].reshape(2, -1), "i4"),
             frozen(starts, "i4"),
             frozen(holdings[order] % max(owners, 1), "i4"),
             gains,
         )
+        _to_money(gains, unit)
         return gains
+
+
+def _in_small_units(
+    prices: np.ndarray, qty: np.ndarray, books: np.ndarray, worth: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, int]:
+    """(prices, lots, unit in 1e-18) so that price x lots is money in one unit for all symbols.
+
+    Prices count in the divisor that those of a symbol have in common, lots in what one is worth; so 63 bits
+    go as far as they can. Where lots don't fit they are 0, and the unit too.
+    """
+    if (worth == ONE).all():
+        return prices, qty, ONE
+    steps = [int(np.gcd.reduce(prices[books == book], initial=0)) or 1 for book in range(worth.size)]
+    each = [step * lot for step, lot in zip(steps, worth.tolist(), strict=True)]
+    unit = math.gcd(*each)
+    shares = np.array([one // unit for one in each], object)[books]
+    qty = qty.astype(object) * shares
+    if max(qty, default=0) > MAX_QTY:
+        return prices, np.zeros(qty.size, np.int64), 0
+    return prices // np.array(steps, np.int64)[books], qty.astype(np.int64), unit
+
+
+def _to_money(gains: np.ndarray, unit: int) -> None:
+    """P&L in a unit (1e-18) as money, rounded toward zero; what doesn't fit is lost."""
+    if unit == ONE:
+        return
+    gains["lost"] |= unit == 0
+    for name in ("pnl", "drawdown"):
+        exact = [abs(value) * unit // ONE * (1 if value >= 0 else -1) for value in gains[name].tolist()]
+        fits = np.array([abs(value) <= MAX_QTY for value in exact], bool)
+        gains["lost"] |= ~fits
+        gains[name] = np.where(fits, np.array(exact, object), 0).astype(np.int64)
 
 
 def _by_account(who: Accounts, place: np.ndarray, column: pa.ChunkedArray) -> list[int | None]:

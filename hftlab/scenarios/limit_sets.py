@@ -18,7 +18,7 @@ from hftlab.config.settings import Config, load_config
 from hftlab.engine.workers import Progress
 from hftlab.errors import UsageError, require_positive
 from hftlab.feeds import Flow, open_flow
-from hftlab.replayer.plan import make_plan
+from hftlab.replayer.plan import lots_for, make_plan, with_lot_size
 from hftlab.replayer.replayer import replay
 from hftlab.replayer.source import Source
 from hftlab.results.result import Result
@@ -55,13 +55,15 @@ def risk(
     sets = named(limits)
     threads = _cores() if threads is None else require_positive("threads", threads)
     settings = config if isinstance(config, Config) else load_config(config)
+    flow = _opened(flow)
+    settings = with_lot_size(settings, flow.lot_size) if isinstance(flow, Flow) else settings
     # compiled once: tapes are read-only, so all sets can run the same one at a time
     tape, source, skipped = _tape(flow, sets.values(), settings, symbols, tick_size)
     _check_symbols(sets.values(), tape)
     who, started = Accounts(tape), perf_counter()
     none = msgspec.structs.replace(settings, risk={})
     runs: list[tuple[str, Limits | None, Config]] = [(NO_GATE, None, none)]
-    runs += [(name, gate, Config()) for name, gate in sets.items()]
+    runs += [(name, gate, Config(instruments=settings.instruments)) for name, gate in sets.items()]
     with ThreadPoolExecutor(min(threads, len(runs))) as pool:
         try:
             jobs = [pool.submit(_run, tape, who, *run, progress) for run in runs]
@@ -92,6 +94,8 @@ def which_limit_first(
     """
     (gate,) = named(limits).values()
     settings = config if isinstance(config, Config) else load_config(config)
+    flow = _opened(flow)
+    settings = with_lot_size(settings, flow.lot_size) if isinstance(flow, Flow) else settings
     tape, *_ = _tape(flow, [gate], settings, None, tick_size)
     _check_symbols([gate], tape)
     who = Accounts(tape)
@@ -99,7 +103,8 @@ def which_limit_first(
         raise UsageError(f"account: found {account!r}, expected one of the flow's {who.numbers.size:,}")
     if symbol is not None and symbol not in tape.symbols:
         raise UsageError(f"symbol: found {symbol!r}, expected one of the flow's {len(tape.symbols):,}")
-    stops = _stops(replay(tape, record=(), config=Config(), limits=gate), account, symbol)
+    config = Config(instruments=settings.instruments)
+    stops = _stops(replay(tape, record=(), config=config, limits=gate), account, symbol)
     if account is not None:
         return stops[0] if stops else None
     return pl.DataFrame([stop.as_dict() for stop in stops], schema=FIRST)
@@ -139,12 +144,17 @@ def _cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+def _opened(flow: Any) -> Any:
+    """A flow or a tape where a file of one is given."""
+    if not isinstance(flow, str | Path):
+        return flow
+    return Tape.load(flow) if Path(flow).suffix == ".tape" else open_flow(flow)
+
+
 def _tape(
     flow: Any, limits: Iterable[Limits], config: Config, symbols: Any, tick_size: Any
 ) -> tuple[Tape, str, int]:
     """The whole flow as one tape that any of the sets can run, the name of its source, and rows left out."""
-    if isinstance(flow, str | Path):
-        flow = Tape.load(str(flow)) if Path(flow).suffix == ".tape" else open_flow(flow)
     if isinstance(flow, Tape):
         if symbols is not None or tick_size is not None:
             raise UsageError("symbols, tick_size: found some for a tape, which is compiled already")
@@ -177,8 +187,9 @@ def _run(
     started = perf_counter()
     result = replay(tape, record=(), config=config, limits=limits, progress=progress)
     summary = result.summary()
-    refusals = Refusals(tape, who, result)
-    holdings = Holdings(who, result)
+    lots = lots_for(config)
+    refusals = Refusals(tape, who, result, lots)
+    holdings = Holdings(who, result, lots)
     return RiskSet(
         name=name,
         commands=summary["rows"],

@@ -45,6 +45,22 @@ def test_an_instrument_is_its_own_section_over_the_default(write):
     assert Config().instrument("AAPL") == Instrument()
 
 
+def test_a_lot_and_a_multiplier_are_text_or_numbers(write):
+    """Both count 1e-9; a variable overrides the file, and what isn't given comes from the default section."""
+    path = write(
+        '[instruments.default]\nlot_size = "1e-8"\n[instruments.ES]\nlot_size = 1\nmultiplier = 50\n'
+        "[instruments.FESX]\nmultiplier = 0.5\n"
+    )
+    config = load_config(path, {"HFTLAB_INSTRUMENTS__GC__MULTIPLIER": "100"})
+    told = {name: (own.lot_size, own.multiplier) for name, own in config.instruments.items()}
+    assert told == {
+        "default": (10, None),
+        "ES": (10**9, 50 * 10**9),
+        "FESX": (10, 5 * 10**8),
+        "GC": (10, 100 * 10**9),
+    }
+
+
 def test_variables_override_the_file(write):
     """An environment variable wins over the file and is converted to the setting's type."""
     path = write('[replay]\nthreads = 2\npath = "event"\n[instruments.default]\ntick_size = "0.01"\n')
@@ -85,6 +101,14 @@ def test_variables_override_the_file(write):
         (
             '[instruments."A B"]\ntick_size = "1e-10"',
             "instruments.\"A B\".tick_size: found '1e-10', expected",
+        ),
+        ('[instruments.ES]\nlot_size = "0"', "instruments.ES.lot_size: found '0', expected a positive"),
+        ("[instruments.ES]\nlot_size = true", "instruments.ES.lot_size: found True, expected a positive"),
+        ("[instruments.ES]\nmultiplier = -50", "instruments.ES.multiplier: found -50, expected a positive"),
+        ("[instruments.ES]\nmultiplier = inf", "instruments.ES.multiplier: found Infinity, expected a pos"),
+        (
+            '[instruments.default]\nlot_size = "1e-9"\n[instruments.ES]\nmultiplier = 0.5',
+            "instruments.ES.multiplier: found 0.5 x a lot_size of 1e-9, expected a product of at most nine",
         ),
         ("[instruments.ES]\ntick = 1", "instruments.ES.tick: no such key, expected one of tick_size"),
         ("threads =", "not valid TOML: Invalid value"),

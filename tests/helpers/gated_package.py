@@ -6,9 +6,12 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import polars as pl
 
 import hftlab
+from hftlab.config.lot_values import positive_units
+from hftlab.config.settings import Config
 from tests.helpers import risk_flows
 from tests.reference import frames
 from tests.reference.package import settings
@@ -28,6 +31,19 @@ def as_limits(limits: Any) -> hftlab.Limits:
     return hftlab.Limits.from_table(risk_flows.limits_table(limits))
 
 
+def config_of(flow: risk_flows.RiskFlow) -> Config:
+    """Ticks of a flow and what its lots are worth, as settings."""
+    config = settings(flow.orders.tick, flow.orders.allow_nonpositive, LEVELS)
+    (common,) = config.instruments.values()
+    instruments = {
+        symbol: msgspec.structs.replace(
+            common, lot_size=positive_units(lot_size), multiplier=positive_units(multiplier)
+        )
+        for symbol, (lot_size, multiplier) in flow.lots.items()
+    }
+    return msgspec.structs.replace(config, instruments=config.instruments | instruments)
+
+
 def replayed(
     flow: risk_flows.RiskFlow,
     names: tuple[str, ...] = NAMES,
@@ -38,7 +54,7 @@ def replayed(
 ) -> tuple[dict[str, pl.DataFrame], Any]:
     """The outputs of the package in the twin's types, and the run; `tape` saves one first, and loads it."""
     orders = flow.orders
-    config = settings(orders.tick, orders.allow_nonpositive, LEVELS)
+    config = config_of(flow)
     what = {"record": (*names, "depth", *OF_THE_GATE), "config": config, "limits": limits_of(flow), **options}
     if not tape:
         run = hftlab.replay(orders.table(), **what)

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from decimal import Decimal
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
@@ -46,12 +47,23 @@ MONEY = (
 )
 
 
+Lot = tuple[str, str]  # lot size and multiplier, as decimal text
+
+
 @dataclass(frozen=True)
 class RiskFlow:
-    """A random orders table and the limits it runs into."""
+    """A random orders table, the limits it runs into, and what lots are worth."""
 
     orders: Flow
     limits: Limits
+    lots: dict[str, Lot] = field(default_factory=dict)  # 1 x 1 where a symbol isn't there
+
+    @property
+    def worths(self) -> dict[str, Fraction]:
+        """What a lot of each symbol is worth."""
+        return {
+            symbol: Fraction(size) * Fraction(multiplier) for symbol, (size, multiplier) in self.lots.items()
+        }
 
     def __len__(self) -> int:
         return len(self.orders)
@@ -65,18 +77,25 @@ class RiskFlow:
                 limits = merged(limits, later)
             else:
                 changes[left] = merged(changes.get(left, Limits()), later)
-        return RiskFlow(self.orders.take(rows), replace(limits, changes=list(changes.items())))
+        return replace(
+            self, orders=self.orders.take(rows), limits=replace(limits, changes=list(changes.items()))
+        )
 
     def venue(self, **options: Any) -> GatedVenue:
         """The slow twin after the whole flow."""
         orders = self.orders
-        venue = GatedVenue(orders.tick, orders.allow_nonpositive, limits=self.limits, **options)
+        venue = GatedVenue(
+            orders.tick, orders.allow_nonpositive, limits=self.limits, lots=self.worths, **options
+        )
         return venue.run(orders.rows())
 
     def expected(self, **options: Any) -> dict[str, pl.DataFrame]:
         """Every output of the slow twin."""
         with garbage_collector_off():
             return frames.of_gated_venue(self.venue(**options))
+
+
+OF_NOTIONAL = ("max_order_notional", "max_open_notional", "max_portfolio_value", "capital")
 
 
 @dataclass(frozen=True)
@@ -318,6 +337,31 @@ def make(name: str, size: int, seed: int) -> RiskFlow:
     rng = np.random.default_rng([seed, 4, *name.encode()])
     fields, scale = FLOWS[name](rng, size)
     return RiskFlow(Flow(name, seed, **fields), random_limits(rng, scale, size))
+
+
+# -- lots
+
+LOT_SIZES = ("1e-9", "1e-8", "0.00003", "0.001", "0.25", "1", "7", "100")
+MULTIPLIERS = ("1", "1", "2", "3", "50")
+
+
+def make_with_lots(name: str, size: int, seed: int) -> RiskFlow:
+    """The same flow in lots that are worth something else, and limits on money to match."""
+    flow = make(name, size, seed)
+    rng = np.random.default_rng([seed, 5, *name.encode()])
+    size = LOT_SIZES[rng.integers(len(LOT_SIZES))]
+    sizes = [size] if rng.random() < 0.7 else LOT_SIZES
+    lots = {
+        symbol: (sizes[rng.integers(len(sizes))], MULTIPLIERS[rng.integers(len(MULTIPLIERS))])
+        for symbol in flow.orders.symbols
+        if rng.random() < 0.9
+    }
+    for part in [flow.limits, *(later for _, later in flow.limits.changes)]:
+        scopes = (part.by_symbol, part.by_account, part.by_cell)
+        for values in [part.defaults, *(values for scope in scopes for values in scope.values())]:
+            for key in (key for key in OF_NOTIONAL if values.get(key, INT64_MAX) < INT64_MAX):
+                values[key] = min(INT64_MAX, int(values[key] * Fraction(size)))
+    return replace(flow, lots=lots)
 
 
 # -- limits

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
+from fractions import Fraction
 from typing import Any
 
 from hftlab.codes import GateEvent
@@ -169,10 +170,12 @@ class GatedVenue(ReferenceVenue):
         l1: bool = True,
         depth_levels: int = 0,
         limits: Limits | None = None,
+        lots: Mapping[str, Fraction] | None = None,
     ) -> None:
         super().__init__(tick, allow_nonpositive, l1, depth_levels)
         self.limits = limits or Limits()
-        self.gate = Gate(self.limits, tick)
+        self.lots = {} if lots is None else lots
+        self.gate = Gate(self.limits, tick, self.lots)
         self.events: list[tuple] = []  # the columns of the table `gate`
         self._row: tuple[int, int] = (0, 0)  # seq and ts of the row looked at
         self._touched: set[str] = set()  # symbols whose books the gate has changed since
@@ -237,10 +240,10 @@ class GatedVenue(ReferenceVenue):
                 for symbol, cell in cells:
                     self._judge(account, symbol, cell.watch, gate.profit(symbol, cell))
 
-    def _judge(self, account: int, symbol: str | None, watch: Watch, profit: int) -> None:
-        """One stop loss, of an account or, with a symbol, of a position."""
+    def _judge(self, account: int, symbol: str | None, watch: Watch, profit: Fraction) -> None:
+        """One stop loss, of an account or, with a symbol, of a position; the profit rounds toward zero."""
         limits = self.gate.limits.account(account)
-        if not watch.strikes(limits.capital + profit, limits.capital, limits.stop_loss_percentage):
+        if not watch.strikes(limits.capital + int(profit), limits.capital, limits.stop_loss_percentage):
             return
         self._report(STOP_LOSS, symbol, account, limit=watch.struck_at, observed=watch.equity)
         if limits.stop_loss_action == "close":
@@ -264,8 +267,8 @@ class GatedVenue(ReferenceVenue):
 
     def positions(self) -> list[tuple]:
         """The columns of `positions.COLUMNS`, from the fills and the open orders."""
-        return positions.of_fills(self.fills, self.final_book(), self.limits)
+        return positions.of_fills(self.fills, self.final_book(), self.limits, self.lots)
 
     def pnl(self) -> list[tuple]:
         """The columns of `positions.CHANGE_COLUMNS`."""
-        return positions.changes(self.fills, self.limits)
+        return positions.changes(self.fills, self.limits, self.lots)

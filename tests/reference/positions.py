@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from fractions import Fraction
+from math import ceil
 
 from hftlab.codes import Side
 from tests.reference.book import column_value
@@ -40,11 +42,15 @@ COLUMNS = (
     "open_notional",
 )
 BPS_OF_WHOLE = 10**8  # fees are in 1e-4 basis points
+Worths = Mapping[str, Fraction]  # what a lot of a symbol is worth; 1 where it isn't said
 
 
 @dataclass
 class Holding:
-    """What one account has and owes in one symbol; the cost of a short position is negative."""
+    """What one account has and owes in one symbol; the cost of a short position is negative.
+
+    Cost, what was realised and notionals are price x lots; `worth` makes them money. Fees are money.
+    """
 
     position: int = 0
     cost: int = 0
@@ -58,6 +64,11 @@ class Holding:
     open_sell: int = 0
     open_orders: int = 0
     open_notional: int = 0
+    worth: Fraction | int = 1  # of a lot: lot size x multiplier
+
+    def money(self, amount: int) -> int:
+        """Price x lots as money, rounded toward zero."""
+        return int(amount * self.worth)
 
     def fill(self, side: int, price: int, qty: int) -> None:
         """Book one fill: what it reduces first, and what it extends with the rest."""
@@ -80,47 +91,61 @@ class Holding:
         return toward_zero(self.cost, self.position) if self.position else None
 
 
-def of_fills(fills: Iterable[tuple], book: Iterable[tuple], limits: Limits) -> list[tuple]:
+class Holdings(dict):
+    """Holdings by (symbol, account), made when they are first asked for."""
+
+    def __init__(self, lots: Worths | None) -> None:
+        super().__init__()
+        self.lots = lots or {}
+
+    def __missing__(self, key: tuple[str, int]) -> Holding:
+        self[key] = Holding(worth=self.lots.get(key[0], 1))
+        return self[key]
+
+
+def of_fills(
+    fills: Iterable[tuple], book: Iterable[tuple], limits: Limits, lots: Worths | None = None
+) -> list[tuple]:
     """The rows of `positions`, by the names of symbols and then by account.
 
     `fills` and `book` are rows of those tables, `fills` in order; fees are those in force at the fill.
     """
-    holdings: dict[tuple[str, int], Holding] = {}
+    holdings = Holdings(lots)
     last = {symbol: price for _, _, symbol, price, _ in _booked(fills, limits, holdings)}
     for symbol, side, price, qty, _, account in book:
-        _count_open(holdings.setdefault((symbol, account), Holding()), side, price, qty)
+        _count_open(holdings[symbol, account], side, price, qty)
     return [_row(*cell, holding, last.get(cell[0])) for cell, holding in sorted(holdings.items())]
 
 
-def changes(fills: Iterable[tuple], limits: Limits) -> list[tuple]:
+def changes(fills: Iterable[tuple], limits: Limits, lots: Worths | None = None) -> list[tuple]:
     """The rows of `pnl`: what each cell of a fill holds after it, at its price; the taker's first."""
-    holdings: dict[tuple[str, int], Holding] = {}
+    holdings = Holdings(lots)
     rows = []
     for seq, ts, symbol, price, accounts in _booked(fills, limits, holdings):
         for account in accounts:
             held = holdings[symbol, account]
-            gain = held.position * price - held.cost
-            values = held.position, held.average_price(), held.realised, gain, held.fees
+            gain = held.money(held.position * price - held.cost)
+            values = held.position, held.average_price(), held.money(held.realised), gain, held.fees
             rows.append((seq, ts, symbol, account, *(column_value(value) for value in values)))
     return rows
 
 
-def _booked(fills: Iterable[tuple], limits: Limits, holdings: dict[tuple[str, int], Holding]):
+def _booked(fills: Iterable[tuple], limits: Limits, holdings: Holdings):
     """Book fills one after the other; after each (seq, ts, symbol, price, its accounts)."""
     in_force = InForce(limits)
     for seq, _, ts, symbol, price, qty, side, _, _, taker, maker, _, _ in fills:
         in_force.reach(seq)
         for account, sign, role in ((taker, side, "taker"), (maker, -side, "maker")):
-            holding = holdings.setdefault((symbol, account), Holding())
+            holding = holdings[symbol, account]
             holding.fill(sign, price, qty)
-            holding.fees += fee(in_force.cell(account, symbol), role, price, qty)
+            holding.fees += fee(in_force.cell(account, symbol), role, price, qty, holding.worth)
         yield seq, ts, symbol, price, dict.fromkeys((taker, maker))
 
 
-def fee(limits, role: str, price: int, qty: int) -> int:
+def fee(limits, role: str, price: int, qty: int, worth: Fraction | int) -> int:
     """What one side of a fill pays."""
     bps, per_lot = getattr(limits, f"{role}_fee_bps"), getattr(limits, f"{role}_fee_per_lot")
-    return -(-abs(price) * qty * bps // BPS_OF_WHOLE) + per_lot * qty
+    return ceil(Fraction(abs(price) * qty * worth * bps, BPS_OF_WHOLE)) + per_lot * qty
 
 
 def toward_zero(dividend: int, divisor: int) -> int:
@@ -142,18 +167,18 @@ def _row(symbol: str, account: int, held: Holding, last: int | None) -> tuple:
     values = (
         held.position,
         held.average_price(),
-        held.cost,
-        held.realised,
-        held.position * (last or 0) - held.cost,
+        held.money(held.cost),
+        held.money(held.realised),
+        held.money(held.position * (last or 0) - held.cost),
         held.fees,
         held.bought_qty,
         held.sold_qty,
-        held.bought_notional,
-        held.sold_notional,
+        held.money(held.bought_notional),
+        held.money(held.sold_notional),
         last,
         held.open_buy,
         held.open_sell,
         held.open_orders,
-        held.open_notional,
+        held.money(held.open_notional),
     )
     return (symbol, account, *(column_value(value) for value in values))

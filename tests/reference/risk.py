@@ -2,18 +2,21 @@
 
 `Gate` knows limits, states, clocks, positions and marks, and says of an order whether it may reach the book.
 It changes no book: what it does to books is in `reference.gated`. Integers are unbounded: what does not fit
-63 bits is compared as it is, and saturates only where it is shown.
+63 bits is compared as it is, and saturates only where it is shown. Money is price x lots times what one lot
+is worth, a fraction, and is rounded only where it is shown.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict, deque
 from collections.abc import Mapping
+from fractions import Fraction
+from math import ceil
 from typing import Any, NamedTuple
 
 from hftlab.codes import Action, OrderType, Reason, RiskState, Side, Stage
 from tests.reference.book import ReferenceBook, column_value, rejected, units, whole
-from tests.reference.risk_limits import LARGEST, SECOND, InForce, Limits
+from tests.reference.risk_limits import LARGEST, SECOND, InForce, Limits, is_above
 
 BUY = int(Side.BUY)
 NEW, RISK_CONTROL, MARKET = int(Action.NEW), int(Action.RISK_CONTROL), int(OrderType.MARKET)
@@ -103,8 +106,9 @@ class Entry(NamedTuple):
 class Gate:
     """The gate of one venue."""
 
-    def __init__(self, limits: Limits, tick: int | None) -> None:
+    def __init__(self, limits: Limits, tick: int | None, lots: Mapping[str, Fraction] | None = None) -> None:
         self.settings = limits
+        self.lots = {} if lots is None else lots  # what a lot is worth: lot size x multiplier, default 1
         self.limits = InForce(limits)
         self.tick = tick or 1
         self.time: int | None = None
@@ -193,8 +197,9 @@ class Gate:
             return refused(Reason.REPEATED_ORDER, most, self._repeated)
         if entry.qty > limits.max_order_qty:
             return refused(Reason.MAX_ORDER_QTY, limits.max_order_qty, entry.qty)
-        if entry.price is not None and entry.notional > limits.max_order_notional:
-            return refused(Reason.MAX_NOTIONAL, limits.max_order_notional, entry.notional)
+        notional = self.money(symbol, entry.notional)
+        if entry.price is not None and is_above(notional, limits.max_order_notional):
+            return refused(Reason.MAX_NOTIONAL, limits.max_order_notional, ceil(notional))
         return None
 
     def _of_the_owner(self, symbol: str, entry: Entry):
@@ -220,9 +225,9 @@ class Gate:
         limits = self.limits.cell(entry.owner, symbol)
         band = self._band(limits, reference)
         if entry.price is None:
-            notional = (abs(reference) + (band or 0)) * entry.qty
-            if notional > limits.max_order_notional:
-                return refused(Reason.MAX_NOTIONAL, limits.max_order_notional, notional)
+            notional = self.money(symbol, (abs(reference) + (band or 0)) * entry.qty)
+            if is_above(notional, limits.max_order_notional):
+                return refused(Reason.MAX_NOTIONAL, limits.max_order_notional, ceil(notional))
         elif band is not None and abs(entry.price - reference) > band:
             end = reference + band if entry.price > reference else reference - band
             return refused(Reason.PRICE_BAND, end, entry.price)
@@ -240,14 +245,16 @@ class Gate:
             orders = cell.open_orders + 1
             if entry.replaced is None and orders > limits.max_open_orders:
                 return refused(Reason.MAX_OPEN_ORDERS, limits.max_open_orders, orders)
-            notional = cell.open_notional + entry.notional - _open_notional(entry.replaced)
-            if limits.max_open_notional is not None and notional > limits.max_open_notional:
-                return refused(Reason.MAX_OPEN_NOTIONAL, limits.max_open_notional, notional)
+            lots_open = cell.open_notional + entry.notional - _open_notional(entry.replaced)
+            notional = self.money(symbol, lots_open)
+            if is_above(notional, limits.max_open_notional):
+                return refused(Reason.MAX_OPEN_NOTIONAL, limits.max_open_notional, ceil(notional))
         most = self.limits.account(entry.owner).max_portfolio_value
         if most is not None:
             growth = self._growth(symbol, entry, cell.position)
-            if growth > 0 and (value := self.portfolio_value(entry.owner) + growth) > most:
-                return refused(Reason.MAX_PORTFOLIO_VALUE, most, value)
+            value = self.portfolio_value(entry.owner) + growth
+            if growth > 0 and is_above(value, most):
+                return refused(Reason.MAX_PORTFOLIO_VALUE, most, ceil(value))
         return None
 
     def _of_self_trade(self, symbol: str, book: ReferenceBook, entry: Entry):
@@ -260,6 +267,10 @@ class Gate:
         return None
 
     # -- what the checks look at
+
+    def money(self, symbol: str, amount: int) -> Fraction | int:
+        """Price x lots as money, in 1e-9."""
+        return amount * self.lots.get(symbol, 1)
 
     def worst_position(self, symbol: str, entry: Entry) -> int:
         """All orders of the side filled and none of the other."""
@@ -285,10 +296,14 @@ class Gate:
             return fixed if type(fixed) is int else None
         return mark
 
-    def portfolio_value(self, account: int) -> int:
+    def portfolio_value(self, account: int) -> Fraction:
         """At |mark|: a position is no smaller for a negative price."""
         cells = self.cells[account].items()
-        return sum(abs(cell.position * self.mark(symbol)) for symbol, cell in cells if cell.position)
+        return sum(
+            self.money(symbol, abs(cell.position * self.mark(symbol)))
+            for symbol, cell in cells
+            if cell.position
+        )
 
     def same_owner(self, one: int, other: int) -> bool:
         return self.limits.account(one).owner == self.limits.account(other).owner
@@ -296,17 +311,17 @@ class Gate:
     def _band(self, limits: Any, reference: int) -> int | None:
         bands = []
         if limits.price_band_ticks is not None:
-            bands.append(limits.price_band_ticks * self.tick)
+            bands.append(min(LARGEST, limits.price_band_ticks * self.tick))
         if limits.price_band_percentage is not None:
             bands.append(abs(reference) * limits.price_band_percentage // WHOLE)
         return min(bands, default=None)
 
-    def _growth(self, symbol: str, entry: Entry, position: int) -> int:
+    def _growth(self, symbol: str, entry: Entry, position: int) -> Fraction:
         lots = max(0, abs(position + entry.side * entry.qty) - abs(position))
         mark = self.mark(symbol)
         if mark is None:
             mark = entry.price or 0
-        return lots * abs(mark)
+        return self.money(symbol, lots * abs(mark))
 
     # -- what happens
 
@@ -333,8 +348,8 @@ class Gate:
         """The cells that have traded, by the names of their symbols."""
         return sorted((symbol, cell) for symbol, cell in self.cells[account].items() if cell.traded)
 
-    def profit(self, symbol: str, cell: Cell) -> int:
-        return cell.cash + cell.position * self.mark(symbol)
+    def profit(self, symbol: str, cell: Cell) -> Fraction:
+        return self.money(symbol, cell.cash + cell.position * self.mark(symbol))
 
     def control(self, account: int, symbol: str, scope: int, state: int) -> None:
         """Set a state; ACTIVE lifts the stop losses of the account, or of all."""

@@ -197,6 +197,11 @@ class InForce:
         )
 
 
+def is_above(amount: Any, limit: int | None) -> bool:
+    """Whether money is above a limit; None and the largest integer are none."""
+    return limit is not None and limit < LARGEST and amount > limit
+
+
 def _first(key: str, default: Any, *places: Values | None) -> Any:
     for values in places:
         if values is not None and key in values:

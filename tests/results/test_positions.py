@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from fractions import Fraction
 
 import numpy as np
 import polars as pl
@@ -11,6 +12,7 @@ import pytest
 
 import hftlab
 from hftlab.codes import PRICE_SCALE
+from hftlab.config.lot_values import ONES, LotValues
 from hftlab.config.settings import Config
 from hftlab.errors import UsageError
 from hftlab.kernels.primitives import int256 as exact_kernels
@@ -41,9 +43,14 @@ def of_run(run) -> dict[str, pl.DataFrame]:
     return {name: frames.of_frame(getattr(run, name), frames.GATE_COLUMNS[name]) for name in TABLES}
 
 
-def expected_of(fills: list[tuple], book: list[tuple], limits: Limits) -> dict[str, pl.DataFrame]:
+def expected_of(
+    fills: list[tuple], book: list[tuple], limits: Limits, lots: dict[str, Fraction] | None = None
+) -> dict[str, pl.DataFrame]:
     """The tables of the twin."""
-    rows = {"positions": positions.of_fills(fills, book, limits), "pnl": positions.changes(fills, limits)}
+    rows = {
+        "positions": positions.of_fills(fills, book, limits, lots),
+        "pnl": positions.changes(fills, limits, lots),
+    }
     return {
         name: pl.DataFrame(table, schema=frames.GATE_COLUMNS[name], orient="row")
         for name, table in rows.items()
@@ -91,6 +98,13 @@ def test_exact_integers_are_those_of_python():
             assert as_int(exact.divide(wide_a, wide_b)) == positions.toward_zero(a, b)
         x, y = rng.getrandbits(rng.randint(1, 62)), rng.getrandbits(rng.randint(1, 62)) * rng.choice((1, -1))
         assert as_int(exact.exact(y)) == y
+        assert exact.saturated(wide_a) == max(1 - 2**63, min(2**63 - 1, a))
+        assert as_int(exact.joined(*exact.words_of(wide_a))) == a
+        pair = rng.choice((1, -1)) * rng.getrandbits(127)
+        high, low = pair >> 64, (pair + 2**63) % 2**64 - 2**63
+        assert as_int(exact.widened((np.int64(high), np.int64(low)))) == pair
+        if a >= 0 and pair >= 0:
+            assert bool(exact.exceeds(wide_a, np.int64(high), np.int64(low))) == (a > pair)
         assert exact.small_product(x, y) == (x * y if abs(x * y) < exact.SMALL else exact.TOO_LARGE)
     edge = [(exact.SMALL - 1, 1), (exact.SMALL, 1), (1 - exact.SMALL, 1), (-exact.SMALL, 1), (2**62, 4)]
     small = [exact.small_product(a, b) != exact.TOO_LARGE for a, b in edge]
@@ -157,9 +171,11 @@ def random_fees(rng: random.Random, largest_per_lot: int) -> Limits:
     return limits(changes=[(40, limits()), (90, limits())])
 
 
-def booked(rows: list[tuple], book: list[tuple], limits, cuts: list[int]) -> dict[str, pl.DataFrame]:
+def booked(
+    rows: list[tuple], book: list[tuple], limits, cuts: list[int], lots: LotValues = ONES
+) -> dict[str, pl.DataFrame]:
     """The tables of the package, with the fills added in pieces."""
-    held, quiet = Positions(limits), Positions(limits)
+    held, quiet = Positions(limits, lots), Positions(limits, lots)
     fills, parts = columns_of(rows), []
     for start, stop in zip([0, *cuts], [*cuts, len(rows)], strict=True):
         piece = Fills(*(np.ascontiguousarray(c[..., start:stop]) for c in vars(fills).values()))
@@ -200,6 +216,20 @@ def test_random_fills_are_booked_as_the_twin_does(kind):
         for cuts in ([], [0, 1, 60, 60, 150], sorted(rng.choices(range(150), k=5))):
             found = booked(rows, book, package_limits(limits), cuts)
             assert frames.first_difference(expected, found) is None, (kind, seed, cuts)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_random_fills_in_lots_of_any_worth_are_booked_as_the_twin_does(kind):
+    """Money is price x lots x what one lot is worth, however small or large, and rounded only at the end."""
+    prices, lots = KINDS[kind]
+    for seed in range(fewer(21)):
+        rng = random.Random(f"lots {kind} {seed}")
+        rows, book = random_fills(rng, 150, prices, lots), random_book(rng, prices, lots)
+        limits = random_fees(rng, rng.choice((0, 10**9, 2**62))) if seed % 3 else Limits()
+        units = {name: rng.choice((1, 10, 30_000, 10**9, 50 * 10**9, 10**18)) for name in SYMBOLS[1:]}
+        expected = expected_of(rows, book, limits, {name: Fraction(u, 10**9) for name, u in units.items()})
+        found = booked(rows, book, package_limits(limits), [60], LotValues(by_symbol=units))
+        assert frames.first_difference(expected, found) is None, (kind, seed, units)
 
 
 def test_more_cells_and_more_large_ones_than_there_was_room_for():

@@ -77,7 +77,7 @@ def report(flow: RiskFlow, way: str, options: Options, first: str, folder: Path)
     return (
         f"flow {name!r}, seed {seed}, {len(flow)} commands, {way}:\n  {first}\n"
         f"shrunk to {len(small)} rows, tick {flow.orders.tick}, in {path}:\n  "
-        f"{difference(small, options)}\n{path.read_text()}{small.limits}"
+        f"{difference(small, options)}\n{path.read_text()}{small.limits} {small.lots}"
     )
 
 
@@ -99,6 +99,13 @@ def check(flow: RiskFlow, ways: dict[str, Options], folder: Path, expected: Fram
 def test_every_way_decides_as_the_twin_does(name, seed, tmp_path):
     """Outcomes, fills, rejects, touch, depth, book, gate events, positions and P&L, in every way."""
     check(risk_flows.make(name, SIZE, seed), WAYS, tmp_path)
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.parametrize("name", risk_flows.FLOWS)
+def test_every_way_counts_true_money_as_the_twin_does(name, seed, tmp_path):
+    """With lot sizes and multipliers by symbol too; their money is price x lots x what a lot is worth."""
+    check(risk_flows.make_with_lots(name, SIZE, seed), WAYS, tmp_path)
 
 
 @pytest.mark.parametrize("name", risk_flows.FLOWS)
@@ -291,7 +298,9 @@ def test_ten_million_commands_pass_the_gate_alike(tmp_path):
     for name in cycle(risk_flows.FLOWS):
         if played >= budget:
             break
-        flow = risk_flows.make(name, min(FUZZ_SLICE, budget - played), next(seeds))
+        seed = next(seeds)
+        make = risk_flows.make_with_lots if seed % 3 == 0 else risk_flows.make
+        flow = make(name, min(FUZZ_SLICE, budget - played), seed)
         expected = flow.expected(depth_levels=LEVELS)
         check(flow, dict([next(ways), next(ways)]), tmp_path, expected)
         played += len(flow)

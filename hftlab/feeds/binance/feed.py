@@ -33,6 +33,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from decimal import Decimal
 from functools import partial
 from pathlib import Path
 
@@ -107,6 +108,7 @@ def load(
         batches=batches,
         faults=faults,
         extras={name: partial(whole, name) for name in ("book_ticker", "trades")},
+        lot_size=Decimal(1).scaleb(-decimals),
     )
 
 

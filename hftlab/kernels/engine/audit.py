@@ -45,11 +45,10 @@ from hftlab.kernels.matching.stop_loss import (
     take_marks,
     value_account,
 )
-from hftlab.kernels.primitives import int128
 from hftlab.kernels.primitives.compile import helper, kernel
 from hftlab.kernels.primitives.hash_index import lookup
 from hftlab.kernels.primitives.intrinsics import HOLDINGS_AHEAD, ZERO, bare, ix, prefetch
-from hftlab.kernels.risk_gate.book_checks import growth_of
+from hftlab.kernels.risk_gate.book_checks import exceeds_portfolio, growth_of, value_with
 from hftlab.kernels.risk_gate.gate import CHECKS_PORTFOLIO, NEXT_MARK, bare_gate, settle
 from hftlab.kernels.risk_gate.records import ON_ALL, ON_SYMBOL, SCOPE_SHIFT, STATE_MASK
 
@@ -106,7 +105,7 @@ def mark_strikes(books, grid, gate):
             for i in range(first, last):
                 if holding_strikes(gate, np.int64(gate.stop_order[ix(i)])):
                     return True
-        elif account_strikes(gate.accounts[ix(number)], value):
+        elif account_strikes(gate, gate.accounts[ix(number)], value):
             return True
         first = last
     return False
@@ -119,8 +118,7 @@ def would_exceed(gate, account, position, book, qty, price):
     each = abs(np.int64(symbol["mark"])) if symbol["has_mark"] else abs(price)
     if growth <= 0 or each == 0:
         return False
-    gross = (np.int64(account["gross_high"]), np.int64(account["gross_low"]))
-    return int128.exceeds(int128.add(gross, int128.multiply(each, growth)), np.int64(account["portfolio"]))
+    return exceeds_portfolio(account, value_with(account, symbol, each, growth))
 
 
 @helper

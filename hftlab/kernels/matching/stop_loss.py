@@ -9,9 +9,9 @@ from hftlab.kernels.book.ladder import SIZE
 from hftlab.kernels.book.opcodes import MARKET, NO_REST
 from hftlab.kernels.codes import ACTIVE, KILL_CANCEL, KILLED, STOP_CANCEL, STOP_CLOSE, STOP_STRUCK
 from hftlab.kernels.matching.price_time import cross
-from hftlab.kernels.primitives import int128
+from hftlab.kernels.primitives import int128, int256
 from hftlab.kernels.primitives.compile import helper, rare
-from hftlab.kernels.primitives.int128 import saturated
+from hftlab.kernels.primitives.int256 import widened
 from hftlab.kernels.primitives.intrinsics import ZERO, ix, prefetch
 from hftlab.kernels.risk_gate.book_checks import share
 from hftlab.kernels.risk_gate.gate import (
@@ -23,6 +23,7 @@ from hftlab.kernels.risk_gate.gate import (
     reference_of,
     withdraw_all,
 )
+from hftlab.kernels.risk_gate.money import cash_of, equity_of, gross_of, scaled, set_gross, unit_of
 from hftlab.kernels.risk_gate.records import ON_ALL, ON_SYMBOL, SCOPE_SHIFT, STATE_MASK
 
 VALUED_AHEAD = 8  # holdings: fewer than rows, for to value one takes longer
@@ -43,16 +44,10 @@ def has_room(gate):
 
 @helper
 def value_of(gate, holding):
-    """P&L of a holding at its symbol's mark, as a pair."""
+    """P&L of a holding at its symbol's mark, price x lots, exact."""
     place, money = gate.holdings[ix(holding)], gate.money[ix(holding)]
     held = int128.multiply(np.int64(place["position"]), np.int64(gate.symbols[ix(place["book"])]["mark"]))
-    return int128.add((np.int64(money["cash_high"]), np.int64(money["cash_low"])), held)
-
-
-@helper
-def equity_of(value, capital):
-    """Capital and P&L together, as far as 64 bits go."""
-    return saturated(int128.add(value, int128.multiply(capital, np.int64(1))))
+    return int256.add(cash_of(money), widened(held))
 
 
 @helper
@@ -64,31 +59,30 @@ def take_marks(books, grid, gate):
             gate.symbols[ix(book)]["mark"], gate.symbols[ix(book)]["has_mark"] = reference, 1
     if gate.stop_order.size == 0:
         for number in range(gate.accounts.size):
-            gate.accounts[ix(number)]["gross_high"], gate.accounts[ix(number)]["gross_low"] = 0, 0
+            set_gross(gate.accounts[ix(number)], int256.exact(ZERO))
         for holding in range(1, gate.holdings.size):
             account = gate.accounts[ix(gate.holdings[ix(holding)]["account"])]
-            gross = (np.int64(account["gross_high"]), np.int64(account["gross_low"]))
-            account["gross_high"], account["gross_low"] = int128.add(
-                gross, gross_of(gate, gate.holdings[ix(holding)])
-            )
+            set_gross(account, int256.add(gross_of(account), held_value(gate, gate.holdings[ix(holding)])))
 
 
 @helper
-def gross_of(gate, place):
-    """The value of a holding's position at its symbol's mark, whatever its side, as a pair."""
-    mark = np.int64(gate.symbols[ix(place["book"])]["mark"])
-    return int128.multiply(abs(mark), abs(np.int64(place["position"])))
+def held_value(gate, place):
+    """The value of a holding's position at its symbol's mark, whatever its side, as part of an account's."""
+    symbol = gate.symbols[ix(place["book"])]
+    value = int128.multiply(abs(np.int64(symbol["mark"])), abs(np.int64(place["position"])))
+    return scaled(widened(value), np.int64(symbol["share"]))
 
 
 @helper
 def value_account(gate, first):
     """Value the account whose holdings begin at a place of `stop_order`; its portfolio value follows.
 
-    Returns (its place in `accounts`, where the next one's holdings begin, P&L as a pair).
+    Returns (its place in `accounts`, where the next one's holdings begin, P&L in the unit that books have in
+    common, exact).
     """
     order = gate.stop_order
     number = np.int64(gate.holdings[ix(order[ix(first)])]["account"])
-    value, gross, last = (ZERO, ZERO), (ZERO, ZERO), first
+    value, gross, last = int256.exact(ZERO), int256.exact(ZERO), first
     while last < order.size:
         ahead = np.int64(order[ix(min(last + VALUED_AHEAD, order.size - 1))])
         prefetch(gate.holdings, ahead)
@@ -98,10 +92,11 @@ def value_account(gate, first):
         if place["account"] != number:
             break
         if place["traded"]:
-            value = int128.add(value, value_of(gate, holding))
-            gross = int128.add(gross, gross_of(gate, place))
+            share = np.int64(gate.symbols[ix(place["book"])]["share"])
+            value = int256.add(value, scaled(value_of(gate, holding), share))
+            gross = int256.add(gross, held_value(gate, place))
         last += 1
-    gate.accounts[ix(number)]["gross_high"], gate.accounts[ix(number)]["gross_low"] = gross
+    set_gross(gate.accounts[ix(number)], gross)
     return number, last, value
 
 
@@ -142,15 +137,16 @@ def holding_strikes(gate, holding):
     """Value a holding at its mark; whether its stop strikes now."""
     place, money = gate.holdings[ix(holding)], gate.money[ix(holding)]
     account = gate.accounts[ix(place["account"])]
-    money["equity"] = equity_of(value_of(gate, holding), np.int64(account["capital"]))
+    worth = np.int64(gate.symbols[ix(place["book"])]["lot"])
+    money["equity"] = equity_of(value_of(gate, holding), worth, np.int64(account["capital"]))
     waits = place["traded"] != 0 and place["stopped"] == 0
     return waits and strikes(money, np.int64(account["stop_ppm"]))
 
 
 @helper
-def account_strikes(account, value):
+def account_strikes(gate, account, value):
     """Whether the stop of an account of that P&L strikes now."""
-    account["equity"] = equity_of(value, np.int64(account["capital"]))
+    account["equity"] = equity_of(value, unit_of(gate, ZERO), np.int64(account["capital"]))
     waits = account["traded"] != 0 and account["stopped"] == 0
     return waits and strikes(account, np.int64(account["stop_ppm"]))
 
@@ -181,7 +177,7 @@ def judge_account(books, grid, gate, fills, count, row, first, last, value):
     nobody = np.int64(-1)
     holding = np.int64(gate.stop_order[ix(first)])
     account = gate.accounts[ix(gate.holdings[ix(holding)]["account"])]
-    if not account_strikes(account, value):
+    if not account_strikes(gate, account, value):
         return count
     account["stopped"] = 1
     gate.counts[OWN] += 1

@@ -60,8 +60,8 @@ def _product(typingctx, a, b):
 if DISABLED:
 
     def _pair(value):
-        low = int(value) & 0xFFFF_FFFF_FFFF_FFFF
-        return np.int64(int(value) >> 64), np.int64(low - (1 << 64) if low >> 63 else low)
+        low, high = int(value) & 0xFFFF_FFFF_FFFF_FFFF, (int(value) >> 64) & 0xFFFF_FFFF_FFFF_FFFF
+        return tuple(np.int64(word - (1 << 64) if word >> 63 else word) for word in (high, low))
 
     def multiply(a, b):
         """The product of two integers, exactly."""
@@ -112,9 +112,8 @@ def saturated(pair):
 
 @helper
 def exceeds(pair, limit):
-    """Whether a pair is above a limit that is not negative."""
-    high, low = pair
-    return high > 0 or (high == 0 and (low < 0 or low > limit))
+    """Whether a pair is above another."""
+    return pair[0] > limit[0] or (pair[0] == limit[0] and np.uint64(pair[1]) > np.uint64(limit[1]))
 
 
 @helper

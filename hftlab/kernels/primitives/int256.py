@@ -73,6 +73,19 @@ if DISABLED:
         """A 64-bit integer as an exact one."""
         return int(value)
 
+    def widened(pair):
+        """A pair of `int128` as an exact one."""
+        return (int(pair[0]) << 64) + int(pair[1]) % 2**64
+
+    def joined(first, second, third, fourth):
+        """The number of four words, the lowest first."""
+        lower = sum(int(word) % 2**64 << 64 * place for place, word in enumerate((first, second, third)))
+        return lower + (int(fourth) << 192)
+
+    def words_of(number):
+        """The four words of a number, the lowest first."""
+        return tuple(_signed(number >> 64 * place) for place in range(WORDS))
+
     def load(words, row, column):
         """The number at a place of an array [rows, columns, WORDS]."""
         *lower, highest = words[row, column].tolist()
@@ -80,10 +93,10 @@ if DISABLED:
 
     def store(words, row, column, number):
         """Put a number there."""
-        words[row, column] = [_signed(number >> 64 * place) for place in range(WORDS)]
+        words[row, column] = words_of(number)
 
     def _signed(value):
-        return (value + 2**63) % 2**64 - 2**63
+        return np.int64((value + 2**63) % 2**64 - 2**63)
 
     def add(a, b):
         """a + b."""
@@ -123,6 +136,22 @@ else:
         value = np.int64(value)
         rest = value >> 63
         return value, rest, rest, rest
+
+    @helper
+    def widened(pair):
+        """A pair of `int128` as an exact one."""
+        rest = pair[0] >> 63
+        return pair[1], pair[0], rest, rest
+
+    @helper
+    def joined(first, second, third, fourth):
+        """The number of four words, the lowest first."""
+        return np.int64(first), np.int64(second), np.int64(third), np.int64(fourth)
+
+    @helper
+    def words_of(number):
+        """The four words of a number, the lowest first."""
+        return number
 
     @helper
     def load(words, row, column):
@@ -175,3 +204,21 @@ else:
     def small_product(a, b):
         """a x b if it is SMALL either way, else TOO_LARGE."""
         return _small_product(np.int64(a), np.int64(b))
+
+
+@helper
+def exceeds(number, high, low):
+    """Whether a number that is not negative is above the pair (high, low), which isn't either."""
+    first, second, third, fourth = words_of(number)
+    if third | fourth or second < 0:
+        return True
+    return second > high or (second == high and np.uint64(first) > np.uint64(low))
+
+
+@helper
+def saturated(number):
+    """The number as an int64; what doesn't fit is +-(2^63-1)."""
+    small = narrowed(number)
+    if small != NOT_A_VALUE:
+        return small
+    return np.int64(MAX_QTY if sign_of(number) > 0 else -MAX_QTY)

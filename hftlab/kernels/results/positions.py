@@ -2,7 +2,8 @@
 
 A holding is an account in a symbol. It is kept in 64-bit integers as long as these suffice, and in exact ones
 (`int256.py`) from the first fill on that might pass them; what comes out is the same. Sums of notional are
-always exact. Rules and rounding are those of docs/RISK.md, "Positions and P&L".
+always exact. Sums are of price x lots; what a lot is worth makes them money where they are listed. Rules and
+rounding are those of docs/RISK.md, "Positions and P&L".
 """
 
 from __future__ import annotations
@@ -35,8 +36,8 @@ from hftlab.kernels.results.tables import MAKERS, PRICE, QTY, SEQ, SYMBOL, TAKER
 HOLDING = np.dtype(
     [
         ("position", "i8"),  # lots bought less lots sold
-        ("cost", "i8"),  # 1e-9; of a short position negative
-        ("realised", "i8"),  # 1e-9
+        ("cost", "i8"),  # price x lots; of a short position negative
+        ("realised", "i8"),  # price x lots
         ("fees", "i8"),  # 1e-9
         ("bought", "i8"),  # lots
         ("sold", "i8"),
@@ -69,6 +70,7 @@ OPEN_BUY, OPEN_SELL, OPEN_NOTIONAL = range(3)
 AT_SEQ, AT_TS, AT_POSITION, AT_AVERAGE, AT_REALISED, AT_UNREALISED, AT_FEES = range(7)
 
 WHOLE = np.int64(10**8)  # fees are in 1e-4 basis points
+ONE = 10**9  # what a lot is worth whose money is price x lots
 
 
 class Holdings(NamedTuple):
@@ -79,6 +81,7 @@ class Holdings(NamedTuple):
     wide: np.ndarray  # int64 [rows, WIDE_COLUMNS, WORDS]
     wide_rows: np.ndarray  # int64 [1]: how many of them are in use
     last: np.ndarray  # int64 [books]: price of the last fill, or NOT_A_VALUE
+    worth: np.ndarray  # int64 [books]: price x lots of 1 as money, 1e-9
 
 
 class Changes(NamedTuple):
@@ -97,6 +100,7 @@ def bare_holdings(holdings):
         bare(holdings.wide),
         bare(holdings.wide_rows),
         bare(holdings.last),
+        bare(holdings.worth),
     )
 
 
@@ -222,7 +226,35 @@ def widen(holding, wide, wide_rows):
 
 
 @rare
-def book_wide(wide, row, sign, price, qty, bps, per_lot):
+def exact_fee(price, qty, worth, bps, per_lot):
+    """The fee for a fill, rounded up: 1e-9."""
+    share = times(times(times(exact(abs(price)), qty), worth), bps)
+    if bps > 0:
+        share = add(share, exact(WHOLE * ONE - 1))
+    return add(divide(share, exact(WHOLE * ONE)), times(exact(per_lot), qty))
+
+
+@rare
+def exact_money(number, worth):
+    """Price x lots as money, rounded toward zero, or NOT_A_VALUE."""
+    return narrowed(divide(times(number, worth), exact(ONE)))
+
+
+@helper
+def money(amount, worth):
+    """The same of 64 bits."""
+    return np.int64(amount) if worth == ONE else exact_money(exact(amount), worth)
+
+
+@helper
+def wide_money(words, row, column, worth):
+    """The same of an exact number."""
+    number = load(words, row, column)
+    return narrowed(number) if worth == ONE else exact_money(number, worth)
+
+
+@rare
+def book_wide(wide, row, sign, price, qty, worth, bps, per_lot):
     """Book one side of a fill."""
     position, cost = load(wide, row, POSITION), load(wide, row, COST)
     extended = qty
@@ -240,11 +272,7 @@ def book_wide(wide, row, sign, price, qty, bps, per_lot):
     store(wide, row, POSITION, add(position, times(exact(qty), sign)))
     column = BOUGHT if sign > 0 else SOLD
     store(wide, row, column, add(load(wide, row, column), exact(qty)))
-    notional = times(exact(abs(price)), qty)
-    share = times(notional, bps)
-    if bps > 0:
-        share = add(share, exact(WHOLE - 1))
-    fee = add(divide(share, exact(WHOLE)), times(exact(per_lot), qty))
+    fee = exact_fee(price, qty, worth, bps, per_lot)
     store(wide, row, FEES, add(load(wide, row, FEES), fee))
 
 
@@ -255,9 +283,9 @@ def add_product(words, row, column, a, b):
 
 
 @rare
-def exact_gain(position, price, cost):
-    """position x price - cost."""
-    return narrowed(subtract(times(exact(price), position), exact(cost)))
+def exact_gain(position, price, cost, worth):
+    """position x price - cost, as money."""
+    return exact_money(subtract(times(exact(price), position), exact(cost)), worth)
 
 
 @helper
@@ -281,6 +309,7 @@ def add_small(words, row, column, amount):
 def book_side(holdings, fees, number, sign, price, qty, amount, is_maker):
     """Book one side of a fill; `fees` is by holding, or [0]."""
     holding = holdings.records[ix(number)]
+    worth = holdings.worth[ix(holding["book"])]
     bps, per_lot = ZERO, ZERO
     if fees.size:
         rates = fees[ix(number)]
@@ -291,14 +320,25 @@ def book_side(holdings, fees, number, sign, price, qty, amount, is_maker):
     if amount != TOO_LARGE:
         add_small(holdings.notional, number, column, abs(amount))
         if holding["wide"] == 0:
-            fee = fee_of(bps, per_lot, amount, qty) if fees.size else ZERO
+            fee = side_fee(fees, bps, per_lot, price, qty, amount, worth)
             if fee != TOO_LARGE and book_small(holding, sign, price, qty, amount, fee):
                 return
     else:
         add_product(holdings.notional, number, column, abs(price), qty)
     if holding["wide"] == 0:
         widen(holding, holdings.wide, holdings.wide_rows)
-    book_wide(holdings.wide, np.int64(holding["wide"]), sign, price, qty, bps, per_lot)
+    book_wide(holdings.wide, np.int64(holding["wide"]), sign, price, qty, worth, bps, per_lot)
+
+
+@helper
+def side_fee(fees, bps, per_lot, price, qty, amount, worth):
+    """The fee for one side of a fill, or TOO_LARGE."""
+    if not fees.size:
+        return ZERO
+    if worth == ONE:
+        return fee_of(bps, per_lot, amount, qty)
+    fee = narrowed(exact_fee(price, qty, worth, bps, per_lot))
+    return fee if is_small(fee) else np.int64(TOO_LARGE)
 
 
 @helper
@@ -319,12 +359,13 @@ def average_price(holdings, number):
 def unrealised(holdings, number, price):
     """What closing a holding's position at a price would realise, or NOT_A_VALUE."""
     holding = holdings.records[ix(number)]
+    worth = holdings.worth[ix(holding["book"])]
     if holding["wide"]:
         value = times(load(holdings.wide, holding["wide"], POSITION), price)
-        return narrowed(subtract(value, load(holdings.wide, holding["wide"], COST)))
+        return exact_money(subtract(value, load(holdings.wide, holding["wide"], COST)), worth)
     value = small_product(holding["position"], price)
-    if value == TOO_LARGE:
-        return exact_gain(np.int64(holding["position"]), price, np.int64(holding["cost"]))
+    if value == TOO_LARGE or worth != ONE:
+        return exact_gain(np.int64(holding["position"]), price, np.int64(holding["cost"]), worth)
     return value - np.int64(holding["cost"])
 
 
@@ -335,12 +376,14 @@ def note_change(holdings, changes, row, seq, ts, number, price):
     longs[AT_SEQ, at], longs[AT_TS, at], changes.numbers[at] = seq, ts, number
     longs[AT_AVERAGE, at] = average_price(holdings, number)
     longs[AT_UNREALISED, at] = unrealised(holdings, number, price)
+    worth = holdings.worth[ix(holding["book"])]
     if holding["wide"]:
         longs[AT_POSITION, at] = narrowed(load(holdings.wide, holding["wide"], POSITION))
-        longs[AT_REALISED, at] = narrowed(load(holdings.wide, holding["wide"], REALISED))
+        longs[AT_REALISED, at] = wide_money(holdings.wide, holding["wide"], REALISED, worth)
         longs[AT_FEES, at] = narrowed(load(holdings.wide, holding["wide"], FEES))
     else:
-        longs[AT_POSITION, at], longs[AT_REALISED, at] = holding["position"], holding["realised"]
+        longs[AT_POSITION, at] = holding["position"]
+        longs[AT_REALISED, at] = money(holding["realised"], worth)
         longs[AT_FEES, at] = holding["fees"]
 
 
@@ -384,12 +427,16 @@ def count_open(numbers, side, price, qty, sums, orders):
 
 
 @kernel
-def list_sums(sums, values):
-    """Sums [holdings, columns, WORDS] as integers [columns, holdings]; NOT_A_VALUE where none holds one."""
-    sums, values = bare(sums), bare(values)
-    for column in range(values.shape[0]):
-        for number in range(values.shape[1]):
+def list_open(sums, worth, values):
+    """Sums [holdings, 3, WORDS] of `count_open` as integers [3, holdings], the notional as money.
+
+    `worth` is by holding. NOT_A_VALUE where none holds one.
+    """
+    sums, worth, values = bare(sums), bare(worth), bare(values)
+    for number in range(values.shape[1]):
+        for column in (OPEN_BUY, OPEN_SELL):
             values[column, number] = narrowed(load(sums, number, column))
+        values[OPEN_NOTIONAL, number] = wide_money(sums, number, OPEN_NOTIONAL, worth[ix(number)])
 
 
 @kernel
@@ -398,19 +445,20 @@ def list_holdings(holdings, values):
     holdings, values = bare_holdings(holdings), bare(values)
     for number in range(values.shape[1]):
         holding, at = holdings.records[ix(number)], ix(number)
+        worth = holdings.worth[ix(holding["book"])] if holdings.worth.size else np.int64(ONE)
         if holding["wide"]:
             values[TO_POSITION, at] = narrowed(load(holdings.wide, holding["wide"], POSITION))
-            values[TO_COST, at] = narrowed(load(holdings.wide, holding["wide"], COST))
-            values[TO_REALISED, at] = narrowed(load(holdings.wide, holding["wide"], REALISED))
+            values[TO_COST, at] = wide_money(holdings.wide, holding["wide"], COST, worth)
+            values[TO_REALISED, at] = wide_money(holdings.wide, holding["wide"], REALISED, worth)
             values[TO_FEES, at] = narrowed(load(holdings.wide, holding["wide"], FEES))
             values[TO_BOUGHT, at] = narrowed(load(holdings.wide, holding["wide"], BOUGHT))
             values[TO_SOLD, at] = narrowed(load(holdings.wide, holding["wide"], SOLD))
         else:
-            values[TO_POSITION, at], values[TO_COST, at] = holding["position"], holding["cost"]
-            values[TO_REALISED, at], values[TO_FEES, at] = holding["realised"], holding["fees"]
+            values[TO_POSITION, at], values[TO_COST, at] = holding["position"], money(holding["cost"], worth)
+            values[TO_REALISED, at], values[TO_FEES, at] = money(holding["realised"], worth), holding["fees"]
             values[TO_BOUGHT, at], values[TO_SOLD, at] = holding["bought"], holding["sold"]
-        values[TO_BOUGHT_NOTIONAL, at] = narrowed(load(holdings.notional, number, BOUGHT_NOTIONAL))
-        values[TO_SOLD_NOTIONAL, at] = narrowed(load(holdings.notional, number, SOLD_NOTIONAL))
+        values[TO_BOUGHT_NOTIONAL, at] = wide_money(holdings.notional, number, BOUGHT_NOTIONAL, worth)
+        values[TO_SOLD_NOTIONAL, at] = wide_money(holdings.notional, number, SOLD_NOTIONAL, worth)
         values[TO_AVERAGE, at] = average_price(holdings, number)
         last = holdings.last[ix(holding["book"])] if holdings.last.size else np.int64(NOT_A_VALUE)
         values[TO_UNREALISED, at] = unrealised(holdings, number, last) if last != NOT_A_VALUE else ZERO

@@ -28,20 +28,23 @@ from hftlab.kernels.codes import (
     SELF_TRADE,
     STOP_LOSS,
 )
-from hftlab.kernels.primitives import int128
+from hftlab.kernels.primitives import int128, int256
 from hftlab.kernels.primitives.bitmap import previous_bit
 from hftlab.kernels.primitives.compile import helper, rare
-from hftlab.kernels.primitives.int128 import product, saturated, saturating_sum
+from hftlab.kernels.primitives.int128 import product, saturating_sum
+from hftlab.kernels.primitives.int256 import widened
 from hftlab.kernels.primitives.intrinsics import ZERO, ix
 from hftlab.kernels.risk_gate.gate import (
     CHECKS_PORTFOLIO,
     TRACKS_NOTIONAL,
     choose,
     group_of,
+    open_notional_of,
     reference_of,
     refuse,
 )
-from hftlab.kernels.risk_gate.records import ONLY_REDUCES
+from hftlab.kernels.risk_gate.money import gross_of, scaled, shown_money, unit_of
+from hftlab.kernels.risk_gate.records import NO_LIMIT, ONLY_REDUCES
 
 PPM = np.uint64(1_000_000)
 
@@ -191,11 +194,11 @@ def check_market_notional(books, grid, gate, limit, order):
     if not known:
         return ZERO
     band = max(band_of(limit, np.int64(grid.rules[ix(order.book)]["tick"]), reference), ZERO)
-    fits = band <= MAX_QTY - abs(reference)
-    amount = product(abs(reference) + band, order.qty) if fits else np.int64(-1)
-    if 0 <= amount <= limit["order_notional"]:
+    # band and reference apart: their sum may not fit
+    amount = int128.add(int128.multiply(abs(reference), order.qty), int128.multiply(band, order.qty))
+    if not int128.exceeds(amount, (np.int64(limit["order_most_high"]), np.int64(limit["order_most_low"]))):
         return ZERO
-    observed = amount if amount >= 0 else np.int64(MAX_QTY)
+    observed = shown_money(widened(amount), np.int64(gate.symbols[ix(order.book)]["lot"]))
     return refuse(gate, order.row, MAX_NOTIONAL, np.int64(limit["order_notional"]), observed)
 
 
@@ -222,14 +225,14 @@ def check_open_notional(grid, gate, holding, limit, order):
     """14: it may rest, and the open notional with the whole order is beyond the limit."""
     if order.op & NO_REST or not gate.counts[TRACKS_NOTIONAL]:
         return ZERO
-    others, most = np.int64(holding["open_notional"]), np.int64(limit["open_notional"])
+    amount = int128.add(open_notional_of(holding), int128.multiply(abs(order.price), order.qty))
     if order.old_qty != 0:
-        others -= abs(level_price(grid, order.book, order.old_level)) * order.old_qty
-    amount = product(abs(order.price), order.qty)
-    if amount >= 0 and others <= most - amount:
+        old_price = abs(level_price(grid, order.book, order.old_level))
+        amount = int128.add(amount, int128.multiply(old_price, -order.old_qty))
+    if not int128.exceeds(amount, (np.int64(limit["open_most_high"]), np.int64(limit["open_most_low"]))):
         return ZERO
-    observed = saturating_sum(others, amount) if amount >= 0 else np.int64(MAX_QTY)
-    return refuse(gate, order.row, MAX_OPEN_NOTIONAL, most, observed)
+    observed = shown_money(widened(amount), np.int64(gate.symbols[ix(order.book)]["lot"]))
+    return refuse(gate, order.row, MAX_OPEN_NOTIONAL, np.int64(limit["open_notional"]), observed)
 
 
 @helper
@@ -241,6 +244,20 @@ def growth_of(position, qty):
 
 
 @helper
+def value_with(account, symbol, price, growth):
+    """An account's portfolio value with so many lots more of a symbol at a price: exact."""
+    more = scaled(widened(int128.multiply(price, growth)), np.int64(symbol["share"]))
+    return int256.add(gross_of(account), more)
+
+
+@helper
+def exceeds_portfolio(account, value):
+    """Whether a portfolio value is above an account's limit."""
+    most_high, most_low = np.int64(account["most_high"]), np.int64(account["most_low"])
+    return account["portfolio"] != NO_LIMIT and int256.exceeds(value, most_high, most_low)
+
+
+@helper
 def check_portfolio_value(gate, account, order):
     """15: the portfolio value with the whole order is beyond the limit, and would grow."""
     if not gate.counts[CHECKS_PORTFOLIO] or not gate.money.size:
@@ -249,11 +266,11 @@ def check_portfolio_value(gate, account, order):
     each = abs(np.int64(symbol["mark"])) if symbol["has_mark"] else abs(order.price)
     if growth <= 0 or each == 0:
         return ZERO
-    gross = (np.int64(account["gross_high"]), np.int64(account["gross_low"]))
-    value, most = int128.add(gross, int128.multiply(each, growth)), np.int64(account["portfolio"])
-    if not int128.exceeds(value, most):
+    value = value_with(account, symbol, each, growth)
+    if not exceeds_portfolio(account, value):
         return ZERO
-    return refuse(gate, order.row, MAX_PORTFOLIO_VALUE, most, saturated(value))
+    observed = shown_money(value, unit_of(gate, order.book))
+    return refuse(gate, order.row, MAX_PORTFOLIO_VALUE, np.int64(account["portfolio"]), observed)
 
 
 @helper

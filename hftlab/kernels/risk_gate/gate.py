@@ -17,7 +17,9 @@ from hftlab.kernels.book.price_grid import level_price
 from hftlab.kernels.primitives import int128
 from hftlab.kernels.primitives.bitmap import NONE, previous_bit
 from hftlab.kernels.primitives.compile import helper, unless_none
+from hftlab.kernels.primitives.int256 import add, widened
 from hftlab.kernels.primitives.intrinsics import ZERO, bare, ix
+from hftlab.kernels.risk_gate.money import cash_of, gross_of, scaled, set_cash, set_gross
 from hftlab.kernels.risk_gate.records import FIXED, MID
 
 HOLDING = np.dtype(
@@ -25,22 +27,25 @@ HOLDING = np.dtype(
         ("position", "i8"),  # lots
         ("open_buy", "i8"),  # lots
         ("open_sell", "i8"),
-        ("open_notional", "i8"),  # 1e-9; kept only where somebody has a limit on it
+        ("open_notional_high", "i8"),  # price x lots; kept only where somebody has a limit on it
+        ("open_notional_low", "i8"),
         ("open_orders", "i4"),
         ("limits", "i4"),  # which of the distinct sets
         ("account", "i4"),  # number in `accounts`
         ("group", "i4"),  # of self-trade prevention
         ("book", "i4"),
-        ("stopped", "i4"),
-        ("traded", "i8"),  # whether it ever has
+        ("stopped", "i1"),
+        ("traded", "i1"),  # whether it ever has
     ],
     align=True,
 )  # 64 bytes: one cache line
 
 MONEY = np.dtype(
     [
-        ("cash_high", "i8"),  # sold less bought, price x qty: see int128.py
-        ("cash_low", "i8"),
+        ("cash_0", "i8"),  # sold less bought, price x lots, in four words: see int256.py
+        ("cash_1", "i8"),
+        ("cash_2", "i8"),
+        ("cash_3", "i8"),
         ("equity", "i8"),  # at the last mark; of the holding, where stops are by position
         ("peak", "i8"),
         ("strike", "i8"),  # the equity at which the stop struck
@@ -50,12 +55,16 @@ MONEY = np.dtype(
 
 ACCOUNT = np.dtype(
     [
-        ("gross_high", "i8"),  # sum of |position| x |mark|
-        ("gross_low", "i8"),
+        ("gross_0", "i8"),  # sum of |position| x |mark|, in the unit that books have in common
+        ("gross_1", "i8"),
+        ("gross_2", "i8"),
+        ("gross_3", "i8"),
         ("equity", "i8"),  # at the last mark
         ("peak", "i8"),
         ("strike", "i8"),
-        ("portfolio", "i8"),  # limit on gross
+        ("portfolio", "i8"),  # limit on the portfolio value
+        ("most_high", "i8"),  # the largest gross within it
+        ("most_low", "i8"),
         ("capital", "i8"),
         ("stop_ppm", "i8"),  # -1: none
         ("rate", "i8"),  # limit on messages in a second
@@ -78,6 +87,8 @@ SYMBOL = np.dtype(
         ("last", "i8"),  # price of the last fill
         ("mark", "i8"),
         ("fixed", "i8"),
+        ("lot", "i8"),  # what price x lots of 1 is worth: lot size x multiplier, 1e-9
+        ("share", "i8"),  # how often that has the unit that books have in common
         ("kind", "i1"),  # of the reference: LAST, MID, FIXED
         ("has_last", "i1"),
         ("has_mark", "i1"),
@@ -208,6 +219,19 @@ class Lots(NamedTuple):
 
 
 @helper
+def open_notional_of(place):
+    """Price x lots of a holding's open orders, as a pair."""
+    return np.int64(place["open_notional_high"]), np.int64(place["open_notional_low"])
+
+
+@helper
+def add_notional(place, price, qty):
+    """Lots of a holding at a price are open, or, where `qty` is negative, no longer."""
+    open_notional = int128.add(open_notional_of(place), int128.multiply(price, qty))
+    place["open_notional_high"], place["open_notional_low"] = open_notional
+
+
+@helper
 def on_rest(grid, gate, lots, holding):
     """An order of a holding rests."""
     gate.order_holdings[ix(lots.order_slot)] = holding
@@ -216,7 +240,7 @@ def on_rest(grid, gate, lots, holding):
     place["open_sell"] += choose(lots.side, ZERO, lots.qty)
     place["open_orders"] += 1
     if gate.counts[TRACKS_NOTIONAL]:
-        place["open_notional"] += abs(level_price(grid, lots.book, lots.level)) * lots.qty
+        add_notional(place, abs(level_price(grid, lots.book, lots.level)), lots.qty)
 
 
 @helper
@@ -227,7 +251,7 @@ def on_remove(grid, gate, lots):
     place["open_sell"] -= choose(lots.side, ZERO, lots.qty)
     place["open_orders"] -= lots.whole
     if gate.counts[TRACKS_NOTIONAL]:
-        place["open_notional"] -= abs(level_price(grid, lots.book, lots.level)) * lots.qty
+        add_notional(place, abs(level_price(grid, lots.book, lots.level)), -lots.qty)
 
 
 @helper
@@ -284,13 +308,10 @@ def settle(gate, book, holding, side, qty, price):
         if symbol["has_mark"] == 0:
             symbol["mark"], symbol["has_mark"] = price, 1
         money = gate.money[ix(holding)]
-        paid = int128.multiply(price, qty if side else -qty)
-        cash = int128.add((np.int64(money["cash_high"]), np.int64(money["cash_low"])), paid)
-        money["cash_high"], money["cash_low"] = cash
+        set_cash(money, add(cash_of(money), widened(int128.multiply(price, qty if side else -qty))))
         account = gate.accounts[ix(place["account"])]
-        more = int128.multiply(abs(np.int64(symbol["mark"])), abs(after) - abs(before))
-        gross = int128.add((np.int64(account["gross_high"]), np.int64(account["gross_low"])), more)
-        account["gross_high"], account["gross_low"] = gross
+        more = widened(int128.multiply(abs(np.int64(symbol["mark"])), abs(after) - abs(before)))
+        set_gross(account, add(gross_of(account), scaled(more, np.int64(symbol["share"]))))
         account["traded"], place["traded"] = 1, 1
 
 

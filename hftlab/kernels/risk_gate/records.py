@@ -30,18 +30,24 @@ LIMIT = np.dtype(
         ("short", "i8"),  # lots, not negative
         ("open_orders", "i8"),
         ("open_notional", "i8"),
+        ("order_most_high", "i8"),  # the largest price x lots within order_notional: see money.py
+        ("order_most_low", "i8"),
+        ("open_most_high", "i8"),  # and within open_notional
+        ("open_most_low", "i8"),
         ("repeats", "i8"),  # equal orders in a row
         ("reduce_only", "i1"),
         ("restricted", "i1"),
         ("self_trade", "i1"),  # SelfTrade
     ],
     align=True,
-)  # 80 bytes; one for each set of limits that differs from the others, not for each holding
+)  # 112 bytes; one for each set of limits that differs from the others, not for each holding
 
 ACCOUNT_LIMIT = np.dtype(
     [
         ("rate", "i8"),  # messages a second
         ("portfolio", "i8"),
+        ("most_high", "i8"),  # the largest sum of price x lots within it: see money.py
+        ("most_low", "i8"),
         ("stop_ppm", "i8"),  # or NOT_GIVEN
         ("capital", "i8"),
         ("group", "i8"),  # of self-trade prevention, if has_group
@@ -51,7 +57,7 @@ ACCOUNT_LIMIT = np.dtype(
         ("known", "i1"),  # has limits of its own
     ],
     align=True,
-)  # 48 bytes
+)  # 64 bytes
 
 FEE = np.dtype(
     [

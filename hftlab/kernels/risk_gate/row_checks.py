@@ -31,8 +31,10 @@ from hftlab.kernels.codes import (
 )
 from hftlab.kernels.primitives.compile import helper, kernel, rare
 from hftlab.kernels.primitives.hash_index import find, home, store
-from hftlab.kernels.primitives.int128 import product, saturating_sum
+from hftlab.kernels.primitives.int128 import exceeds, multiply, saturating_sum
+from hftlab.kernels.primitives.int256 import widened
 from hftlab.kernels.primitives.intrinsics import HOLDINGS_AHEAD, ZERO, bare, ix, prefetch
+from hftlab.kernels.risk_gate.money import shown_money
 from hftlab.kernels.risk_gate.records import ON_ACCOUNT, ON_SYMBOL, ONLY_REDUCES, SCOPE_SHIFT, STATE_MASK
 from hftlab.kernels.risk_gate.repeated_orders import (
     NO_TIME,
@@ -202,9 +204,9 @@ def check_row(intake, raw, holding):
     if qty > limit["order_qty"]:
         return record_refusal(intake, row, MAX_ORDER_QTY, np.int64(limit["order_qty"]), qty)
     if not market:
-        amount = product(abs(price), qty)
-        if amount < 0 or amount > limit["order_notional"]:
-            observed = amount if amount >= 0 else np.int64(MAX_QTY)
+        amount = multiply(abs(price), qty)
+        if exceeds(amount, (np.int64(limit["order_most_high"]), np.int64(limit["order_most_low"]))):
+            observed = shown_money(widened(amount), np.int64(intake.symbols[ix(raw.book)]["lot"]))
             return record_refusal(intake, row, MAX_NOTIONAL, np.int64(limit["order_notional"]), observed)
     return np.int64(ONLY_REDUCES if state == REDUCING else 0)
 
