@@ -151,7 +151,8 @@ class Lookup:
 
 def are_alike(keys: Sequence[str], lookup: Lookup, kinds: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """A number for each (int32), the same where all keys and `kinds` are, and the first of each number."""
-    which, count = _numbered(kinds)
+    alike = not kinds.size or bool((kinds == kinds[0]).all())  # as where all lots are worth the same
+    which, count = (np.zeros(lookup.size, np.int64), 1) if alike else _numbered(kinds)
     for key in keys if lookup.size > 1 else ():
         column, different = _numbered(lookup.of(key))
         if count * different > MAX_QTY:

@@ -137,10 +137,11 @@ def test_what_nobody_gave_is_no_limit():
     assert which.dtype == np.int32
     bands = {"band_ticks": NOT_GIVEN, "band_ppm": NOT_GIVEN}
     off = dict.fromkeys(("reduce_only", "restricted", "self_trade"), 0)
-    expected = dict.fromkeys(LIMIT.names, NO_LIMIT) | bands | off
+    everything = dict.fromkeys(("order_most_low", "open_most_low"), -1)  # with their other halves 2^127-1
+    expected = dict.fromkeys(LIMIT.names, NO_LIMIT) | bands | off | everything
     assert dict(zip(LIMIT.names, records[0].tolist(), strict=True)) == expected
     assert nothing.account_limits(np.array([1], "i4")).tolist() == [
-        (NO_LIMIT, NO_LIMIT, NOT_GIVEN, 0, 0, 0, 0, 0, 0)
+        (NO_LIMIT, NO_LIMIT, NO_LIMIT, -1, NOT_GIVEN, 0, 0, 0, 0, 0, 0)
     ]
     assert nothing.fees(np.array([1]), ["A"], np.zeros(1, "i4")).tolist() == [(0, 0, 0, 0)]
     assert nothing.references(["A", "B"]).tolist() == [(LAST, 0), (LAST, 0)]
