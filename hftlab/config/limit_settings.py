@@ -16,6 +16,8 @@ from hftlab.config.limit_keys import (
     KEYS,
     SIDES,
     TRADING_KEYS,
+    TRADING_LIMITS,
+    Kind,
     as_setting,
     is_blank,
     misplaced,
@@ -92,8 +94,27 @@ class _Reader:
     # -------------------------------------------------------------- sections
 
     def trading(self, settings: Any) -> None:
-        """`[trading]`: its keys for all."""
-        self.place(Rule(_TRADING, None, None, 0, {}), self.table(settings, _TRADING), TRADING_KEYS)
+        """`[trading]`: its keys for all, and four limits as the system has them that keeps them there."""
+        rule = Rule(_TRADING, None, None, 0, {})
+        settings = self.table(settings, _TRADING)
+        given = [key for key in TRADING_LIMITS if key in settings]
+        for key in given:
+            if there := self.given_in_risk(key):
+                expected = f"{key} in one of both"
+                self.wrong(f"{_TRADING}.{key}", f"it in [{there}], too", expected)
+        self.place(rule, settings, (*TRADING_KEYS, *TRADING_LIMITS))
+
+    def given_in_risk(self, key: str) -> str | None:
+        """Where `[risk]` gives a limit of `[trading]` once more to the same accounts; None where it doesn't.
+
+        A limit of one account goes before that of all. A stop loss is a fraction in one section and a
+        percentage in the other, so no account may have both.
+        """
+        keys = {key, *SIDES} if key == BOTH_SIDES else {key}
+        for place, rule in self.rules.items():
+            if keys & rule.values.keys() and (place == (None, None, 0) or key == "stop_loss_percentage"):
+                return rule.where
+        return None
 
     def risk(self, settings: Any) -> None:
         """`[risk]`: its keys for all, and the places below it."""
@@ -180,16 +201,22 @@ class _Reader:
                 self.problems.append(f"{where}: {problem}")
             elif amiss := misplaced(key, *named):
                 self.wrong(where, *amiss)
-            elif (units := KEYS[key].kind.take(value)) is None:
-                ambiguous = spelt is None and type(value) is int and KEYS[key].kind.unit == "e-9"
+            elif (units := (kind := _kind(key, rule)).take(value)) is None:
+                ambiguous = spelt is None and type(value) is int and kind.unit == "e-9"
                 hint = "; an integer might mean units of 1e-9" if ambiguous else ""
-                self.problems.append(f"{where}: {wrong(key, (spelt or settings)[key])}{hint}")
+                self.problems.append(f"{where}: {wrong(key, (spelt or settings)[key], kind)}{hint}")
             else:
                 rule.values[key] = units
         if BOTH_SIDES in rule.values and (beside := [key for key in SIDES if key in rule.values]):
             where = f"{rule.where}.{BOTH_SIDES}" if rule.where else BOTH_SIDES
             self.wrong(where, f"it beside {' and '.join(beside)}", BOTH_GIVEN)
         self.rules.setdefault(rule[1:4], rule).values.update(rule.values)
+
+
+def _kind(key: str, rule: Rule) -> Kind:
+    """What a key takes in a place."""
+    in_trading = rule.where == _TRADING and key in TRADING_LIMITS
+    return TRADING_LIMITS[key] if in_trading else KEYS[key].kind
 
 
 def _elsewhere(key: str, where: str) -> str | None:

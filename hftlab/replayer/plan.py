@@ -43,6 +43,7 @@ class Plan:
     progress: Progress | None
     keep: bool = True  # tables of a replay in chunks, where no run folder does
     limits: Limits | None = None  # of the risk gate
+    not_applied: tuple[str, ...] = ()  # what the settings ask of the machine, and it lacks
 
     def settings(self) -> dict[str, Any]:
         """The plan as a run folder and a summary list it."""
@@ -51,7 +52,16 @@ class Plan:
             "tick_size": None if self.tick_size is None else str(self.tick_size),
             "instruments": msgspec.to_builtins(self.config.instruments),
             "limits": None if self.limits is None else self.limits.what,
+            "limits_of_all": {} if self.limits is None else self.limits.of_all_text(),
+            "performance": _given(self.config.performance),
+            "monitoring": _given(self.config.monitoring),
+            "not_applied": list(self.not_applied),
         }
+
+
+def _given(section: msgspec.Struct) -> dict[str, Any]:
+    """The settings of a section that somebody gave."""
+    return {key: value for key, value in msgspec.to_builtins(section).items() if value is not None}
 
 
 def limits_for(limits: Limits | str | Path | dict[str, Any] | None, plan: Plan) -> Limits | None:

@@ -98,12 +98,15 @@ class Rules:
         """What holds of a key where nobody has it for himself."""
         held, values = self._for_all  # kept, for every new account asks for every key
         if held != version:
-            row = int(self.all.rows(np.zeros(1, np.int64), version)[0])
-            given = {key: int(column[row]) for key, column in self.all.values.items()}
-            given = {key: value for key, value in given.items() if value != NONE_GIVEN}
-            values = {key: kind.default for key, kind in KEYS.items()} | given
+            values = {key: kind.default for key, kind in KEYS.items()} | self.given_to_all(version)
             self._for_all = version, values
         return values[key]
+
+    def given_to_all(self, version: int) -> dict[str, int]:
+        """What is given for all, by key; `max_position_size` as the two it sets."""
+        row = int(self.all.rows(np.zeros(1, np.int64), version)[0])
+        given = {key: int(column[row]) for key, column in self.all.values.items()}
+        return {key: value for key, value in given.items() if value != NONE_GIVEN}
 
     def are_known(self, accounts: np.ndarray, version: int) -> np.ndarray:
         """Whether accounts have limits of their own."""

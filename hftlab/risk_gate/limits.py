@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from hftlab.config.limit_keys import KEYS, NONE_GIVEN, REFERENCES, TRADING_KEYS
+from hftlab.config.limit_keys import KEYS, NONE_GIVEN, REFERENCES, TRADING_KEYS, limit_text
 from hftlab.config.limit_settings import read_keys, read_settings
 from hftlab.config.settings import Config, load_config
 from hftlab.errors import LimitsError, UsageError
@@ -167,6 +167,11 @@ class Limits:
     def what(self) -> str:
         """Where they come from."""
         return self._rules.what
+
+    def of_all_text(self) -> dict[str, str]:
+        """The limits of all that are given, as reports print them: {"stop_loss_percentage": "2 %"}."""
+        given = self._rules.given_to_all(self._version)
+        return {key: limit_text(key, given[key]) for key in KEYS if key in given}
 
     @property
     def closes_gate(self) -> bool:

@@ -14,6 +14,7 @@ import msgspec
 import polars as pl
 
 from hftlab.codes import GateEvent, Reason, Stage
+from hftlab.config.limit_keys import TRADING_KEYS
 from hftlab.config.settings import Config, load_config
 from hftlab.engine.workers import Progress
 from hftlab.errors import UsageError, require_positive
@@ -59,9 +60,11 @@ def risk(
     tape, source = _tape(flow, sets.values(), settings, symbols, tick_size)
     _check_symbols(sets.values(), tape)
     who, started = Accounts(tape), perf_counter()
-    none = msgspec.structs.replace(settings, risk={})
+    costs = {key: value for key, value in settings.trading.items() if key in TRADING_KEYS}
+    none = msgspec.structs.replace(settings, risk={}, trading=costs)
     runs: list[tuple[str, Limits | None, Config]] = [(NO_GATE, None, none)]
-    runs += [(name, gate, Config()) for name, gate in sets.items()]
+    machine = Config(performance=settings.performance, monitoring=settings.monitoring)
+    runs += [(name, gate, machine) for name, gate in sets.items()]
     with ThreadPoolExecutor(min(threads, len(runs))) as pool:
         try:
             jobs = [pool.submit(_run, tape, who, *run, progress) for run in runs]
@@ -194,6 +197,7 @@ def _run(
         seconds=perf_counter() - started,
         accounts=_frame(who, refusals, holdings),
         stops=_stops(result),
+        limits=summary["limits_of_all"],
     )
 
 
