@@ -8,11 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+import numpy as np
 
 from hftlab.config.settings import RECORDABLE, Config, load_config
 from hftlab.engine.workers import Progress
 from hftlab.errors import UsageError, require_positive, split_symbols
 from hftlab.risk_gate.limits import Limits
+from hftlab.tape.tables import CheckedTable
 
 MODES, PATHS = ("match", "rebuild"), ("batch", "event")
 
@@ -73,6 +75,15 @@ def limits_for(limits: Limits | str | Path | dict[str, Any] | None, plan: Plan) 
     if limits is not None:
         return Limits.of(limits)
     return Limits.of_config(plan.config) if plan.mode == "match" else None
+
+
+def check_ticks(limits: Limits | None, checked: CheckedTable, rules: np.ndarray) -> None:
+    """Raises UsageError where a limit is in ticks and a symbol of these rows has none given in `rules`."""
+    if limits is None or "price_band_ticks" not in limits.uses or rules["tick"].all():
+        return
+    books = checked.columns.book
+    there = np.unique(books[books >= 0]) if books.size else np.arange(int(checked.rows > 0))
+    limits.check_ticks([checked.symbols[book] for book in there], rules["tick"][there])
 
 
 def make_plan(

@@ -22,6 +22,7 @@ from hftlab.feeds import Flow, open_flow
 from hftlab.replayer.machine import applied, machine_for, say_not_applied
 from hftlab.replayer.plan import (
     Plan,
+    check_ticks,
     costs_of,
     limits_for,
     make_plan,
@@ -194,6 +195,7 @@ def _single(plan: Plan, tape: Tape, skipped: int, seconds: dict[str, float]) -> 
 
 def _compile(plan: Plan, checked: CheckedTable, opening: Resting) -> Tape:
     rules = rules_for(checked.symbols, plan.tick_size, plan.config)
+    check_ticks(plan.limits, checked, rules)
     wide = plan.limits is not None and plan.limits.closes_positions
     return compile_checked(checked, rules, opening, partitions_for(plan.threads, plan.limits), wide)
 

@@ -154,7 +154,7 @@ class GateRun:
         """Put the reasons of row checks where workers look for them: in the order of the tape."""
         order = self.tape.commands.order
         if order.size:
-            np.take(self.checks.reasons, order, out=self.shared.early, mode="clip")
+            np.take(self.checks.reasons, order, out=self.shared.row_reasons, mode="clip")
 
     # -- what came of it
 

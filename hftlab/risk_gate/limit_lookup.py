@@ -85,6 +85,15 @@ class Rules:
         """A number for each account and symbol, where symbol -1 is none of those with limits."""
         return accounts * (len(self.symbols) + 1) + symbols + 1
 
+    def symbols_with(self, key: str, symbols: Sequence[str]) -> list[str]:
+        """Those of some symbols in which a key is given to anybody at any time."""
+        if key in self.all.values or key in self.of_accounts.values:
+            return list(symbols)
+        given = self._given.values.get(key)
+        at = [] if given is None else self._given.symbol[given != NONE_GIVEN].tolist()
+        named = {self._given.symbols[number] for number in at if number >= 0}
+        return [symbol for symbol in symbols if symbol in named]
+
     def where_symbols(self) -> list[tuple[str, str]]:
         """Each symbol that is named, and where first."""
         numbers, rows = np.unique(self._given.symbol, return_index=True)

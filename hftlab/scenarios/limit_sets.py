@@ -19,7 +19,7 @@ from hftlab.config.settings import Config, load_config
 from hftlab.engine.workers import Progress
 from hftlab.errors import UsageError, require_positive
 from hftlab.feeds import Flow, open_flow
-from hftlab.replayer.plan import make_plan
+from hftlab.replayer.plan import check_ticks, make_plan
 from hftlab.replayer.replayer import replay
 from hftlab.replayer.source import Source
 from hftlab.results.result import Result
@@ -158,8 +158,11 @@ def _tape(
     source = Source(flow, plan)
     source.plan = replace(source.plan, chunk_rows=None)  # one tape, compiled once for all sets
     ((checked, _, _),) = source.chunks()
+    rules, limits = rules_for(checked.symbols, tick_size, config), list(limits)
+    for gate in limits:
+        check_ticks(gate, checked, rules)
     wide = any(gate.closes_positions for gate in limits)
-    return compile_checked(checked, rules_for(checked.symbols, tick_size, config), wide=wide), name
+    return compile_checked(checked, rules, wide=wide), name
 
 
 def _check_symbols(sets: Iterable[Limits], tape: Tape) -> None:
