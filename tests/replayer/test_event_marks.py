@@ -30,8 +30,9 @@ def test_a_table_in_chunks_has_the_anomalies_of_the_whole(rows):
 def test_a_file_whose_first_chunk_has_no_mark_is_refused(tmp_path):
     """A file is not read twice, so it says what to do; what needs no marks is replayed in any chunks."""
     path = tmp_path / "mbo.parquet"
-    pq.write_table(pa.table(CROSSED_FOR_A_MOMENT), path)
-    with pytest.raises(UsageError, match="first mark of an event's end after row 3.* larger chunk_rows"):
+    times = pa.array(range(4), pa.timestamp("ns"))
+    pq.write_table(pa.table({"ts_event": times, **CROSSED_FOR_A_MOMENT}), path)
+    with pytest.raises(UsageError, match=r"first mark of an event's end after row 3.* larger chunk_rows"):
         hftlab.replay(path, chunk_rows=3, **ANOMALIES)
     assert hftlab.replay(path, chunk_rows=4, **ANOMALIES).anomalies.is_empty()
     whole = hftlab.replay(path, mode="rebuild", record="l1")
