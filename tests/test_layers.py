@@ -45,6 +45,7 @@ MODULES_THAT_KNOW_KERNELS = {
     "feeds.synthetic": {"kernels.feeds.synthetic"},
     "replayer.inference": {"kernels.book.opcodes", "kernels.results.book_states"},  # what crossed
     "replayer.book_calls": {"kernels.book.opcodes"},
+    "replayer.machine": {"kernels.primitives.memory"},  # which pages it asks for
     "fidelity.certify": {"kernels.book.opcodes", "kernels.results.book_states", "kernels.results.tables"},
     "scenarios.accounts": {"kernels.results.drawdown"},
     "benchmark.tasks": {"kernels.engine.event"},  # times the kernel itself

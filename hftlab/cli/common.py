@@ -194,6 +194,7 @@ def load_kernels(
     spinner shows what takes so long.
     """
     import hftlab
+    from hftlab.config.settings import Config
 
     started = time.perf_counter()
     # a quantity beyond 32 bits and two symbols reach the kernels that such limits need
@@ -205,7 +206,9 @@ def load_kernels(
         order = {"symbol": ["A", "B"], **{name: 2 * values for name, values in order.items()}}
         gate = hftlab.Limits(max_portfolio_value=0)
     with working("loading kernels (compiling them takes up to a minute, once)"):
-        result = hftlab.replay(order, path=path, threads=threads, record=record, limits=gate)
+        # with the defaults: what the settings ask of the machine is said by the replay itself
+        plain = Config(replay=hftlab.load_config().replay)
+        result = hftlab.replay(order, path=path, threads=threads, record=record, limits=gate, config=plain)
         for name in result.settings["record"]:
             result.to_arrow(name)
         result.summary()

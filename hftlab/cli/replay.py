@@ -121,6 +121,8 @@ def _overview(summary: dict[str, Any], facts: int | None, out: Path | None) -> T
         f"{common.plural(summary['symbols'], 'instrument')}",
         "digest": summary["digest"],
     }
+    if summary["limits_of_all"]:
+        lines["limits of all"] = ", ".join(f"{key} {text}" for key, text in summary["limits_of_all"].items())
     if summary["gate_events"]:
         lines["by the gate"] = _parts(summary["gate_events"]).removeprefix(": ")
     if summary["fallbacks"]["pieces"]:

@@ -76,7 +76,14 @@ def risk(
     if as_json:
         common.print_json({**report.to_dict(), "account": own, "out": out and str(out)})
         return
-    tables = [_refused(report), _reasons(report), _traded(report), _worst(report), _events(report)]
+    tables = [
+        _limits(report),
+        _refused(report),
+        _reasons(report),
+        _traded(report),
+        _worst(report),
+        _events(report),
+    ]
     if own is not None and account is not None:
         tables += [_account(own), _first(report, account)]
     tables += common.remarks(map(str, flow.faults), ())
@@ -134,6 +141,16 @@ def _of_account(report: RiskReport, account: int | None) -> list[dict[str, Any]]
 def _money(units: int | None) -> str:
     """Money to the cent, which is what fits in a table."""
     return "-" if units is None else common.price(round(units, -7))
+
+
+def _limits(report: RiskReport) -> Table:
+    """The limits of all in each set; no rows if no set has any."""
+    lines = {
+        each.name: ", ".join(f"{key} {text}" for key, text in each.limits.items())
+        for each in report.sets
+        if each.limits
+    }
+    return common.facts("Limits of all", lines)
 
 
 def _refused(report: RiskReport) -> Table:

@@ -84,6 +84,11 @@ def _reference(value: Any) -> int | None:
     return _price(value)
 
 
+def _fraction(value: Any) -> int | None:
+    """A fraction of the whole, in millionths: 0.02 is two percent."""
+    return _within(exact_units(value, 6), 0, 10**6 - 1) if type(value) in (str, Decimal, int) else None
+
+
 _price = _number(9, max(REFERENCES.values()) + 1, MAX_QTY, integers=False)
 
 
@@ -94,6 +99,7 @@ class Kind(NamedTuple):
     expected: str
     unit: str | None = None  # suffix that turns the integer in a cell into a setting; None: it is one already
     is_whole: bool = False  # 100.0 and the text "100" in a cell are 100
+    names: tuple[str, ...] | None = None  # of the integers, where a setting is a name
 
 
 def _count(of: str) -> Kind:
@@ -101,7 +107,7 @@ def _count(of: str) -> Kind:
 
 
 def _names(*names: str) -> Kind:
-    return Kind(_one_of(*names), f"one of {', '.join(names)}")
+    return Kind(_one_of(*names), f"one of {', '.join(names)}", names=names)
 
 
 _LOTS = _count("lots")
@@ -120,7 +126,7 @@ _BPS = Kind(
     _number(4, -(10**8), 10**8, integers=True),
     "basis points from -10000 to 10000 with at most four decimals",
 )
-_FLAG = Kind(_flag, "true or false")
+_FLAG = Kind(_flag, "true or false", names=("false", "true"))
 _GROUP = Kind(_whole(-MAX_QTY), "a whole number", is_whole=True)
 _TIME = Kind(_duration, 'a time above 0, such as "1s" or "250ms"', "ns")
 _REFERENCE = Kind(_reference, 'last, mid or a price, such as "101.25"', "e-9")
@@ -189,6 +195,15 @@ TRADING_KEYS = (  # of [trading]; all others are of [risk]
     "reference",
     "mark_interval",
 )
+# Limits that [trading] takes as well, in the units of the system whose file has them there.
+TRADING_LIMITS = {
+    "max_orders_per_second": KEYS["max_orders_per_second"].kind,
+    "max_position_size": KEYS["max_position_size"].kind,
+    "max_portfolio_value": Kind(_number(9, 0, MAX_QTY, integers=True), _MONEY.expected),  # of the currency
+    "stop_loss_percentage": Kind(
+        _fraction, "a fraction below 1 with at most six decimals, such as 0.02 for 2 %"
+    ),
+}
 BOTH_SIDES, SIDES = "max_position_size", ("max_long_position", "max_short_position")
 
 
@@ -219,10 +234,37 @@ def shown(value: Any) -> str:
     return text if len(text) <= 40 else text[:37] + "..."
 
 
-def wrong(key: str, value: Any) -> str:
-    """The problem with a value that its key doesn't take."""
+def wrong(key: str, value: Any, kind: Kind | None = None) -> str:
+    """The problem with a value that its key, or the kind it has in its place, doesn't take."""
+    kind = KEYS[key].kind if kind is None else kind
+    problem = f"found {shown(value)}, expected {kind.expected}"
+    if kind.take is _fraction and (ppm := _PERCENT.take(value)) is not None and 10**4 <= ppm < 10**6:
+        percent = decimal_text(ppm, 4)
+        problem += f"; write {percent} % as {decimal_text(ppm, 6)} here, or as {percent} in [risk]"
+    return problem
+
+
+def decimal_text(units: int, places: int) -> str:
+    """An integer of units of the last place as a decimal without further zeros: 20000 at four is 2."""
+    text = f"{Decimal(units).scaleb(-places):f}"
+    return text.rstrip("0").rstrip(".") if "." in text else text
+
+
+def limit_text(key: str, units: int) -> str:
+    """A limit as a report prints it: 20000 millionths of a stop loss are "2 %"."""
     kind = KEYS[key].kind
-    return f"found {shown(value)}, expected {kind.expected}"
+    if kind is _PERCENT:
+        return f"{decimal_text(units, 4)} %"
+    if kind is _BPS:
+        return f"{decimal_text(units, 4)} bps"
+    if kind is _REFERENCE:
+        words = {code: word for word, code in REFERENCES.items()}
+        return words.get(units) or decimal_text(units, 9)
+    if kind in (_MONEY, _FEE):
+        return decimal_text(units, 9)
+    if kind is _TIME:
+        return f"{decimal_text(units, 9)}s"
+    return f"{units:,}" if kind.names is None else kind.names[units]
 
 
 # ------------------------------------------------------------------ cells

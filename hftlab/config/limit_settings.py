@@ -16,6 +16,8 @@ from hftlab.config.limit_keys import (
     KEYS,
     SIDES,
     TRADING_KEYS,
+    TRADING_LIMITS,
+    Kind,
     as_setting,
     misplaced,
     shown,
@@ -55,21 +57,28 @@ def read_settings(risk: Any, trading: Any, what: str) -> list[Rule]:
 
 
 def read_keys(keys: Mapping[str, Any], what: str) -> list[Rule]:
-    """The rule of keys given in Python for all; integers of money count 1e-9, None is not given.
+    """The rules of keys given in Python; integers of money count 1e-9, None is not given.
 
-    Raises LimitsError with all that is wrong in them.
+    Keys stand for all, or nested as in TOML: `symbols`, `accounts` (by number or its text) and `changes`, by
+    themselves or below `risk`, with `trading` beside it. Raises LimitsError with all that is wrong in them.
     """
-    reader = _Reader()
-    given = {key: value for key, value in keys.items() if value is not None}
-    settings = {key: as_setting(key, value) if key in KEYS else value for key, value in given.items()}
-    reader.place(Rule("", None, None, 0, {}), settings, KEYS, spelt=given)
+    reader = _Reader(in_python=True)
+    keys = {key: value for key, value in keys.items() if value is not None}
+    sections = keys.keys() & {_RISK, _TRADING}
+    flat = {key: value for key, value in keys.items() if key not in sections}
+    for key in flat if sections else ():
+        reader.wrong(str(key), f"it beside {' and '.join(sorted(sections))}", f"it in [{_RISK}]")
+    reader.risk(keys.get(_RISK, {}), _RISK)
+    reader.risk({} if sections else flat, "")
+    reader.trading(keys.get(_TRADING, {}))
     return reader.finish(what)
 
 
 class _Reader:
     """Reads settings place by place and gathers what is wrong with them."""
 
-    def __init__(self) -> None:
+    def __init__(self, in_python: bool = False) -> None:
+        self.in_python = in_python  # values are cells, and each becomes the setting that it means
         self.problems: list[str] = []
         self.rules: dict[tuple[Any, Any, int], Rule] = {}
 
@@ -91,40 +100,60 @@ class _Reader:
     # -------------------------------------------------------------- sections
 
     def trading(self, settings: Any) -> None:
-        """`[trading]`: its keys for all."""
-        self.place(Rule(_TRADING, None, None, 0, {}), self.table(settings, _TRADING), TRADING_KEYS)
+        """`[trading]`: its keys for all, and four limits as the system has them that keeps them there."""
+        rule = Rule(_TRADING, None, None, 0, {})
+        settings = self.table(settings, _TRADING)
+        given = [key for key in TRADING_LIMITS if key in settings]
+        for key in given:
+            if there := self.given_in_risk(key):
+                expected = f"{key} in one of both"
+                self.wrong(f"{_TRADING}.{key}", f"it in [{there}], too", expected)
+        self.place(rule, settings, (*TRADING_KEYS, *TRADING_LIMITS))
 
-    def risk(self, settings: Any) -> None:
+    def given_in_risk(self, key: str) -> str | None:
+        """Where `[risk]` gives a limit of `[trading]` once more to the same accounts; None where it doesn't.
+
+        A limit of one account goes before that of all. A stop loss is a fraction in one section and a
+        percentage in the other, so no account may have both.
+        """
+        keys = {key, *SIDES} if key == BOTH_SIDES else {key}
+        for place, rule in self.rules.items():
+            if keys & rule.values.keys() and (place == (None, None, 0) or key == "stop_loss_percentage"):
+                return rule.where
+        return None
+
+    def risk(self, settings: Any, where: str = _RISK) -> None:
         """`[risk]`: its keys for all, and the places below it."""
-        settings = self.table(settings, _RISK)
-        self.place(Rule(_RISK, None, None, 0, {}), settings, RISK_KEYS, _PARTS)
-        self.symbols(_RISK, settings)
-        for name, own in self.table(settings.get("accounts", {}), "risk.accounts").items():
-            self.account(f"risk.accounts.{_spelt(name)}", name, own)
+        above, settings = f"{where}." if where else "", self.table(settings, where)
+        keys = RISK_KEYS if where else KEYS
+        self.place(Rule(where, None, None, 0, {}), settings, keys, _PARTS)
+        self.symbols(above, settings)
+        for name, own in self.table(settings.get("accounts", {}), f"{above}accounts").items():
+            self.account(f"{above}accounts.{_spelt(name)}", name, own)
         changes = settings.get("changes", [])
-        if not isinstance(changes, list):
-            self.wrong("risk.changes", shown(changes), "tables, each headed [[risk.changes]]")
+        if not isinstance(changes, list | tuple if self.in_python else list):
+            self.wrong(f"{above}changes", shown(changes), "tables, each headed [[risk.changes]]")
             return
         for number, change in enumerate(changes, start=1):
-            self.change(number, change)
+            self.change(f"{above}changes {number}", number, change)
 
     def symbols(self, above: str, settings: Mapping[str, Any], account: Any = None) -> None:
         """`[risk.symbols.X]`, or those of an account."""
-        for symbol, own in self.table(settings.get("symbols", {}), f"{above}.symbols").items():
-            where = f"{above}.symbols.{_spelt(symbol)}"
+        for symbol, own in self.table(settings.get("symbols", {}), f"{above}symbols").items():
+            where = f"{above}symbols.{_spelt(symbol)}"
             symbol = self.name(where, symbol)
             self.place(Rule(where, account, symbol, 0, {}), self.table(own, where), KEYS)
 
-    def account(self, where: str, name: str, settings: Any) -> None:
+    def account(self, where: str, name: Any, settings: Any) -> None:
         """`[risk.accounts.N]`, and its symbols."""
         settings = self.table(settings, where)
-        account = self.number(where, int(name) if _ACCOUNT.fullmatch(name) else name)
+        is_text = isinstance(name, str) and _ACCOUNT.fullmatch(name)
+        account = self.number(where, int(name) if is_text else name)
         self.place(Rule(where, account, None, 0, {}), settings, KEYS, ("symbols",))
-        self.symbols(where, settings, account)
+        self.symbols(f"{where}.", settings, account)
 
-    def change(self, number: int, settings: Any) -> None:
+    def change(self, where: str, number: int, settings: Any) -> None:
         """One of `[[risk.changes]]`."""
-        where = f"risk.changes {number}"
         if not self.table(settings, where):
             return
         row, account, symbol = (settings.get(key) for key in _PLACE)
@@ -163,12 +192,12 @@ class _Reader:
         settings: Mapping[str, Any],
         keys: Collection[str],
         parts: tuple[str, ...] = (),
-        spelt: Mapping[str, Any] | None = None,
     ) -> None:
-        """Take the keys that a place gives, which may have `parts` besides.
-
-        `spelt` has the values as they were written, where the settings are only what these mean.
-        """
+        """Take the keys that a place gives, which may have `parts` besides."""
+        spelt = settings
+        if self.in_python:
+            spelt = {key: value for key, value in settings.items() if value is not None}
+            settings = {key: as_setting(key, value) if key in KEYS else value for key, value in spelt.items()}
         named = rule.account is not None, rule.symbol is not None, rule.from_row != 0
         for key, value in settings.items():
             where = f"{rule.where}.{_spelt(key)}" if rule.where else key
@@ -179,10 +208,10 @@ class _Reader:
                 self.problems.append(f"{where}: {problem}")
             elif amiss := misplaced(key, *named):
                 self.wrong(where, *amiss)
-            elif (units := KEYS[key].kind.take(value)) is None:
-                ambiguous = spelt is None and type(value) is int and KEYS[key].kind.unit == "e-9"
+            elif (units := (kind := _kind(key, rule)).take(value)) is None:
+                ambiguous = not self.in_python and type(value) is int and kind.unit == "e-9"
                 hint = "; an integer might mean units of 1e-9" if ambiguous else ""
-                self.problems.append(f"{where}: {wrong(key, (spelt or settings)[key])}{hint}")
+                self.problems.append(f"{where}: {wrong(key, spelt[key], kind)}{hint}")
             else:
                 rule.values[key] = units
         if BOTH_SIDES in rule.values and (beside := [key for key in SIDES if key in rule.values]):
@@ -191,12 +220,19 @@ class _Reader:
         self.rules.setdefault(rule[1:4], rule).values.update(rule.values)
 
 
+def _kind(key: str, rule: Rule) -> Kind:
+    """What a key takes in a place."""
+    in_trading = rule.where == _TRADING and key in TRADING_LIMITS
+    return TRADING_LIMITS[key] if in_trading else KEYS[key].kind
+
+
 def _elsewhere(key: str, where: str) -> str | None:
     """The problem with a key that belongs to the other section."""
     section = _TRADING if key in TRADING_KEYS else _RISK
     return f"found it in [{where}], expected it in [{section}]" if key in KEYS else None
 
 
-def _spelt(name: str) -> str:
+def _spelt(name: Any) -> str:
     """A key as TOML spells it."""
+    name = str(name)
     return name if _BARE.fullmatch(name) else f'"{name}"'

@@ -21,6 +21,7 @@ class Fill(NamedTuple):
     maker_account: int
     maker_leaves: int
     taker_leaves: int
+    taker_order_id: int = 0  # 0: the risk gate's own order, which has none
 
 
 class Ack(NamedTuple):
@@ -31,7 +32,9 @@ class Ack(NamedTuple):
     leaves_qty: int
     fills: tuple[Fill, ...]
     reason: Reason
-    limit_value: int | None = None  # of a refusal by the risk gate: the limit, and what was found against it
+    # of a refusal by the risk gate, or of a price or quantity: the limit, and what was found against it, as
+    # in the table of rejects; None where there is none, or 64 bits can't hold it
+    limit_value: int | None = None
     observed_value: int | None = None
 
     @property

@@ -19,6 +19,7 @@ from numba import types
 from hftlab import schema
 from hftlab.codes import (
     DEFAULT_SYMBOL,
+    NOT_A_VALUE,
     PRICE_SCALE,
     Action,
     Code,
@@ -37,6 +38,7 @@ from hftlab.errors import FormatError, UsageError, require_positive
 from hftlab.kernels.book.ladder import BEST
 from hftlab.kernels.book.opcodes import REJECTED
 from hftlab.kernels.book.price_grid import PAGE, PAGE_BITS, make_rules
+from hftlab.kernels.book.tape_compiler import LAST_CONTROL
 from hftlab.kernels.engine import event, gated_event, live_books
 from hftlab.kernels.primitives.python_int import WHOLE, WHOLE_ACCOUNT, WHOLE_ID, entry_point
 from hftlab.numbers import to_units
@@ -80,10 +82,11 @@ _MASS_CANCEL, _CLEAR, _CONTROL = int(Action.MASS_CANCEL), int(Action.CLEAR), int
 _OUTCOMES = {int(s): (s, Reason.NONE) for s in Status} | {
     REJECTED + int(r): (Status.REJECTED, r) for r in Reason
 }
+_INVALID = {REJECTED + int(reason): reason for reason in (Reason.INVALID_QTY, Reason.INVALID_PRICE)}
 _PLAIN = {
     outcome: Ack(status, 0, 0, (), reason)
     for outcome, (status, reason) in _OUTCOMES.items()
-    if not reason.quotes_values
+    if not reason.quotes_values and outcome not in _INVALID
 }
 _LEAVE_ALL = {int(s): s for s in (Status.RESTING, Status.REPLACED)}
 _COMMON_QTY = 1024
@@ -160,10 +163,10 @@ class OrderBook:
     price or quantity is a reject (`ack.reason`), like in a batch; an argument of the wrong kind raises
     UsageError.
 
-    With `limits` (a `Limits`, a file of them, a dict of keys) the risk gate stands in front of it, as in
-    docs/RISK.md: `account` is the sender of a command, `ts` its time in ns (default: now). Without them both
-    change nothing. Money is price x lots x `lot_size` x `multiplier` (decimal text, int or Decimal; default
-    1): for lots of a satoshi "1e-8", for a future of 50 a point 50.
+    With `limits` (a `Limits`, a file of them, a dict as their TOML has it) the risk gate stands in front of
+    it, as in docs/RISK.md: `account` is the sender of a command, `ts` its time in ns (default: now). Without
+    limits both change nothing. Money is price x lots x `lot_size` x `multiplier` (decimal text, int or
+    Decimal; default 1): for lots of a satoshi "1e-8", for a future of 50 a point 50.
 
     One thread at a time: a call while another thread is within one raises UsageError and changes nothing, so
     that acks never mix. Who shares a book puts a lock around it. A book can be pickled, with its gate: every
@@ -416,7 +419,9 @@ class OrderBook:
             self._gate.take(time_ns() if ts is None else ts, ())
             return self._answer(outcome - gated_event.ACTED, word, order_id, new_id, price, qty, account, ts)
         if outcome >= event.DETAILS:
-            return self._detailed(outcome - event.DETAILS)
+            return self._detailed(outcome - event.DETAILS, new_id)
+        if outcome in _INVALID:
+            return self._invalid(_INVALID[outcome], word, price, qty)
         if outcome in _OUTCOMES:
             status, reason = _OUTCOMES[outcome]
             return Ack(status, 0, 0, (), reason, *self._gate.refusal(reason, account))
@@ -424,10 +429,19 @@ class OrderBook:
             return self._send(word, order_id, new_id, price, qty, account, ts)
         return _PLAIN[REJECTED + int(Reason.CAPACITY_EXHAUSTED)]
 
-    def _detailed(self, outcome: int) -> Ack:
+    def _invalid(self, reason: Reason, word: int, price: int, qty: int) -> Ack:
+        """The ack of a command refused for its price or quantity, with the values of the rejects table."""
+        if reason is Reason.INVALID_PRICE:
+            limit, observed = self.tick_size, int(price)
+        else:
+            limit, observed = LAST_CONTROL if word == _CONTROL else 1, int(qty)
+        told = None if observed == NOT_A_VALUE else observed
+        return Ack(Status.REJECTED, 0, 0, (), reason, limit, told)
+
+    def _detailed(self, outcome: int, taker_id: int) -> Ack:
         """The ack of a command that traded, or left something other than its own quantity."""
         _, filled, leaves, count = self._venue.arrays.counts.tolist()
-        return Ack(_OUTCOMES[outcome][0], filled, leaves, self._fills(count), Reason.NONE)
+        return Ack(_OUTCOMES[outcome][0], filled, leaves, self._fills(count, int(taker_id)), Reason.NONE)
 
     def _grow(self, need: int, price: int, account: int, ts: int | None) -> bool:
         """Give the kernel what it needs; False where there can be no more."""
@@ -447,12 +461,12 @@ class OrderBook:
             gate.follow_nodes()
         return grown
 
-    def _fills(self, count: int) -> tuple[Fill, ...]:
+    def _fills(self, count: int, taker_id: int = 0) -> tuple[Fill, ...]:
         arrays = self._venue.arrays
         makers = arrays.makers[:count].view(np.uint64).tolist()
         fills = arrays.fills[:count].tolist()
         return tuple(
-            Fill(maker, self._price(level), qty, taker, account, maker_leaves, taker_leaves)
+            Fill(maker, self._price(level), qty, taker, account, maker_leaves, taker_leaves, taker_id)
             for maker, (_, _, level, account, taker, qty, maker_leaves, taker_leaves) in zip(
                 makers, fills, strict=True
             )

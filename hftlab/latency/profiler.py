@@ -33,7 +33,7 @@ from hftlab.kernels.primitives.histogram import TALLY
 from hftlab.latency.clock import Clock, calibrate, idle, pinned_to
 from hftlab.latency.histogram import DIGITS, HIGHEST, counts_length, half_magnitude
 from hftlab.latency.profile import Profile, Spin
-from hftlab.replayer.plan import limits_for, make_plan
+from hftlab.replayer.plan import check_ticks, limits_for, make_plan
 from hftlab.replayer.replayer import gate_for
 from hftlab.replayer.source import Source
 from hftlab.results.digest import digest_of
@@ -78,7 +78,9 @@ def profile(
         flow = open_flow(fspath(flow))
     checked = next(Source(flow, plan).chunks())[0]
     wide = plan.limits is not None and plan.limits.closes_positions
-    tape = compile_checked(checked, rules_for(checked.symbols, tick_size, plan.config), wide=wide)
+    rules = rules_for(checked.symbols, tick_size, plan.config)
+    check_ticks(plan.limits, checked, rules)
+    tape = compile_checked(checked, rules, wide=wide)
     manager = gate_for(plan, checked, True)
     return (profiler or LatencyProfiler()).run(tape, manager, rate=rate, arrivals=arrivals, **options)
 

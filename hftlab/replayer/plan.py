@@ -9,12 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+import numpy as np
 
 from hftlab.config.lot_values import ONE, ONES, LotValues, positive_units, worth_of
 from hftlab.config.settings import DEFAULT_INSTRUMENT, RECORDABLE, Config, load_config
 from hftlab.engine.workers import Progress
 from hftlab.errors import MOST_LEVELS, UsageError, require_positive, split_symbols
 from hftlab.risk_gate.limits import Limits
+from hftlab.tape.tables import CheckedTable
 
 MODES, PATHS = ("match", "rebuild"), ("batch", "event")
 
@@ -46,6 +48,7 @@ class Plan:
     keep: bool = True  # tables of a replay in chunks, where no run folder does
     limits: Limits | None = None  # of the risk gate
     lots: LotValues = ONES  # what a lot is worth
+    not_applied: tuple[str, ...] = ()  # what the settings ask of the machine, and it lacks
 
     def settings(self) -> dict[str, Any]:
         """The plan as a run folder and a summary list it."""
@@ -54,6 +57,10 @@ class Plan:
             "tick_size": None if self.tick_size is None else str(self.tick_size),
             "instruments": msgspec.to_builtins(self.config.instruments),
             "limits": None if self.limits is None else self.limits.what,
+            "limits_of_all": {} if self.limits is None else self.limits.of_all_text(),
+            "performance": _given(self.config.performance),
+            "monitoring": _given(self.config.monitoring),
+            "not_applied": list(self.not_applied),
         }
 
 
@@ -83,6 +90,11 @@ def lots_for(config: Config) -> LotValues:
     return LotValues(worth.pop(DEFAULT_INSTRUMENT), worth)
 
 
+def _given(section: msgspec.Struct) -> dict[str, Any]:
+    """The settings of a section that somebody gave."""
+    return {key: value for key, value in msgspec.to_builtins(section).items() if value is not None}
+
+
 def limits_for(limits: Limits | str | Path | dict[str, Any] | None, plan: Plan) -> Limits | None:
     """The limits of the risk gate, if there are any; facts have happened already, so no gate checks them."""
     if limits is not None and plan.mode != "match":
@@ -92,6 +104,15 @@ def limits_for(limits: Limits | str | Path | dict[str, Any] | None, plan: Plan) 
     if limits is not None:
         return Limits.of(limits)
     return Limits.of_config(plan.config) if plan.mode == "match" else None
+
+
+def check_ticks(limits: Limits | None, checked: CheckedTable, rules: np.ndarray) -> None:
+    """Raises UsageError where a limit is in ticks and a symbol of these rows has none given in `rules`."""
+    if limits is None or "price_band_ticks" not in limits.uses or rules["tick"].all():
+        return
+    books = checked.columns.book
+    there = np.unique(books[books >= 0]) if books.size else np.arange(int(checked.rows > 0))
+    limits.check_ticks([checked.symbols[book] for book in there], rules["tick"][there])
 
 
 def make_plan(

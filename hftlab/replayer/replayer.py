@@ -19,8 +19,10 @@ from hftlab.engine.runner import TapeRun, run_events, run_tape
 from hftlab.engine.workers import Progress
 from hftlab.errors import UsageError
 from hftlab.feeds import Flow, open_flow
+from hftlab.replayer.machine import applied, machine_for, say_not_applied
 from hftlab.replayer.plan import (
     Plan,
+    check_ticks,
     costs_of,
     limits_for,
     lots_for,
@@ -78,7 +80,14 @@ def replay(
     `out` can't be written.
     """
     plan = make_plan(mode, path, threads, record, config, symbols, depth, tick_size, chunk_rows, progress)
-    plan = replace(plan, keep=keep, limits=limits_for(limits, plan))
+    machine = machine_for(plan.config.performance)
+    plan = replace(plan, keep=keep, limits=limits_for(limits, plan), not_applied=machine.not_applied)
+    say_not_applied(machine, plan.config)
+    with applied(machine):
+        return _replay(flow, plan, out)
+
+
+def _replay(flow: Any, plan: Plan, out: str | Path | None) -> Result:
     if isinstance(flow, str | Path):
         flow = Tape.load(str(flow)) if Path(flow).suffix == ".tape" else open_flow(flow)
     if isinstance(flow, Tape):
@@ -104,7 +113,8 @@ def replay_to(take: Callable[[str, pa.Table], None], flow: Flow, plan: Plan) -> 
     Raises as `replay` does.
     """
     source = Source(flow, plan)
-    result = _replay_source(source, source.plan, Handover(take))
+    with applied(machine_for(plan.config.performance)):
+        result = _replay_source(source, source.plan, Handover(take))
     if result.in_one_piece:
         for name in plan.record:
             take(name, result.to_arrow(name))
@@ -189,6 +199,7 @@ def _single(plan: Plan, tape: Tape, skipped: int, seconds: dict[str, float]) -> 
 
 def _compile(plan: Plan, checked: CheckedTable, opening: Resting) -> Tape:
     rules = rules_for(checked.symbols, plan.tick_size, plan.config)
+    check_ticks(plan.limits, checked, rules)
     wide = plan.limits is not None and plan.limits.closes_positions
     return compile_checked(checked, rules, opening, partitions_for(plan.threads, plan.limits), wide)
 

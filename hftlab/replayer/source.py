@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from hftlab.codes import MBO_FLAG_LAST
 from hftlab.errors import UsageError, table_of
 from hftlab.feeds import Flow
 from hftlab.replayer.inference import infer_orders
@@ -48,7 +49,8 @@ class Source:
         facts: dict[str, Callable[[pa.Table, int], CheckedTable]]
         facts = {"mbo": FactReader(), "mbp": LevelReader()}
         self.read = read_orders if plan.mode == "match" else facts[kind]
-        self.marks_ends = False  # whether the source marks the ends of events, as far as it was read
+        # whether the source marks the ends of events: known of a table, of a file as far as it was read
+        self.marks_ends = self.table is not None and _marks_ends(self.table)
         self.inferred = kind == "mbo" and plan.mode == "match"
         if self.inferred:  # inference looks at the whole flow, so it is read in one piece
             rows = flow.num_rows if self.table is None else self.table.num_rows
@@ -96,11 +98,25 @@ class Source:
         """A chunk, checked; an error in it names the file."""
         with table_of(self.path):
             checked = self.read(table, first)
+        if checked.ends.size and not self.marks_ends and first and "anomalies" in self.plan.record:
+            # every row before was taken for the end of an event: whole, the same file would say otherwise
+            raise UsageError(
+                f"{self.path}: found the first mark of an event's end after row {first}, where a chunk ends, "
+                "expected one in the first chunk to record anomalies: give a larger chunk_rows"
+            )
         self.marks_ends |= checked.ends.size > 0
         # without marks every row would end an event, in the middle of one that began before
         if self.marks_ends and not checked.ends.size:  # no event ends in this chunk
             checked = replace(checked, ends=frozen(np.zeros(checked.rows), "?"))
         return checked
+
+
+def _marks_ends(table: pa.Table) -> bool:
+    """Whether some row of a table is marked as the end of an event."""
+    if "flags" not in table.column_names or not pa.types.is_integer(table.schema.field("flags").type):
+        return False
+    flags = table.column("flags").drop_null().chunks
+    return any((np.asarray(chunk) & MBO_FLAG_LAST).any() for chunk in flags)
 
 
 def _kind(table: pa.Table) -> str:

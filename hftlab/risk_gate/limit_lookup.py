@@ -85,6 +85,15 @@ class Rules:
         """A number for each account and symbol, where symbol -1 is none of those with limits."""
         return accounts * (len(self.symbols) + 1) + symbols + 1
 
+    def symbols_with(self, key: str, symbols: Sequence[str]) -> list[str]:
+        """Those of some symbols in which a key is given to anybody at any time."""
+        if key in self.all.values or key in self.of_accounts.values:
+            return list(symbols)
+        given = self._given.values.get(key)
+        at = [] if given is None else self._given.symbol[given != NONE_GIVEN].tolist()
+        named = {self._given.symbols[number] for number in at if number >= 0}
+        return [symbol for symbol in symbols if symbol in named]
+
     def where_symbols(self) -> list[tuple[str, str]]:
         """Each symbol that is named, and where first."""
         numbers, rows = np.unique(self._given.symbol, return_index=True)
@@ -98,12 +107,15 @@ class Rules:
         """What holds of a key where nobody has it for himself."""
         held, values = self._for_all  # kept, for every new account asks for every key
         if held != version:
-            row = int(self.all.rows(np.zeros(1, np.int64), version)[0])
-            given = {key: int(column[row]) for key, column in self.all.values.items()}
-            given = {key: value for key, value in given.items() if value != NONE_GIVEN}
-            values = {key: kind.default for key, kind in KEYS.items()} | given
+            values = {key: kind.default for key, kind in KEYS.items()} | self.given_to_all(version)
             self._for_all = version, values
         return values[key]
+
+    def given_to_all(self, version: int) -> dict[str, int]:
+        """What is given for all, by key; `max_position_size` as the two it sets."""
+        row = int(self.all.rows(np.zeros(1, np.int64), version)[0])
+        given = {key: int(column[row]) for key, column in self.all.values.items()}
+        return {key: value for key, value in given.items() if value != NONE_GIVEN}
 
     def are_known(self, accounts: np.ndarray, version: int) -> np.ndarray:
         """Whether accounts have limits of their own."""

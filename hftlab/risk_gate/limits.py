@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from hftlab.config.limit_keys import KEYS, NONE_GIVEN, REFERENCES, TRADING_KEYS
+from hftlab.config.limit_keys import KEYS, NONE_GIVEN, REFERENCES, TRADING_KEYS, limit_text
 from hftlab.config.limit_settings import read_keys, read_settings
 from hftlab.config.lot_values import ONE, ONES, LotValues, largest_within
 from hftlab.config.settings import Config, load_config
@@ -64,8 +64,11 @@ class Limits:
     >>> limits = Limits.load("limits.toml")
     >>> limits = Limits.from_table({"account": [7, 8], "max_order_qty": [50, 100]})
 
-    The keys are those of docs/RISK.md. Integers of money count 1e-9 and those of time ns, as everywhere in
-    Python; text, floats and decimals are the currency. Raises LimitsError with everything that is wrong.
+    >>> limits = Limits(max_order_qty=100, accounts={7: {"max_order_qty": 50, "symbols": {"X": {}}}})
+
+    The keys are those of docs/RISK.md; `symbols`, `accounts` and `changes` nest as in their TOML. Integers
+    of money count 1e-9 and those of time ns, as everywhere in Python; text, floats and decimals are the
+    currency. Raises LimitsError with everything that is wrong.
 
     Limits can be pickled: all that was given goes along, 8 bytes a row and key, whatever their file is then.
     """
@@ -108,7 +111,7 @@ class Limits:
 
     @classmethod
     def of(cls, given: Limits | str | Path | Mapping[str, Any]) -> Limits:
-        """Limits as a call may give them: as such, as a file of them, or as a dict of the keys of all.
+        """Limits as a call may give them: as such, as a file of them, or as a dict as their TOML has it.
 
         Raises UsageError for something else.
         """
@@ -171,6 +174,11 @@ class Limits:
         """Where they come from."""
         return self._rules.what
 
+    def of_all_text(self) -> dict[str, str]:
+        """The limits of all that are given, as reports print them: {"stop_loss_percentage": "2 %"}."""
+        given = self._rules.given_to_all(self._version)
+        return {key: limit_text(key, given[key]) for key in KEYS if key in given}
+
     @property
     def closes_gate(self) -> bool:
         """Whether something may be refused by them; fees and the like by themselves refuse nothing."""
@@ -209,6 +217,23 @@ class Limits:
         ]
         if problems:
             raise LimitsError(self._rules.what, problems)
+
+    def check_ticks(self, symbols: Sequence[str], ticks: np.ndarray) -> None:
+        """Raises UsageError for symbols that a limit in ticks is for and that have no tick (0).
+
+        The largest tick that fits the prices seen so far would do for books, but not here: a flow in chunks
+        would decide otherwise than one in one piece.
+        """
+        needed = self._rules.symbols_with("price_band_ticks", symbols)
+        tick_of = dict(zip(symbols, ticks.tolist(), strict=True))
+        if missing := [symbol for symbol in needed if not tick_of[symbol]]:
+            names = ", ".join(map(repr, missing[:_SHOWN_SYMBOLS]))
+            more = len(missing) - _SHOWN_SYMBOLS
+            names += f" and {more:,} more" if more > 0 else ""
+            raise UsageError(
+                f"{self._rules.what}: found price_band_ticks and no tick size of {names}, expected it as "
+                f'tick_size="0.01", as --tick-size 0.01 or in [instruments.{missing[0]}]'
+            )
 
     # -------------------------------------------------------------- what holds for whom
 

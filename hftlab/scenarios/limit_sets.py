@@ -14,11 +14,12 @@ import msgspec
 import polars as pl
 
 from hftlab.codes import GateEvent, Reason, Stage
+from hftlab.config.limit_keys import TRADING_KEYS
 from hftlab.config.settings import Config, load_config
 from hftlab.engine.workers import Progress
 from hftlab.errors import UsageError, require_positive
 from hftlab.feeds import Flow, open_flow
-from hftlab.replayer.plan import lots_for, make_plan, with_lot_size
+from hftlab.replayer.plan import check_ticks, lots_for, make_plan, with_lot_size
 from hftlab.replayer.replayer import replay
 from hftlab.replayer.source import Source
 from hftlab.results.result import Result
@@ -61,9 +62,13 @@ def risk(
     tape, source, skipped = _tape(flow, sets.values(), settings, symbols, tick_size)
     _check_symbols(sets.values(), tape)
     who, started = Accounts(tape), perf_counter()
-    none = msgspec.structs.replace(settings, risk={})
+    costs = {key: value for key, value in settings.trading.items() if key in TRADING_KEYS}
+    none = msgspec.structs.replace(settings, risk={}, trading=costs)
     runs: list[tuple[str, Limits | None, Config]] = [(NO_GATE, None, none)]
-    runs += [(name, gate, Config(instruments=settings.instruments)) for name, gate in sets.items()]
+    common = Config(
+        instruments=settings.instruments, performance=settings.performance, monitoring=settings.monitoring
+    )
+    runs += [(name, gate, common) for name, gate in sets.items()]
     with ThreadPoolExecutor(min(threads, len(runs))) as pool:
         try:
             jobs = [pool.submit(_run, tape, who, *run, progress) for run in runs]
@@ -166,8 +171,11 @@ def _tape(
     source = Source(flow, plan)
     source.plan = replace(source.plan, chunk_rows=None)  # one tape, compiled once for all sets
     ((checked, skipped, _),) = source.chunks()
+    rules, limits = rules_for(checked.symbols, tick_size, config), list(limits)
+    for gate in limits:
+        check_ticks(gate, checked, rules)
     wide = any(gate.closes_positions for gate in limits)
-    return compile_checked(checked, rules_for(checked.symbols, tick_size, config), wide=wide), name, skipped
+    return compile_checked(checked, rules, wide=wide), name, skipped
 
 
 def _check_symbols(sets: Iterable[Limits], tape: Tape) -> None:
@@ -206,6 +214,7 @@ def _run(
         seconds=perf_counter() - started,
         accounts=_frame(who, refusals, holdings),
         stops=_stops(result),
+        limits=summary["limits_of_all"],
     )
 
 

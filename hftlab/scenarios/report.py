@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import html
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
@@ -137,6 +137,7 @@ class RiskSet:
     seconds: float
     accounts: pl.DataFrame  # a row an account
     stops: tuple[Stop, ...]  # the first of each account that was stopped, the earliest first
+    limits: dict[str, str] = field(default_factory=dict)  # those of all, as text: "2 %"
 
     @property
     def first(self) -> pl.DataFrame:

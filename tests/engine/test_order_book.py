@@ -136,3 +136,34 @@ def test_it_shows_itself():
     book = book_of("1.25")
     assert repr(book) == "<OrderBook X 5@1.25 | -, 1 orders>"
     assert "1.25" in book._repr_html_()
+
+
+def test_a_reject_of_validation_has_the_values_of_the_rejects_table():
+    """Limit and observed value of a bad price or quantity are in the ack as in the table of a batch."""
+    rows = [("10.005", 5), ("10.00", 0), ("-1.00", 5), ("10.00", -3)]
+    book = hftlab.OrderBook(tick_size="0.01")
+    acks = [book.submit(1, "buy", price, qty) for price, qty in rows]
+    flow = {
+        "action": ["NEW"] * len(rows),
+        "order_id": [1] * len(rows),
+        "side": [1] * len(rows),
+        "price": [price for price, _ in rows],
+        "qty": [qty for _, qty in rows],
+    }
+    rejects = hftlab.replay(flow, tick_size="0.01").rejects
+    told = [(ack.reason.name, ack.limit_value, ack.observed_value) for ack in acks]
+    assert told == rejects.select("reason", "limit_value", "observed_value").rows()
+    assert told[0] == ("INVALID_PRICE", 10_000_000, 10_005_000_000)
+    assert book.submit(1, "buy", 2**70, 5)[-2:] == (10_000_000, None)  # beyond 64 bits
+    assert book.cancel(99)[-2:] == (None, None)
+
+
+def test_a_fill_names_its_taker():
+    """`taker_order_id` is the id of the order that came, after a REPLACE its new one, up to 2^64-1."""
+    book = hftlab.OrderBook()
+    book.submit(1, "sell", "10", 5)
+    assert [fill.taker_order_id for fill in book.submit(2**64 - 1, "buy", "10", 1).fills] == [2**64 - 1]
+    book.submit(3, "buy", "9", 2)
+    assert [fill.taker_order_id for fill in book.replace(3, "10", 1).fills] == [3]
+    book.submit(4, "buy", "9", 2)
+    assert [fill.taker_order_id for fill in book.replace(4, "10", 1, new_order_id=5).fills] == [5]

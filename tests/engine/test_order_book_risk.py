@@ -11,7 +11,7 @@ import polars as pl
 import pytest
 
 import hftlab
-from hftlab.codes import PRICE_SCALE, Action, GateEvent, Reason, RiskState, Stage, Status
+from hftlab.codes import PRICE_SCALE, GateEvent, Reason, RiskState, Stage, Status
 from hftlab.errors import LimitsError, UsageError
 from tests.conftest import REPOSITORY
 from tests.helpers import risk_flows
@@ -48,19 +48,19 @@ class Caller:
         for told in self.book.gate_events():
             assert told.ts == ts
             self.events.append((seq, told.account, int(told.event), *told[3:7]))
-            self._note_fills(seq, 0, told.fills)
-        renamed = command.action == Action.REPLACE and command.new_order_id is not None
-        self._note_fills(seq, command.new_order_id if renamed else command.order_id, ack.fills)
+            self._note_fills(seq, told.fills)
+        self._note_fills(seq, ack.fills)
         touch = tuple(tuple(level or (None, 0, 0)) for level in (self.book.best_bid, self.book.best_ask))
         touch = (*touch[0], *touch[1])
         if touch != (self.l1[-1][1:] if self.l1 else (None, 0, 0, None, 0, 0)):
             self.l1.append((seq, *touch))
 
-    def _note_fills(self, seq: int, taker: int, fills: tuple) -> None:
+    def _note_fills(self, seq: int, fills: tuple) -> None:
         for fill in fills:
+            ids = (fill.taker_order_id, fill.maker_order_id)
             accounts = (fill.taker_account, fill.maker_account)
             leaves = (fill.taker_leaves, fill.maker_leaves)
-            self.fills.append((seq, fill.price, fill.qty, taker, fill.maker_order_id, *accounts, *leaves))
+            self.fills.append((seq, fill.price, fill.qty, *ids, *accounts, *leaves))
 
 
 def of_one_symbol(name: str, seed: int, size: int = SIZE) -> risk_flows.RiskFlow:
@@ -77,7 +77,8 @@ def test_call_by_call_it_decides_as_the_twin_does(name, seed):
     venue = flow.venue()
     expected, called = frames.of_gated_venue(venue), Caller(flow)
     assert called.outcomes == expected["outcomes"].rows()
-    assert called.rejects == _quoted(expected["rejects"])
+    quoted = ("seq", "stage", "reason", "limit_value", "observed_value")
+    assert called.rejects == expected["rejects"].select(quoted).rows()
     assert called.events == expected["gate"].select(TOLD).rows()
     assert called.fills == [(r[0], *r[4:6], *r[7:]) for r in venue.fills]
     assert called.l1 == expected["l1"].drop("ts", "symbol").rows()
@@ -88,13 +89,6 @@ def test_call_by_call_it_decides_as_the_twin_does(name, seed):
         found = called.book.position(account)
         assert found[:4] == (cell.position, cell.open_buy, cell.open_sell, cell.open_orders), account
         assert found.open_notional in (None, cell.open_notional)
-
-
-def _quoted(rejects: pl.DataFrame) -> list[tuple]:
-    """Rejects as acks tell them: those that the row alone explains quote no values."""
-    by_gate = pl.col("stage") != int(Stage.VALIDATE)
-    values = [pl.when(by_gate).then(pl.col(name)) for name in ("limit_value", "observed_value")]
-    return rejects.select("seq", "stage", "reason", *values).rows()
 
 
 def _cells(venue) -> dict:

@@ -53,11 +53,10 @@ def call(book: Any, command: Command, ts: int | None = None) -> Any:
 class OrderBooks:
     """One `OrderBook` per instrument; notes what the calls return in the rows of the tables.
 
-    An `Ack` has the reason of a reject and no more, and its fills leave out the side, so those columns are
-    left out here too.
+    The fills of an `Ack` leave out the side, so that column is left out here too.
     """
 
-    NOT_TOLD = ("aggressor_side", "stage", "limit_value", "observed_value")
+    NOT_TOLD = ("aggressor_side", "stage")
 
     def __init__(self, tick: int, allow_nonpositive: bool, levels: int) -> None:
         self.tick_size = Decimal(tick) / PRICE_SCALE
@@ -77,16 +76,16 @@ class OrderBooks:
         self.tables["outcomes"].append((seq, int(ack.status), ack.filled_qty, ack.leaves_qty))
         if ack.status is Status.REJECTED:
             ids = (command.order_id, command.account, int(command.action))
-            self.tables["rejects"].append((seq, ts, symbol, *ids, int(ack.reason)))
-        self._note_fills(seq, ts, symbol, command, ack.fills)
+            self.tables["rejects"].append(
+                (seq, ts, symbol, *ids, int(ack.reason), ack.limit_value, ack.observed_value)
+            )
+        self._note_fills(seq, ts, symbol, ack.fills)
         self._look(seq, ts, symbol)
 
-    def _note_fills(self, seq: int, ts: int, symbol: str, command: Command, fills: tuple) -> None:
-        renamed = command.action == Action.REPLACE and command.new_order_id is not None
-        taker = command.new_order_id if renamed else command.order_id
+    def _note_fills(self, seq: int, ts: int, symbol: str, fills: tuple) -> None:
         rows = self.tables["fills"]
         for fill in fills:
-            parties = (taker, fill.maker_order_id, fill.taker_account, fill.maker_account)
+            parties = (fill.taker_order_id, fill.maker_order_id, fill.taker_account, fill.maker_account)
             leaves = (fill.taker_leaves, fill.maker_leaves)
             rows.append((seq, len(rows), ts, symbol, fill.price, fill.qty, *parties, *leaves))
 

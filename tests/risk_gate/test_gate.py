@@ -7,6 +7,7 @@ runs ten million commands; HFTLAB_FUZZ_COMMANDS says another number.
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 from itertools import count, cycle
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ import pytest
 
 import hftlab
 from hftlab.codes import GateEvent, Reason
+from hftlab.errors import UsageError
 from tests.helpers import risk_flows
 from tests.helpers.gated_package import LEVELS, limits_of, replayed
 from tests.helpers.risk_flows import RiskFlow
@@ -120,6 +122,58 @@ def test_the_digest_is_the_same_in_every_way(name):
     flow = risk_flows.make(name, SIZE, 4)
     digests = {way: replayed(flow, **options)[1].digest for way, options in WAYS.items()}
     assert len(set(digests.values())) == 1, f"flow {name!r}, seed 4: {digests}"
+
+
+@pytest.mark.parametrize("name", risk_flows.FLOWS)
+def test_without_a_tick_size_every_way_decides_as_the_twin_does(name, tmp_path):
+    """Where no limit is in ticks, a flow needs none: chunks, threads and path decide the same."""
+    check(without_ticks(risk_flows.make(name, SIZE // 4, 12)), WAYS, tmp_path)
+    check(without_ticks(risk_flows.make(name, 100, 13)), SMALL_CHUNKS, tmp_path)
+
+
+def without_ticks(flow: RiskFlow) -> RiskFlow:
+    """The flow without its tick size, and without bands in ticks."""
+    for limits in (flow.limits, *(later for _, later in flow.limits.changes)):
+        for values in (
+            limits.defaults,
+            *limits.by_symbol.values(),
+            *limits.by_account.values(),
+            *limits.by_cell.values(),
+        ):
+            values.pop("price_band_ticks", None)
+    return replace(flow, orders=replace(flow.orders, tick=None))
+
+
+IN_TICKS = {
+    "symbol": ["A"] * 4 + ["B"],
+    "action": ["NEW"] * 5,
+    "order_id": [1, 2, 3, 4, 5],
+    "side": [1, -1, 1, 1, 1],
+    "price": [100 * 10**9, 100 * 10**9, 110 * 10**9, 95 * 10**9, 7 * 10**9],
+    "qty": [1] * 5,
+}
+
+
+@pytest.mark.parametrize("way", WAYS.values(), ids=WAYS)
+def test_a_band_in_ticks_needs_a_tick_size(way):
+    """One line names limits, key and instrument, chunked or not; with a tick all ways decide the same."""
+    way = {**way, "record": "rejects"} | ({"chunk_rows": 3} if "chunk_rows" in way else {})
+    given = {"A": 10**9}
+    for limits in ({"price_band_ticks": 1}, TABLE_OF_ACCOUNT_7):
+        limits = hftlab.Limits.of(limits) if isinstance(limits, dict) else limits
+        with pytest.raises(UsageError, match="found price_band_ticks and no tick size of 'A'"):
+            hftlab.replay(IN_TICKS, limits=limits, tick_size={"B": 10**9}, **way)
+        with pytest.raises(UsageError, match=r"tick size of 'B', expected it as .* in \[instruments.B\]$"):
+            hftlab.replay(IN_TICKS, limits=limits, tick_size=given, **way)
+    rejects = hftlab.replay(IN_TICKS, limits={"price_band_ticks": 1}, tick_size=10**9, **way).rejects
+    assert rejects["seq"].to_list() == [2, 3]
+    assert rejects["limit_value"].to_list() == [101 * 10**9, 99 * 10**9]
+    only_a = hftlab.Limits.from_table({"symbol": ["A"], "price_band_ticks": [1]})
+    assert hftlab.replay(IN_TICKS, limits=only_a, tick_size=given, **way).rejects["seq"].to_list() == [2, 3]
+    assert hftlab.replay(IN_TICKS, limits={"price_band_ticks": 1}, symbols="A", tick_size=given, **way)
+
+
+TABLE_OF_ACCOUNT_7 = hftlab.Limits.from_table({"account": [7], "price_band_ticks": [1]})
 
 
 @pytest.mark.parametrize("path", ["batch", "event"])

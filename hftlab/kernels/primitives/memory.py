@@ -25,6 +25,20 @@ KEPT = 512 << 20  # bytes in blocks that nobody uses
 Shape = int | tuple[int, ...]
 
 _spare: list[mmap.mmap] = []
+_huge = True  # whether blocks ask for huge pages
+
+
+def uses_huge_pages() -> bool:
+    """Whether new blocks ask for huge pages; they do unless told otherwise."""
+    return _huge
+
+
+def use_huge_pages(wanted: bool) -> None:
+    """Ask for huge pages for blocks from here on, or for none; blocks in use stay as they are."""
+    global _huge
+    if wanted != _huge:
+        _spare.clear()  # these have pages of the other kind
+    _huge = wanted
 
 
 def empty(shape: Shape, dtype: DTypeLike) -> np.ndarray:
@@ -90,7 +104,7 @@ def _pages(size: int) -> tuple[mmap.mmap, bool]:
         _spare.clear()
         raise MemoryError(f"{size} bytes") from None
     with contextlib.suppress(OSError):  # a system without them gives small pages
-        pages.madvise(mmap.MADV_HUGEPAGE)
+        pages.madvise(mmap.MADV_HUGEPAGE if _huge else mmap.MADV_NOHUGEPAGE)
     return pages, False
 
 
