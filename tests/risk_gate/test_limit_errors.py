@@ -452,8 +452,8 @@ def test_files_hold_what_tables_hold(write, tmp_path):
             ", risks: no such key, expected one of replay, instruments, feed, risk",
         ),
         ("limits.toml", "[risk", ConfigError, ": not valid TOML"),
-        ("limits.csv", "", FormatError, ", row 1: found an empty file, expected a header"),
-        ("limits.csv", "\naccount", FormatError, ", row 1: found an empty line, expected a header"),
+        ("limits.csv", "", FormatError, ", line 1: found an empty file, expected a header"),
+        ("limits.csv", "\naccount", FormatError, ", line 1: found an empty line, expected a header"),
         (
             "limits.csv",
             "account,account\n1,2",
