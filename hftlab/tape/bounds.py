@@ -14,9 +14,9 @@ import numpy as np
 
 from hftlab.codes import MAX_QTY, OrderType, Reason, Tif
 from hftlab.kernels.book import opcodes, tape_compiler
-from hftlab.kernels.book.columns import LAST_CONTROL, NOTE
 from hftlab.kernels.book.ladder import never_open
 from hftlab.kernels.book.price_grid import PAGE
+from hftlab.kernels.codes import LAST_CONTROL, NOTE
 
 if TYPE_CHECKING:
     from hftlab.tape.tape import Tape
@@ -57,7 +57,7 @@ def _sizes(tape: Tape) -> Iterator[str]:
     parts = tape.parts
     if parts.size < 2 or parts[0] != 0 or parts[-1] != rows or (np.diff(parts) < 0).any():
         yield "parts that aren't those of its rows"
-    room = rows + tape.opening.count + tape_compiler.LOT * (parts.size - 1)
+    room = rows + tape.opening.count + tape_compiler.BATCH * (parts.size - 1)
     if not tape.opening.count <= tape.slots <= room:
         yield f"room for {tape.slots:,} orders"
     if checked.first_row < 0 or not tape.symbols:
