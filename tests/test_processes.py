@@ -16,7 +16,7 @@ from hftlab import Limits, OrderBook, errors
 from hftlab.engine.order_book import BookGate
 from hftlab.errors import FormatError, LimitsError, TableError, UsageError
 from hftlab.feeds.flow import Flow
-from tests.conftest import REPOSITORY
+from tests.conftest import HANGS_S, REPOSITORY
 from tests.helpers import flows
 
 SAMPLE = REPOSITORY / "data" / "sample.parquet"
@@ -84,8 +84,8 @@ def test_a_broken_file_in_a_pool_is_its_error(pool, tmp_path):
     """It ended the pool, or left it waiting for ever, because the error could not be unpickled."""
     (tmp_path / "broken.parquet").write_bytes(b"PAR1 is how this begins, and PAR1")
     with pytest.raises(FormatError, match=r"broken\.parquet"):
-        pool.submit(open_table, tmp_path / "broken.parquet").result(timeout=120)
-    assert pool.submit(open_table, SAMPLE).result(timeout=120) == 50_000
+        pool.submit(open_table, tmp_path / "broken.parquet").result(timeout=HANGS_S)
+    assert pool.submit(open_table, SAMPLE).result(timeout=HANGS_S) == 50_000
 
 
 # ------------------------------------------------------------------ limits, flows, results, tapes
@@ -177,7 +177,7 @@ def test_a_tape_can_be_pickled(largest):
 def test_a_replay_in_another_process_is_the_same(pool):
     """Flow and limits there, result back."""
     flow, limits = hftlab.open_flow(SAMPLE), Limits(max_order_qty=50)
-    here, there = replay_with(flow, limits), pool.submit(replay_with, flow, limits).result(timeout=300)
+    here, there = replay_with(flow, limits), pool.submit(replay_with, flow, limits).result(timeout=HANGS_S)
     assert there.digest == here.digest
     assert there.rejects.equals(here.rejects)
 
@@ -249,7 +249,7 @@ def test_a_gate_s_state_names_all_that_belongs_to_a_process():
 def test_a_gated_book_goes_to_another_process_and_back(pool):
     """It answers there as it would here, and comes back as it is there."""
     book = gated()
-    reason, position, there = pool.submit(trade, book).result(timeout=300)
+    reason, position, there = pool.submit(trade, book).result(timeout=HANGS_S)
     here = trade(book)
     assert (reason, position, state(there)) == (*here[:2], state(here[2]))
 
@@ -326,11 +326,11 @@ def test_a_call_within_another_is_refused_and_changes_nothing(name, limits, monk
 
     def slow(count):
         inside.set()
-        assert done.wait(60)
+        assert done.wait(HANGS_S)
         return fills(count)
 
     def other():
-        assert inside.wait(60)
+        assert inside.wait(HANGS_S)
         try:
             CALLS[name](book)
         except UsageError as error:

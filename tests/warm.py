@@ -18,7 +18,6 @@ from hftlab.engine import plan
 from hftlab.replayer import replayer
 from tests.helpers import flows, risk_flows
 from tests.helpers.gated_package import replayed
-from tests.reference import package
 
 Step = tuple[str, Callable[[], object]]
 
@@ -29,12 +28,17 @@ LIMITS = {
     "small quantities": {"max_order_qty": 50},
     "huge quantities": {"capital": "100", "stop_loss_percentage": "10", "stop_loss_action": "close"},
 }
-TIED = {"max_portfolio_value": 2**62, "capital": 2**62}  # by money, which ties instruments together
+TIED = {"max_portfolio_value": 1, "capital": 2**62}  # by money; touched, so that the rest runs in input order
+
+
+def depth_of(table: object, **how: object) -> object:
+    """A replay, and its depth, which is made when it is asked for."""
+    return hftlab.replay(table, record=("fills", "l1", "depth"), **how).depth
 
 
 def behind_limits(keys: dict[str, object], **how: object) -> object:
-    """A replay behind limits."""
-    return hftlab.replay(GATED.table(), tick_size="0.01", limits=hftlab.Limits(**keys), **how)
+    """The depth of a replay behind limits."""
+    return depth_of(GATED.table(), tick_size="0.01", limits=hftlab.Limits(**keys), **how)
 
 
 def on_threads(keys: dict[str, object], **how: object) -> object:
@@ -44,16 +48,14 @@ def on_threads(keys: dict[str, object], **how: object) -> object:
 
 
 def batches() -> Iterator[Step]:
-    """Batches with and without depth, free and behind a gate, on threads; calls of a book behind a gate."""
+    """Batches and their depth, free and behind a gate, on threads; calls of a book behind a gate."""
     for lots, flow in (("small", SMALL), ("huge", HUGE)):
-        yield f"a batch of {lots} quantities", partial(hftlab.replay, flow.table())
-        yield f"a batch of {lots} quantities, depth", partial(package.replay, flow.table(), flow.tick)
+        yield f"a batch of {lots} quantities", partial(depth_of, flow.table())
     for lots, keys in LIMITS.items():
-        for depth, record in (("", ("fills",)), (", depth", ("fills", "depth"))):
-            yield f"a gate, {lots}{depth}", partial(behind_limits, keys, record=record)
-            yield f"a gate on threads, {lots}{depth}", partial(on_threads, keys, record=record)
+        yield f"a gate, {lots}", partial(behind_limits, keys)
+        yield f"a gate on threads, {lots}", partial(on_threads, keys)
     yield "positions, gate events, tables", partial(replayed, risk_flows.make("movers", 300, 2))
-    yield "facts", partial(hftlab.replay, flows.facts(300, 8), mode="rebuild")
+    yield "facts", partial(depth_of, flows.facts(300, 8), mode="rebuild")
     yield "calls of a book behind a gate", partial(call_book, hftlab.Limits(max_order_qty=50))
 
 
@@ -67,7 +69,7 @@ def call_book(limits: hftlab.Limits | None = None) -> None:
 def events() -> Iterator[Step]:
     """The event loop, free and behind a gate, measured and not; calls of a book."""
     yield "calls of a book", call_book
-    yield "the event loop", partial(hftlab.replay, SMALL.table(), path="event")
+    yield "the event loop", partial(depth_of, SMALL.table(), path="event")
     limits = hftlab.Limits(max_order_qty=50)
     yield "the event loop behind a gate", partial(behind_limits, {"max_order_qty": 50}, path="event")
     for gate, what in (("", None), (" behind a gate", limits)):

@@ -17,10 +17,12 @@ from hftlab.kernels.book.records import WIDE
 from hftlab.kernels.book.tape_compiler import BATCH
 from hftlab.parallel import cut, side_by_side
 from hftlab.tape.compiler import compile_checked, rules_for
+from tests.conftest import HANGS_S
+from tests.helpers.slices import fewer
 
 CENT = 10_000_000
 TABLES = ("outcomes", "fills", "rejects", "l1", "book")
-ROWS = 6_000
+ROWS = fewer(6_000)
 
 
 def scattered(ids: np.ndarray, _: np.ndarray) -> np.ndarray:
@@ -32,7 +34,7 @@ IDS = {
     "dense": lambda ids, book: ids.astype(np.uint64),
     "with gaps": lambda ids, book: ids.astype(np.uint64) * np.uint64(1_000_003),
     "scattered": scattered,
-    "used again": lambda ids, book: (ids % 500).astype(np.uint64),
+    "used again": lambda ids, book: (ids % (ROWS // 12)).astype(np.uint64),
     "the same in all symbols": lambda ids, book: (ids // 8).astype(np.uint64),
     "the same in some symbols": lambda ids, book: np.where(book < 2, ids // 2, ids * 16).astype(np.uint64),
     "scattered, the same in all symbols": lambda ids, book: scattered(ids // 8, book),
@@ -67,7 +69,7 @@ def assert_alike(table: Any, threads: tuple[int, ...] = (2, 3, 16), **how: Any) 
 
 
 @pytest.mark.parametrize("kind", IDS)
-@pytest.mark.parametrize("chunk_rows", [None, 1_001])
+@pytest.mark.parametrize("chunk_rows", [None, ROWS // 6 + 1])
 def test_threads_change_nothing(kind, chunk_rows):
     """Whatever ids look like; in chunks, orders that are open already are looked up in their part."""
     expected = assert_alike(flow_of(kind), chunk_rows=chunk_rows)
@@ -77,12 +79,12 @@ def test_threads_change_nothing(kind, chunk_rows):
 
 
 def test_verify_agrees_about_ids_that_symbols_share():
-    assert hftlab.verify(flow_of("the same in all symbols", 2_000)).ok
+    assert hftlab.verify(flow_of("the same in all symbols", fewer(2_000))).ok
 
 
 def test_an_index_grows_by_itself_in_each_part():
     """20,000 open orders with ids that must be hashed, most of them in one part."""
-    ids = np.arange(1, 20_001)
+    ids = np.arange(1, fewer(20_000, plain=4) + 1)
     symbols = np.where(ids % 10 == 0, "B", np.where(ids % 10 == 1, "C", "A"))
     table = {
         "action": ["NEW"] * ids.size,
@@ -216,7 +218,7 @@ def test_jobs_side_by_side_give_their_results_in_order():
     meeting = threading.Barrier(3)
 
     def job(number: int) -> int:
-        meeting.wait(10)
+        meeting.wait(HANGS_S)
         return number
 
     assert side_by_side([lambda number=number: job(number) for number in range(3)]) == [0, 1, 2]

@@ -19,6 +19,7 @@ import pytest
 import hftlab
 from hftlab.codes import GateEvent, Reason
 from hftlab.errors import UsageError
+from hftlab.risk_gate import manager
 from tests.helpers import risk_flows
 from tests.helpers.gated_package import LEVELS, limits_of, replayed
 from tests.helpers.risk_flows import RiskFlow
@@ -113,7 +114,7 @@ def test_every_way_counts_true_money_as_the_twin_does(name, seed, tmp_path):
 @pytest.mark.parametrize("name", risk_flows.FLOWS)
 def test_the_size_of_chunks_changes_nothing(name, tmp_path):
     """The gate goes on from chunk to chunk, of one row or seven."""
-    check(risk_flows.make(name, 150, 11), SMALL_CHUNKS, tmp_path)
+    check(risk_flows.make(name, fewer(150, plain=3), 11), SMALL_CHUNKS, tmp_path)
 
 
 @pytest.mark.parametrize("name", risk_flows.FLOWS)
@@ -273,11 +274,13 @@ def test_room_for_messages_grows_without_forgetting_when_they_came(path, limits)
 
 
 @pytest.mark.parametrize("path", ["batch", "event"])
-def test_more_orders_in_a_window_than_there_was_room_for(path):
+def test_more_orders_in_a_window_than_there_was_room_for(path, monkeypatch):
     """Ten thousand within a second, then the same again; twice more in the next one, once after a pause."""
-    starts = {0: 20_000, 10**9 - 1: 20_000, 3 * 10**9: 10_000}
+    different = fewer(10_000, plain=16)
+    monkeypatch.setattr(manager, "FIRST_REPEATS", fewer(manager.FIRST_REPEATS, plain=16))
+    starts = {0: 2 * different, 10**9 - 1: 2 * different, 3 * 10**9: different}
     times = [start + i for start, rows in starts.items() for i in range(rows)]
-    rows, different = len(times), 10_000
+    rows = len(times)
     flow = {
         "ts": times,
         "action": ["NEW"] * rows,
@@ -288,7 +291,7 @@ def test_more_orders_in_a_window_than_there_was_room_for(path):
         "account": [5] * rows,
     }
     rejects = hftlab.replay(flow, path=path, limits=hftlab.Limits(max_repeated_orders=2)).rejects
-    assert rejects["seq"].to_list() == list(range(20_000, 40_000))
+    assert rejects["seq"].to_list() == list(range(2 * different, 4 * different))
     assert rejects["observed_value"].to_list() == [3] * different + [4] * different
 
 
