@@ -85,8 +85,8 @@ def _instruments(found: Inspection) -> Table:
 
 def _wrong(found: Inspection) -> Table:
     """What is wrong, each kind with its count and times; one line in green if nothing is."""
-    columns = ("", "rows", "first row (from 0)", "first, UTC", "last", "over time")
-    table = common.grid("What is wrong", *columns, left=1)
+    columns = ("", "rows", "first row", "first, UTC", "last", "over time")
+    table = common.grid("What is wrong (rows counted from 0)", *columns, left=1)
     if found.rows_out_of_time_order:
         count = common.share(found.rows_out_of_time_order, found.rows)
         table.add_row("earlier than the row before (kept)", count)

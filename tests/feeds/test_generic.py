@@ -622,7 +622,7 @@ def test_types_of_a_typed_file(tmp_path):
     table = table.set_column(4, "px", pa.array([0.1, 0.1 + 0.2]))
     pq.write_table(table, path)
     said_ = said(FormatError, opened, path)
-    assert said_.startswith(f"{path}, line 2: found price '0.30000000000000004' (column px)")
+    assert said_.startswith(f"{path}: found price '0.30000000000000004' (column px) in row 1, ")
     table = table.set_column(4, "px", pa.array([1, 2]))
     pq.write_table(table, path)
     assert "price_scale=N" in said(UsageError, opened, path)
@@ -952,8 +952,8 @@ def test_bytes_changed_inserted_and_lost(tmp_path_factory, noise, edits, kind):
 
 
 def test_what_an_editor_counts(tmp_path):
-    """Rows are numbered as lines are, whatever ends them and however many are empty."""
+    """Lines are numbered from 1, whatever ends them and however many are empty."""
     (path := tmp_path / "x.csv").write_bytes(b"a,b\r\n\r\n1,2\r3,4\n\n5,6")
     file = table_files.opened(path)
-    assert [file.row(index) for index in range(3)] == [3, 4, 6]
+    assert [file.error(index, "x", "y").row for index in range(3)] == [3, 4, 6]
     assert np.sum([batch.num_rows for batch in file.batches({"a": "number"})]) == 3

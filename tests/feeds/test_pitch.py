@@ -518,7 +518,7 @@ def test_nothing_usable(tmp_path, content, said):
     (path := tmp_path / NAME).write_bytes(content)
     with pytest.raises(FormatError) as caught:
         open_flow(path, format="pitch")
-    assert str(caught.value) == f"{path}{',' if said.startswith('row') else ':'} {said}"
+    assert str(caught.value) == f"{path}{',' if said.startswith('line') else ':'} {said}"
 
 
 def test_recognised_by_content(tmp_path):

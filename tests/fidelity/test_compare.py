@@ -301,9 +301,9 @@ def test_message_numbers_that_go_back(story, tmp_path):
 @pytest.mark.parametrize(
     ("row", "said"),
     [
-        ("1,2,3", "row 2: found 3 fields, expected 4, as in the first row"),
-        ("1,2,3,4,5", "row 2: found 5 fields, expected 4, as in the first row"),
-        ("", "row 2: found 1 fields, expected 4, as in the first row"),
+        ("1,2,3", "line 2: found 3 fields, expected 4, as in the first row"),
+        ("1,2,3,4,5", "line 2: found 5 fields, expected 4, as in the first row"),
+        ("", "line 2: found 1 fields, expected 4, as in the first row"),
         ("1,2,3,x", "line 2: found value 'x', expected an integer"),
         ("1,2,3,", "line 2: found value '', expected an integer"),
         ("1,2,3,1e3", "line 2: found value '1e3', expected an integer"),

@@ -273,10 +273,10 @@ def expected(events: np.ndarray) -> dict[str, np.ndarray]:
         "ts_event": e["ts"],
         "symbol": e["locate"],
         "action": action,
-        "side": np.where(nothing | (kind == Q), 0, e["side"]),
+        "side": np.where(nothing | np.isin(kind, (P, Q)), 0, e["side"]),  # of P masked since 2014-07-14
         "price": np.where(nothing, 0, price),
         "size": np.where(nothing, 0, size),
         "order_id": np.where(nothing | (action == b"T"), 0, order),
-        "flags": np.where(last, 128, 0),
+        "flags": np.where(last, 128, 0) | np.where(kind == P, 2, 0),
         "sequence": rows,
     }

@@ -137,7 +137,7 @@ class Venue:
     """The book of one instrument as its facts tell it."""
 
     def __init__(self, levels: int, requeues: bool) -> None:
-        self.book, self.levels, self.facts = ReferenceBook(None), levels, 0
+        self.book, self.levels, self.facts = ReferenceBook(None, True), levels, 0
         self.refills = Refills() if requeues else None
         self.outstanding: Counter[int] = Counter()  # of executions with a side, for what commands are
         self.told: Counter[int] = Counter()  # of all executions of open orders, for who is the oldest
@@ -357,7 +357,8 @@ class Instrument:
     """One instrument: the venue's book, the commands behind it, ours, and what differs."""
 
     def __init__(self, seen: list[Seen], asked: list[Asked], levels: int, marked: bool) -> None:
-        self.seen, self.asked, self.marked, book = seen, asked, marked, ReferenceBook(None)
+        self.seen, self.asked, self.marked = seen, asked, marked
+        book = ReferenceBook(None, True)  # a venue took them: prices of any sign
         ran = [(book.apply(one.command), book.top(levels)) for one in asked]
         self.outcomes, self.tops = [outcome for outcome, _ in ran], [top for _, top in ran]
         self.own = {one.fact.row for one in seen if one.own}
