@@ -242,9 +242,12 @@ def _numbers(path: Path, frame: pl.DataFrame, name: str) -> np.ndarray:
     values = _units(path, name, column, PRICE_DECIMALS if price else 0)
     unread = np.flatnonzero((values == NOT_A_VALUE) & ~nothing.to_numpy())
     if unread.size:
-        row, first = int(unread[0]), 2 if frame[name].dtype == pl.String else 1  # text has a header
-        found = printable(str(frame[name].to_physical()[row]))[:40]  # polars can't show all times
-        raise FormatError(path, f"{name} {found!r}", "a number or a time", row=row + first)
+        row = int(unread[0])
+        cell = printable(str(frame[name].to_physical()[row]))[:40]  # polars can't show all times
+        found, expected = f"{name} {cell!r}", "a number or a time"
+        if frame[name].dtype == pl.String:  # a text, which has a header: line 2 is row 0
+            raise FormatError(path, found, expected, row=row + 2)
+        raise FormatError(path, f"{found} in row {row:,}", expected)
     return np.where(nothing.to_numpy(), blank, values)
 
 

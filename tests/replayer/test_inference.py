@@ -413,11 +413,11 @@ def test_instruments_are_read_on_their_own():
     [
         (("A1 S 5@10", "A9 B 1@8", "F1 S 5@10", "C1 S 5@10", "A9 B 2@10"), ["TAKE 0 B 5@10", "NEW 9 B 2@10"]),
         (("A1 S 5@10", "C1 S 5@10", "C1 S 5@10"), ["CANCEL 1", "REDUCE 1 5"]),
-        (("A1 S 5@10", "M1 S 9@0", "C1 S 5@10"), ["REPLACE 1 9@0", "CANCEL 1"]),
+        (("A1 S 5@10", "M1 S 0@9", "C1 S 5@10"), ["REPLACE 1 0@9", "CANCEL 1"]),
         (("A1 S 5@10", "A1 S 9@10", "C1 S 5@10"), ["NEW 1 S 9@10", "CANCEL 1"]),
         (("A1 S 5@10", "R - 0@0", "C1 S 5@10"), ["CLEAR", "REDUCE 1 5"]),
     ],
-    ids=["no remainder", "gone already", "no legal price", "an id that is open", "cleared"],
+    ids=["no remainder", "gone already", "no legal size", "an id that is open", "cleared"],
 )
 def test_nothing_is_concluded_from_what_is_refused(facts, commands):
     """It is a command of its own, and says nothing of what is open."""
