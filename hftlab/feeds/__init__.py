@@ -20,8 +20,9 @@ from types import ModuleType
 from typing import Any
 
 from hftlab.errors import UsageError, split_symbols
-from hftlab.feeds import bitstamp, generic, itch, lobster, native, pitch, recognition
+from hftlab.feeds import generic, itch, lobster, native, pitch, recognition
 from hftlab.feeds.binance import feed as binance
+from hftlab.feeds.bitstamp import feed as bitstamp
 from hftlab.feeds.databento import csv_files, dbn
 from hftlab.feeds.flow import Fault, Flow, Refills
 from hftlab.feeds.parsing import containers as source  # the name that feeds of other packages import

@@ -17,7 +17,10 @@ from hypothesis import strategies as st
 
 import hftlab
 from hftlab.errors import FormatError, UsageError
-from hftlab.feeds import Fault, bitstamp, open_flow
+from hftlab.feeds import Fault, open_flow
+from hftlab.feeds.bitstamp import executions as rules
+from hftlab.feeds.bitstamp import feed
+from hftlab.feeds.bitstamp import messages as log_files
 from hftlab.feeds.parsing import containers
 from hftlab.schema import MBO
 
@@ -95,8 +98,8 @@ def slow(events, *, is_log, drop_ghosts=False):
 
 def slow_rounds(events, is_log):
     """Executions with their pairs, and rows of those at another price, until these no longer change."""
-    slack, at_other_price = 0 if is_log else bitstamp.SLACK, set()
-    for _ in range(bitstamp.MOST_ROUNDS):
+    slack, at_other_price = 0 if is_log else rules.SLACK, set()
+    for _ in range(rules.MOST_ROUNDS):
         executions = slow_executions(events, at_other_price)
         slow_matched(executions, slack)
         found = {e["row"] for e in executions if e["doubtful"] and e["other"]}
@@ -193,8 +196,8 @@ def slow_ghosts(events, executions, resting):
         for e in sure:
             between = start < e["row"] and (end is None or e["row"] < end)
             through = e["side"] == side and side * e["price"] < side * resting[start]
-            if between and through and e["ts"] - ts > bitstamp.WINDOW_MS:
-                if end is None or events[end][1] - e["ts"] > bitstamp.GHOST_MS:
+            if between and through and e["ts"] - ts > rules.WINDOW_MS:
+                if end is None or events[end][1] - e["ts"] > rules.GHOST_MS:
                     ghosts[start] = (e["row"], end)
                 break
     return ghosts
@@ -205,8 +208,8 @@ def slow_better(events, execution, resting, ghosts):
     row, ts, side = execution["row"], execution["ts"], execution["side"]
     for start, end in slow_ends(events).items():
         if start < row and (end is None or end > row) and events[start][4] == side:
-            stays = end is None or events[end][1] > ts + bitstamp.WINDOW_MS
-            stays &= events[start][1] <= ts - bitstamp.WINDOW_MS
+            stays = end is None or events[end][1] > ts + rules.WINDOW_MS
+            stays &= events[start][1] <= ts - rules.WINDOW_MS
             stays &= start not in ghosts or ghosts[start][0] > row
             if stays and side * resting[start] > side * resting[row]:
                 return True
@@ -235,7 +238,7 @@ def slow_pairs(rows, slack, agree):
     """For each of (time, side, price, size, order), the place of its pair."""
     pair, waiting = [None] * len(rows), []
     for place, (ts, side, price, size, order) in enumerate(rows):
-        while waiting and ts - rows[waiting[0]][0] > bitstamp.WINDOW_MS:
+        while waiting and ts - rows[waiting[0]][0] > rules.WINDOW_MS:
             waiting.pop(0)
         best = []
         for other in waiting:
@@ -250,7 +253,7 @@ def slow_pairs(rows, slack, agree):
             waiting.remove(other)
             pair[place], pair[other] = other, place
         else:
-            waiting = [*waiting, place][-bitstamp.MOST_WAITING :]
+            waiting = [*waiting, place][-rules.MOST_WAITING :]
     return pair
 
 
@@ -640,7 +643,7 @@ def test_names_and_units_since_2019(tmp_path):
         "\n".join([header, *rows, f"8,{TS}125,{TS}000,34590.5,1,created,ask", ""])
     )
     flow = open_flow(path)
-    assert (flow.format, flow.lot_size) == ("bitstamp", "1e-8")
+    assert (flow.format, flow.lot_size) == ("bitstamp", Decimal("1e-8"))
     assert facts(flow, "action", "size", "price") == [
         ("A", 100_000_000, 3459025),
         ("F", 20_000_000, 3459025),
@@ -1076,7 +1079,7 @@ def test_a_log_without_an_event(tmp_path):
 
 def test_a_line_that_never_ends(tmp_path, monkeypatch):
     """Is one damaged line, of which the beginning is kept."""
-    monkeypatch.setattr(bitstamp, "LONGEST_LINE", 100)
+    monkeypatch.setattr(log_files, "LONGEST_LINE", 100)
     long = '{"a": "' + "x" * (containers.BLOCK_BYTES * 2)
     flow = open_flow(write_log(tmp_path, GOOD, f"{TS} trade {long}", GOOD))
     assert facts(flow, "sequence") == [(0,), (2,)]
@@ -1178,7 +1181,7 @@ def test_another_format(tmp_path, content):
     (path := tmp_path / CSV).write_bytes(content)
     with pytest.raises(FormatError, match="line 1: found the columns"):
         open_flow(path, format="bitstamp")
-    assert not bitstamp.sniff(path, content)
+    assert not feed.sniff(path, content)
 
 
 # ------------------------------------------------------------------ the slow twin agrees
@@ -1279,7 +1282,7 @@ def test_any_damage_to_a_log(tmp_path_factory, events, edits):
     )
     path.write_bytes(data := damage(text.encode(), edits))
     expected, damaged = slow_log(data)
-    if not expected or not is_text(path) or not bitstamp._is_log(data):
+    if not expected or not is_text(path) or not log_files.is_log(data):
         with pytest.raises(FormatError):
             open_flow(path, format="bitstamp")
         return

@@ -83,7 +83,7 @@ def test_not_a_time_in_a_published_book_is_an_error_by_row(tmp_path):
     book = {name: [1] for name in ("sequence", "bid_px_00", "bid_sz_00", "ask_px_00", "ask_sz_00")}
     frame = pl.DataFrame(book).with_columns(ts_event=pl.Series([NAT]).cast(pl.Datetime("us")))
     frame.write_parquet(tmp_path / "truth.parquet")
-    with pytest.raises(hftlab.FormatError, match="found ts_event .* in row 0, expected"):
+    with pytest.raises(hftlab.FormatError, match=r"found ts_event .* in row 0, expected"):
         list(open_truth(tmp_path / "truth.parquet").blocks())
 
 
