@@ -595,7 +595,8 @@ class ReferenceVenue:
                 self._record_market_data(seq, ts, symbol, book)
 
     def rebuild(self, rows: Iterable[tuple]) -> ReferenceVenue:
-        """Apply rows of (ts, symbol, *Fact), in order."""
+        """Apply rows of (ts, symbol, *Fact), in order; a venue's prices may have any sign."""
+        self.allow_nonpositive = True
         for seq, (ts, symbol, *fact) in enumerate(rows, len(self.outcomes)):
             book = self.book(symbol)
             outcome = book.apply_fact(fact)
